@@ -1,0 +1,93 @@
+"""The embedding space: which model, made how, put a vector where it lies.
+
+Two vectors may be compared only when their spaces are equal. This module knows nothing of models; it names them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from embedstore.errors import DamagedStoreError, SpaceMismatchError
+
+
+@dataclass(frozen=True)
+class Space:
+    """An embedding space.
+
+    Attributes
+    ----------
+    model : str
+        Name of the model, such as ``"nomic-embed-v1.5"``, or a name of the user's own for foreign vectors.
+    backend : str
+        What ran it: ``"nomic-api"``, ``"fastembed"``, ``"onnxruntime"``, or ``"given"`` for foreign vectors.
+    precision : str
+        Number format of the weights, such as ``"float32"`` or ``"int8"``; ``"float16"`` for vectors that came
+        back from Atlas.
+    preprocessing : str
+        Version of the steps from picture to model input.
+    dim : int
+        Number of components of a vector.
+    normalised : bool
+        Whether vectors have unit length. Always true in a store.
+    """
+
+    model: str
+    backend: str
+    precision: str
+    preprocessing: str
+    dim: int
+    normalised: bool = True
+
+    @classmethod
+    def given(cls, name: str, dim: int) -> Space:
+        """Return the space of vectors that somebody else made, known by a name only."""
+        return cls(name, backend="given", precision="float32", preprocessing="unknown", dim=dim)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Space:
+        """Read a space from parsed JSON, ignoring fields of later versions.
+
+        Raises
+        ------
+        DamagedStoreError
+            A field is missing.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        try:
+            return cls(**{name: fields[name] for name in names})
+        except (KeyError, TypeError) as error:
+            raise DamagedStoreError(f"an embedding space needs the fields {names}; found {fields!r}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @property
+    def key(self) -> str:
+        """32 hex digits that are equal exactly when two spaces are equal."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def __str__(self) -> str:
+        return f"{self.model} ({self.backend}, {self.precision}, {self.preprocessing}, {self.dim}-d)"
+
+    def require(self, other: Space, what: str) -> None:
+        """Refuse vectors of another space.
+
+        Raises
+        ------
+        SpaceMismatchError
+            `other` differs; the message names both spaces and what differs.
+        """
+        if self == other:
+            return
+        ours, theirs = self.to_dict(), other.to_dict()
+        differing = ", ".join(name for name in ours if ours[name] != theirs[name])
+        raise SpaceMismatchError(
+            f"{what} is in the space {other}, this store in {self}: they differ in {differing}. "
+            "Scores between them mean nothing; use the store's own model, or make a new store."
+        )
