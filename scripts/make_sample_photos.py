@@ -65,8 +65,9 @@ CATEGORIES = {
     "town/usps_mailbox": "mailbox",
     "vehicles": "vehicle",
 }
-DRAWN = {
+DRAWN = {  # or black and white outlines
     "animals/insects/bee",
+    "animals/mammals/echidna",
     "animals/mammals/hedgehog",
     "household/arttools/highlighter",
     "household/dishes/glass",
@@ -74,6 +75,7 @@ DRAWN = {
     "medical/tooth",
     "people/body_parts/eye",
     "space/planets/0_sun",
+    "sports/soccer",
     "vehicles/7spoke256",
     "vehicles/emergency/sedan_police",
 }
@@ -107,8 +109,8 @@ NOT_OF_ITS_FOLDER = {
 LEFT_OUT = DRAWN | OTHER_TERMS | NOT_OF_ITS_FOLDER
 
 LICENCE = """\
-The photographs in this folder are made from the stamps of Tux Paint, as Debian distributes them in the package
-{name} {version} (upstream: tuxpaint-stamps, https://tuxpaint.org/).
+The photographs in this folder are made from the stamps of Tux Paint, as Debian distributes them in the
+package {name} {version} (upstream: tuxpaint-stamps, https://tuxpaint.org/).
 scripts/make_sample_photos.py made them: flattened on white, resized and saved as JPEG. The descriptions in
 metadata.csv are the package's own.
 
@@ -122,8 +124,8 @@ They are distributed in the hope that they will be useful, but WITHOUT ANY WARRA
 warranty of MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE. See the GNU General Public License for more
 details: https://www.gnu.org/licenses/old-licenses/gpl-2.0.html
 
-Stamps for which the upstream notes name other terms (GFDL, Creative Commons) are left out. These terms hold for
-this folder only: it is no part of the embedstore package, whose own licence is in the LICENSE file at the root.
+Stamps for which the upstream notes name other terms (GFDL, Creative Commons) are left out. These terms hold
+for this folder only: it is no part of the embedstore package, whose own licence is the LICENSE file at the root.
 """
 
 
