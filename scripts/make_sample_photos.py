@@ -125,7 +125,7 @@ warranty of MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE. See the GNU Gen
 details: https://www.gnu.org/licenses/old-licenses/gpl-2.0.html
 
 Stamps for which the upstream notes name other terms (GFDL, Creative Commons) are left out. These terms hold
-for this folder only: it is no part of the embedstore package, whose own licence is the LICENSE file at the root.
+for this folder only: it is no part of the embedstore package, whose licence is the LICENSE file at the root.
 """
 
 
