@@ -31,7 +31,7 @@ def test_switch_is_off(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
 def test_error_names_what_and_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says who wanted the network and how it was switched off, and is a ConnectionError."""
     monkeypatch.setenv("EMBEDSTORE_OFFLINE", "1")
-    with pytest.raises(OfflineError, match="loading the moon.*--offline.*EMBEDSTORE_OFFLINE=1") as caught:
+    with pytest.raises(OfflineError, match=r"loading the moon.*--offline.*EMBEDSTORE_OFFLINE=1") as caught:
         offline.require_network("loading the moon")
     assert isinstance(caught.value, ConnectionError)
 
