@@ -60,7 +60,9 @@ class Space:
         try:
             return cls(**{name: fields[name] for name in names})
         except (KeyError, TypeError) as error:
-            raise DamagedStoreError(f"an embedding space needs the fields {names}; found {fields!r}") from error
+            raise DamagedStoreError(
+                f"an embedding space needs the fields {names}; found {fields!r}"
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""

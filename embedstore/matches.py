@@ -1,0 +1,120 @@
+"""The rows that answer a query: an Arrow table, nearest first, that shows itself."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from embedstore.errors import EmbedStoreError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+_SHOWN_IN_NOTEBOOK = 24
+
+
+class Matches:
+    """The result of `EmbedStore.search` or `EmbedStore.classify`.
+
+    Ordered by score, largest first, and by id among equals.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        Columns ``id``, ``score`` (float32), ``uri``, then the rest of the row but for the embedding.
+    query : str
+        What was asked, in words.
+    threshold : float or None
+        Every score here is larger than this.
+
+    Examples
+    --------
+    >>> matches = store.search("bird", k=3)                        # doctest: +SKIP
+    >>> [(round(m["score"], 2), m["uri"]) for m in matches]        # doctest: +SKIP
+    """
+
+    def __init__(self, table: pa.Table, query: str, threshold: float | None = None) -> None:
+        self.table = table
+        self.query = query
+        self.threshold = threshold
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.to_pylist())
+
+    def __repr__(self) -> str:
+        above = "" if self.threshold is None else f" above {self.threshold:.4f}"
+        lines = [f"{len(self)} matches for {self.query}{above}"]
+        for row in self.table.slice(0, 10).to_pylist():
+            lines.append(f"  {row['score']:.4f}  {row['uri']}")
+        if len(self) > 10:
+            lines.append(f"  and {len(self) - 10} more")
+        return "\n".join(lines)
+
+    @property
+    def id(self) -> list[str]:
+        """Ids of the records."""
+        return list(self.table.column("id").to_pylist())
+
+    @property
+    def uri(self) -> list[str]:
+        """Where the pictures are."""
+        return list(self.table.column("uri").to_pylist())
+
+    @property
+    def score(self) -> NDArray[np.float32]:
+        """Scores, descending."""
+        return np.asarray(self.table.column("score").to_numpy(), dtype=np.float32)
+
+    def to_pylist(self) -> list[dict[str, Any]]:
+        """Return one dictionary for each row."""
+        return list(self.table.to_pylist())
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a pandas DataFrame."""
+        return self.table.to_pandas()
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return a Polars DataFrame.
+
+        Raises
+        ------
+        MissingDependencyError
+            Polars is not installed.
+        """
+        try:
+            import polars as pl
+        except ImportError as error:
+            raise MissingDependencyError("to_polars needs Polars: pip install polars") from error
+        frame = pl.from_arrow(self.table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def _repr_html_(self) -> str:
+        """Show the nearest pictures in a notebook."""
+        cells = [_cell(row) for row in self.table.slice(0, _SHOWN_IN_NOTEBOOK).to_pylist()]
+        head = html.escape(repr(self).splitlines()[0])
+        return f"<p>{head}</p><div style='display:flex;flex-wrap:wrap;gap:8px'>{''.join(cells)}</div>"
+
+
+def _cell(row: dict[str, Any]) -> str:
+    from pathlib import Path
+
+    from embedstore import images
+
+    title = html.escape(str(row["uri"]))
+    try:
+        data = base64.b64encode(images.thumbnail(Path(row["uri"]).read_bytes(), 128)).decode()
+        picture = f"<img src='data:image/jpeg;base64,{data}' title='{title}' style='height:128px'>"
+    except (OSError, EmbedStoreError):
+        picture = f"<div style='width:128px;height:128px;background:#ddd' title='{title}'></div>"
+    return f"<figure style='margin:0'>{picture}<figcaption>{row['score']:.4f}</figcaption></figure>"

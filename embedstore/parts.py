@@ -1,0 +1,341 @@
+"""A part: one Parquet file whose vectors are read where they lie.
+
+`write` lays a table out so that the values of each row group's ``embedding`` column stand as one plain block in
+the file; `open_part` finds the blocks and `Part.vectors` maps them without decoding. A file of another writer has
+no such blocks: it is decoded instead, with the same numbers. Which parts belong to a table is `table`'s business.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from embedstore.errors import DamagedStoreError
+from embedstore.vectors import Vectors
+
+EMBEDDING = "embedding"
+ROWS_PER_GROUP = 40_000
+_LAYOUT_KEY = b"embedstore.layout"
+_LAYOUT_VERSION = 1
+_ALIGNMENT = 64
+_UNBOUNDED = 2**31 - 1
+_MAX_BLOCK_BYTES = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One row group: `rows` vectors whose values start at byte `offset` of the file."""
+
+    offset: int
+    rows: int
+
+
+class Part:
+    """One Parquet file of a table, mapped when its vectors are first asked for.
+
+    Parameters
+    ----------
+    path : Path
+    rows : int
+        Number of rows.
+    dim : int
+        Number of components of a vector.
+    blocks : sequence of Block, or None
+        Where the vectors lie; None for a file in a foreign layout, which is decoded.
+    """
+
+    def __init__(self, path: Path, rows: int, dim: int, blocks: Sequence[Block] | None) -> None:
+        self.path = path
+        self.rows = rows
+        self.dim = dim
+        self.blocks = None if blocks is None else tuple(blocks)
+        self._groups: list[Vectors] | None = None
+
+    def __repr__(self) -> str:
+        return f"Part({self.path.name!r}, rows={self.rows}, {'mapped' if self.mapped else 'foreign'})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as a path: the vectors stay in the file."""
+        return (Part, (self.path, self.rows, self.dim, self.blocks))
+
+    @property
+    def name(self) -> str:
+        """File name, which is also its name in the table's log."""
+        return self.path.name
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the vectors are read where they lie, rather than decoded."""
+        return self.blocks is not None
+
+    def groups(self) -> list[Vectors]:
+        """Return the vectors, one read-only float32 array of shape (rows, dim) for each row group, in row order.
+
+        Raises
+        ------
+        DamagedStoreError
+            The file is not there or shorter than its layout says.
+        """
+        if self._groups is None:
+            self._groups = self._map() if self.blocks is not None else self._decode()
+        return self._groups
+
+    def vectors(self) -> Vectors:
+        """Return all vectors, shape (rows, dim): a view for a part of one row group, else a copy."""
+        groups = self.groups()
+        return (
+            groups[0] if len(groups) == 1 else np.concatenate(groups or [np.empty((0, self.dim), np.float32)])
+        )
+
+    def take(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> Vectors:
+        """Return a copy of the vectors at the row numbers `rows`, in the order given, shape (len(rows), dim)."""
+        wanted = np.asarray(rows, dtype=np.intp)
+        out = np.empty((len(wanted), self.dim), dtype=np.float32)
+        start = 0
+        for group in self.groups():
+            here = (wanted >= start) & (wanted < start + len(group))
+            if here.any():
+                out[here] = group[wanted[here] - start]
+            start += len(group)
+        return out
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Decode columns (default: all) to an Arrow table of `rows` rows; columns not in the file are left out."""
+        with _open_parquet(self.path) as file:
+            present = set(file.schema_arrow.names)
+            wanted = None if columns is None else [name for name in columns if name in present]
+            return file.read(columns=wanted)
+
+    def read_rows(self, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        """Decode `columns` of the row numbers `rows`, in the order given, touching only their row groups."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        with _open_parquet(self.path) as file:
+            present = [name for name in columns if name in set(file.schema_arrow.names)]
+            sizes = [
+                file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)
+            ]
+            starts = np.concatenate([[0], np.cumsum(sizes)])
+            group_of = np.searchsorted(starts, wanted, side="right") - 1
+            groups, rank = np.unique(group_of, return_inverse=True)
+            table = file.read_row_groups([int(group) for group in groups], columns=present)
+            read_starts = np.concatenate([[0], np.cumsum([sizes[group] for group in groups])])
+            return table.take(pa.array(read_starts[rank] + wanted - starts[group_of]))
+
+    def _map(self) -> list[Vectors]:
+        if not self.blocks:
+            return []
+        try:
+            with self.path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise DamagedStoreError(
+                f"part {self.name} cannot be mapped: {error}; run `embedstore verify`"
+            ) from error
+        views = []
+        for block in self.blocks:
+            end = block.offset + block.rows * self.dim * 4
+            if end > len(mapped):
+                raise DamagedStoreError(
+                    f"part {self.name} is {len(mapped)} bytes long; its vectors should reach byte {end}. "
+                    "The file was cut short: restore it from a copy, or remove the store and add the images again."
+                )
+            flat = np.frombuffer(mapped, dtype="<f4", count=block.rows * self.dim, offset=block.offset)
+            views.append(flat.reshape(block.rows, self.dim))
+        return views
+
+    def _decode(self) -> list[Vectors]:
+        with _open_parquet(self.path) as file:
+            count = file.metadata.num_row_groups
+            columns = [file.read_row_group(number, columns=[EMBEDDING]).column(0) for number in range(count)]
+        return [vectors_of(column, self.dim, self.name) for column in columns]
+
+
+def vectors_of(column: pa.ChunkedArray, dim: int, what: str) -> Vectors:
+    """Return a list column of numbers as float32 of shape (n, dim).
+
+    Raises
+    ------
+    DamagedStoreError
+        A row is null or has another number of components.
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    values = array.flatten()
+    if array.null_count or values.null_count or len(values) != len(array) * dim:
+        raise DamagedStoreError(
+            f"{what}: the column {EMBEDDING!r} should hold {dim} numbers in every row, and does not"
+        )
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(array), dim)
+
+
+def embedding_field() -> pa.Field:
+    """Return the Arrow field of the vector column: ``list<element: float32 not null> not null``."""
+    return pa.field(EMBEDDING, pa.list_(pa.field("element", pa.float32(), nullable=False)), nullable=False)
+
+
+def rows_per_group(dim: int) -> int:
+    """Return how many rows one row group holds."""
+    return max(1, min(ROWS_PER_GROUP, _MAX_BLOCK_BYTES // (4 * dim)))
+
+
+def write(
+    path: Path, batches: Iterator[tuple[pa.Table, Vectors]], metadata_schema: pa.Schema, dim: int
+) -> Part:
+    """Write a part in the mapped layout, flushed to the disk.
+
+    Parameters
+    ----------
+    path : Path
+        A name that is not taken.
+    batches : iterator of (table, vectors)
+        The other columns, in `metadata_schema`, with their vectors, float32 of shape (rows, dim). Each becomes
+        one row group; give at most `rows_per_group` rows.
+    metadata_schema : pyarrow.Schema
+        The columns without the embedding.
+    dim : int
+
+    Returns
+    -------
+    Part
+    """
+    schema = pa.schema([embedding_field(), *metadata_schema])
+    blocks: list[Block] = []
+    try:
+        with path.open("xb") as file:
+            sink = pa.PythonFile(file, mode="w")
+            writer = _writer(sink, schema)
+            for table, vectors in batches:
+                if len(vectors):
+                    blocks.append(_write_group(writer, sink, schema, table, vectors))
+            writer.add_key_value_metadata({_LAYOUT_KEY: json.dumps(_layout(blocks, dim)).encode()})
+            writer.close()
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return Part(path, sum(block.rows for block in blocks), dim, blocks)
+
+
+def open_part(path: Path, dim: int) -> Part:
+    """Read a file's footer and return it as a `Part`, mapped when the layout allows.
+
+    Raises
+    ------
+    DamagedStoreError
+        The file is not there or is no Parquet file.
+    """
+    with _open_parquet(path) as file:
+        metadata = file.metadata
+    return Part(path, metadata.num_rows, dim, _blocks(metadata, dim))
+
+
+def _layout(blocks: Sequence[Block], dim: int) -> dict[str, Any]:
+    return {
+        "version": _LAYOUT_VERSION,
+        "dim": dim,
+        "blocks": [[block.offset, block.rows] for block in blocks],
+    }
+
+
+def _blocks(metadata: Any, dim: int) -> list[Block] | None:
+    """Find the blocks of vectors; None when another writer made the file."""
+    footer = (metadata.metadata or {}).get(_LAYOUT_KEY)
+    if footer is None:
+        return None
+    layout = json.loads(footer)
+    blocks = [Block(offset, rows) for offset, rows in layout["blocks"]]
+    rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    if (
+        layout["version"] != _LAYOUT_VERSION
+        or layout["dim"] != dim
+        or [block.rows for block in blocks] != rows
+    ):
+        return None
+    for number, block in enumerate(blocks):
+        chunk = metadata.row_group(number).column(0)
+        # An engine that rewrote the file might have carried the footer along: believe the chunk, not the note.
+        end = chunk.data_page_offset + chunk.total_compressed_size
+        plain = chunk.compression == "UNCOMPRESSED" and not chunk.has_dictionary_page
+        if not plain or end - block.rows * dim * 4 != block.offset:
+            return None
+    return blocks
+
+
+def _writer(sink: Any, schema: pa.Schema) -> Any:
+    import pyarrow.parquet as pq  # slow to import, and not needed to search
+
+    leaf = f"{EMBEDDING}.list.element"
+    others = [field.name for field in schema if field.name != EMBEDDING]
+    dictionary = [field.name for field in schema if field.name not in (EMBEDDING, "id", "content_hash")]
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        use_dictionary=dictionary or False,
+        compression={leaf: "NONE", **dict.fromkeys(others, "ZSTD")},
+        column_encoding={leaf: "PLAIN"},
+        write_statistics=others or False,
+        data_page_size=_UNBOUNDED,
+        max_rows_per_page=_UNBOUNDED,
+        # Polars and Delta name the list's element differently in a stored Arrow schema.
+        store_schema=False,
+    )
+
+
+def _write_group(writer: Any, sink: Any, schema: pa.Schema, table: pa.Table, vectors: Vectors) -> Block:
+    rows, dim = vectors.shape
+    offset = sink.tell() + _lead(rows, dim)
+    padding = -offset % _ALIGNMENT
+    sink.write(b"\0" * padding)
+    column = _list_array(vectors)
+    columns = [column, *(table.column(name) for name in schema.names[1:])]
+    writer.write_table(pa.table(columns, schema=schema), row_group_size=rows)
+    return Block(offset + padding, rows)
+
+
+def _list_array(vectors: Vectors) -> pa.ListArray:
+    rows, dim = vectors.shape
+    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * np.int32(dim))
+    values = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+    return pa.ListArray.from_arrays(offsets, values, type=embedding_field().type)
+
+
+@functools.lru_cache(maxsize=64)
+def _lead(rows: int, dim: int) -> int:
+    """Return how many bytes of page header and levels stand before the values of a row group's first column.
+
+    They depend on the two numbers only, so a trial with zeros finds out, and any version of the writer is served.
+    """
+    import pyarrow.parquet as pq
+
+    trial = pa.BufferOutputStream()
+    schema = pa.schema([embedding_field()])
+    writer = _writer(trial, schema)
+    writer.write_table(
+        pa.table([_list_array(np.zeros((rows, dim), np.float32))], schema=schema), row_group_size=rows
+    )
+    writer.close()
+    chunk = pq.read_metadata(pa.BufferReader(trial.getvalue())).row_group(0).column(0)
+    magic = 4
+    return int(chunk.data_page_offset + chunk.total_compressed_size - rows * dim * 4 - magic)
+
+
+def _open_parquet(path: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except FileNotFoundError as error:
+        raise DamagedStoreError(
+            f"part {path.name} is in the table's log but not on the disk; restore it, or open an older version"
+        ) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DamagedStoreError(f"part {path.name} is not a readable Parquet file: {error}") from error

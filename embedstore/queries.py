@@ -1,0 +1,274 @@
+"""A query and its vector: what may be asked, and the cache that makes asking again free.
+
+Turns text, picture, id or vector into a unit vector of the store's space. A text or picture is embedded once; its
+vector is kept in the store's ``queries/`` table, so a repeated query needs no model and no network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from embedstore import changes, vectors
+from embedstore.embedders.protocol import Embedder
+from embedstore.errors import InputError, QueryError
+from embedstore.space import Space
+from embedstore.table import DeltaFolder
+from embedstore.vectors import Vectors
+
+if TYPE_CHECKING:
+    pass
+
+_log = logging.getLogger("embedstore")
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("kind", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("space", pa.string()),
+        pa.field("added_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+QueryLike = "str | os.PathLike[str] | Image.Image | np.ndarray | Query"
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What is asked of a store; made by `Query.of` from what a caller would naturally pass.
+
+    Attributes
+    ----------
+    kind : {"text", "image", "id", "vector"}
+    value : str, bytes, PIL.Image.Image or ndarray
+    label : str
+        The query in words, for people.
+    """
+
+    kind: Literal["text", "image", "id", "vector"]
+    value: Any
+    label: str
+
+    @classmethod
+    def text(cls, text: str) -> Query:
+        """Ask for pictures that a text describes.
+
+        Raises
+        ------
+        QueryError
+            The text is empty.
+        """
+        if not text.strip():
+            raise QueryError("the query is empty; give some words, such as 'a tiny white ball'")
+        return cls("text", text.strip(), repr(text.strip()))
+
+    @classmethod
+    def image(cls, source: Any) -> Query:
+        """Ask for pictures like this one: a path, bytes, a PIL image or an array of pixels."""
+        if isinstance(source, str | os.PathLike):
+            try:
+                return cls("image", Path(source).read_bytes(), str(source))
+            except OSError as error:
+                raise QueryError(
+                    f"the picture {os.fspath(source)!r} cannot be read: {error.strerror}"
+                ) from error
+        return cls("image", source, "a picture")
+
+    @classmethod
+    def id(cls, identity: str) -> Query:
+        """Ask for pictures like a record of the store, by its id."""
+        return cls("id", identity, f"id {identity}")
+
+    @classmethod
+    def vector(cls, values: Any) -> Query:
+        """Ask with a vector of the store's space; it is scaled to unit length."""
+        return cls("vector", values, "a vector")
+
+    @classmethod
+    def of(cls, query: Any) -> Query:
+        """Read a query: text (any ``str``), path, PIL image, bytes of a picture, 1-d vector, or a `Query`.
+
+        Raises
+        ------
+        QueryError
+            None of these.
+        """
+        if isinstance(query, Query):
+            return query
+        if isinstance(query, str):
+            return cls.text(query)
+        if isinstance(query, os.PathLike | bytes):
+            return cls.image(query)
+        if isinstance(query, np.ndarray):
+            return cls.vector(query) if query.ndim == 1 else cls.image(query)
+        if type(query).__module__.startswith("PIL."):
+            return cls.image(query)
+        if isinstance(query, Sequence) and all(isinstance(x, int | float) for x in query):
+            return cls.vector(query)
+        raise QueryError(
+            f"cannot search for a {type(query).__name__}; give a text, a path or picture, a vector, or Query.id(...)"
+        )
+
+
+class QueryCache:
+    """The store's ``queries/`` table: vectors by key.
+
+    Parameters
+    ----------
+    table : DeltaFolder
+    space : Space
+        Vectors of another space are not found.
+    """
+
+    def __init__(self, table: DeltaFolder, space: Space) -> None:
+        self._table = table
+        self._space = space
+        self._known: dict[str, Vectors] | None = None
+
+    def __len__(self) -> int:
+        return len(self._load())
+
+    def get(self, key: str) -> Vectors | None:
+        """Return the vector of shape (dim,) for a key, or None."""
+        return self._load().get(key)
+
+    def put(self, rows: Sequence[tuple[str, str, str]], found: Vectors) -> None:
+        """Keep vectors for (key, kind, text) rows; on a read-only disk, for this process only."""
+        known = self._load()
+        known.update({key: vector for (key, _, _), vector in zip(rows, found, strict=True)})
+        now = datetime.now(UTC)
+        columns = [[*row, self._space.key, now] for row in rows]
+        table = pa.Table.from_arrays([pa.array(c) for c in zip(*columns, strict=True)], schema=SCHEMA)
+        try:
+            if not self._table.exists():
+                self._table.create(SCHEMA)
+            changes.upsert(self._table, table, found, replaces=False)
+        except OSError as error:
+            _log.warning("the query's vector could not be kept in the store: %s", error)
+
+    def _load(self) -> dict[str, Vectors]:
+        if self._known is None:
+            self._known = {}
+            if self._table.exists():
+                snapshot = self._table.snapshot()
+                columns = snapshot.read(["id", "space"]).to_pydict()
+                stored = [row for part in snapshot.parts for group in part.groups() for row in group]
+                for key, space, vector in zip(columns["id"], columns["space"], stored, strict=True):
+                    if space == self._space.key:
+                        self._known[key] = vector
+        return self._known
+
+
+class Resolver:
+    """Turns queries into vectors of one store.
+
+    Parameters
+    ----------
+    space : Space
+    cache : QueryCache
+    embedder : callable
+        Returns the embedder; called only when a query is neither cached nor in the store.
+    vector_by_id, vector_by_hash : callable
+        Look a record's vector up; return None when there is no such record.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        cache: QueryCache,
+        embedder: Callable[[], Embedder],
+        vector_by_id: Callable[[str], Vectors | None],
+        vector_by_hash: Callable[[str], Vectors | None],
+    ) -> None:
+        self._space = space
+        self._cache = cache
+        self._embedder = embedder
+        self._by_id = vector_by_id
+        self._by_hash = vector_by_hash
+
+    def vectors(self, queries: Sequence[Query]) -> Vectors:
+        """Return unit vectors, float32 of shape (n_queries, dim); texts not known are embedded in one call.
+
+        Raises
+        ------
+        QueryError
+            An id that is not in the store.
+        """
+        texts = [query.value for query in queries if query.kind == "text"]
+        self._embed_texts(
+            list(dict.fromkeys(text for text in texts if self._cache.get(text_key(text)) is None))
+        )
+        found = [self._vector(query) for query in queries]
+        return np.stack(found) if found else np.empty((0, self._space.dim), np.float32)
+
+    def _vector(self, query: Query) -> Vectors:
+        if query.kind == "text":
+            cached = self._cache.get(text_key(query.value))
+            assert cached is not None
+            return cached
+        if query.kind == "image":
+            return self._image_vector(query.value)
+        if query.kind == "vector":
+            return vectors.normalise(
+                vectors.as_vectors(query.value, self._space.dim, "the query"), "the query"
+            )[0]
+        known = self._by_id(query.value)
+        if known is None:
+            raise QueryError(f"there is no record with the id {query.value!r} in this store")
+        return known
+
+    def _embed_texts(self, texts: list[str]) -> None:
+        if texts:
+            found = self._embedder().embed_texts(texts)
+            self._cache.put([(text_key(text), "text", text) for text in texts], found)
+
+    def _image_vector(self, source: Any) -> Vectors:
+        from embedstore import images
+
+        picture = images.read(source)
+        known = self._by_hash(picture.content_hash)
+        if known is None:
+            known = self._cache.get(image_key(picture.content_hash))
+        if known is None:
+            embedder = self._embedder()
+            found = embedder.embed_prepared([embedder.prepare(picture.image)])
+            self._cache.put([(image_key(picture.content_hash), "image", picture.content_hash)], found)
+            known = found[0]
+        return known
+
+
+def text_key(text: str) -> str:
+    """Return the cache key of a text: 32 hex digits."""
+    return hashlib.sha256(f"text\0{text}".encode()).hexdigest()[:32]
+
+
+def image_key(content_hash: str) -> str:
+    """Return the cache key of a picture: 32 hex digits."""
+    return hashlib.sha256(f"image\0{content_hash}".encode()).hexdigest()[:32]
+
+
+def as_threshold(value: Any) -> float:
+    """Read a threshold.
+
+    Raises
+    ------
+    InputError
+        Not a finite number.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a threshold is a number such as 0.0564; found {value!r}") from error
+    if not np.isfinite(number):
+        raise InputError(f"a threshold is a finite number such as 0.0564; found {value!r}")
+    return number

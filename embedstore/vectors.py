@@ -1,0 +1,118 @@
+"""Vectors in, exact scores out: shapes, unit length, the one dot product, and a top-k with a total order.
+
+Nothing here knows of files. Every score that leaves the library is made by `scores`: one float32 dot product for
+each (query, row) pair, computed row by row, so its bits do not depend on the block, thread or path that asked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from embedstore.errors import VectorError
+
+Vectors = NDArray[np.float32]
+
+UNIT_TOLERANCE = 1e-3
+
+
+def as_vectors(values: ArrayLike, dim: int | None = None, what: str = "vectors") -> Vectors:
+    """Return `values` as a C-contiguous float32 array of shape (n, dim); one vector becomes (1, dim).
+
+    Raises
+    ------
+    VectorError
+        Not numbers, not 1-d or 2-d, of another dimension than `dim`, or with NaN or infinity.
+    """
+    try:
+        array = np.ascontiguousarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise VectorError(
+            f"{what}: expected numbers of shape (n, dim), found {type(values).__name__}"
+        ) from error
+    if array.ndim == 1:
+        array = array[np.newaxis]
+    if array.ndim != 2 or (dim is not None and array.shape[1] != dim):
+        expected = f"(n, {dim})" if dim is not None else "(n, dim)"
+        raise VectorError(f"{what}: expected shape {expected}, found {np.shape(values)}")
+    if not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+        raise VectorError(f"{what}: row {row} holds NaN or infinity; leave it out or compute it again")
+    return array
+
+
+def norms(vectors: Vectors) -> NDArray[np.float64]:
+    """Return the Euclidean length of each row, float64 of shape (n,)."""
+    squares: NDArray[np.float64] = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    return np.sqrt(squares)
+
+
+def normalise(vectors: Vectors, what: str = "vectors") -> Vectors:
+    """Return rows scaled to unit length, float32 of shape (n, dim).
+
+    Rows that are of unit length to float32 rounding already are returned bit for bit, so that normalising twice
+    is normalising once.
+
+    Raises
+    ------
+    VectorError
+        A row has length zero.
+    """
+    lengths = norms(vectors)
+    if len(lengths) and lengths.min() == 0:
+        row = int(np.argmin(lengths))
+        raise VectorError(f"{what}: row {row} has length zero, which has no direction; leave it out")
+    off = np.abs(lengths - 1) > 1e-6
+    if not off.any():
+        return vectors
+    scaled = vectors.copy()
+    scaled[off] = (vectors[off] / lengths[off, np.newaxis]).astype(np.float32)
+    return scaled
+
+
+def scores(queries: Vectors, rows: Vectors, out: Vectors | None = None) -> Vectors:
+    """Return the score of each query with each row: the float32 dot product, which is the cosine of unit vectors.
+
+    Parameters
+    ----------
+    queries : ndarray of shape (n_queries, dim), float32
+    rows : ndarray of shape (n_rows, dim), float32
+    out : ndarray of shape (n_queries, n_rows), float32, optional
+        Where to write the result.
+
+    Returns
+    -------
+    ndarray of shape (n_queries, n_rows), float32
+        In [-1, 1] but for rounding; larger is nearer. Each value is ``np.vecdot(row, query)``: it is the same to
+        the bit whichever other rows and queries are asked for with it. (A matrix product gives bits that depend
+        on the shapes and on the number of threads.)
+    """
+    if out is None:
+        out = np.empty((len(queries), len(rows)), dtype=np.float32)
+    # A strip of rows small enough for the cache is read from memory once for all queries.
+    strip = len(rows) if len(queries) == 1 else 256
+    for start in range(0, len(rows), max(strip, 1)):
+        block = rows[start : start + strip]
+        for number, query in enumerate(queries):
+            np.vecdot(block, query, out=out[number, start : start + strip])
+    return out
+
+
+def top_k(row_scores: NDArray[np.floating[Any]], k: int) -> NDArray[np.intp]:
+    """Return the positions of the `k` largest scores and of all that tie with the last of them, unordered.
+
+    The ties are kept because only the caller knows the ids that decide between them.
+    """
+    if k <= 0:
+        return np.empty(0, dtype=np.intp)
+    if k >= len(row_scores):
+        return np.arange(len(row_scores))
+    floor = np.partition(row_scores, len(row_scores) - k)[len(row_scores) - k]
+    return np.flatnonzero(row_scores >= floor)
+
+
+def total_order(row_scores: NDArray[np.floating[Any]], ids: ArrayLike) -> NDArray[np.intp]:
+    """Return the order of results: score descending, then id ascending. No two rows are equal in it."""
+    return np.lexsort((np.asarray(ids), -np.asarray(row_scores)))
