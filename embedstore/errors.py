@@ -11,6 +11,7 @@ caller would think to catch, so ``except FileNotFoundError`` works for a store t
     │   ├── VectorError                       vectors of a wrong shape, not finite or of length zero
     │   ├── QueryError                        a query that cannot be turned into a vector
     │   ├── FilterError                       a ``where`` that does not parse or names no column
+    │   ├── UnreachableError                  no threshold keeps the constraints; says how near one comes
     │   ├── LabelError                        labels that do not fit the rows, or leave nothing to measure
     │   └── SourceError                       a source with nothing in it, or not of a known kind
     │       └── SourceNotFoundError (FileNotFoundError)
@@ -26,6 +27,7 @@ caller would think to catch, so ``except FileNotFoundError`` works for a store t
     │   ├── CredentialsError (PermissionError) no key, or a key that was refused
     │   ├── OfflineError (ConnectionError)    the network was needed and is switched off
     │   ├── ServiceError (ConnectionError)    the service failed, hung or answered nonsense
+    │   ├── BudgetSpentError                  as many requests as were allowed have been sent
     │   └── RejectedImagesError (ValueError)  the service refuses this batch; a smaller one may pass
     ├── ClassifierError (ValueError)          a saved classifier that cannot be read or does not apply
     ├── AtlasError (RuntimeError)             a sync that could not be completed or confirmed
@@ -61,6 +63,20 @@ class FilterError(InputError):
 
 class LabelError(InputError):
     """Labels that do not fit the rows, or leave nothing to measure."""
+
+
+class UnreachableError(InputError):
+    """No threshold keeps the constraints.
+
+    Attributes
+    ----------
+    best : dict of str to float
+        The best figures that can be reached, such as ``{"precision": 0.91, "recall": 1.0}``.
+    """
+
+    def __init__(self, message: str, best: dict[str, float] | None = None) -> None:
+        super().__init__(message)
+        self.best = best or {}
 
 
 class SourceError(InputError):
@@ -117,6 +133,10 @@ class OfflineError(EmbedderError, ConnectionError):
 
 class ServiceError(EmbedderError, ConnectionError):
     """A remote service failed, hung, or answered something that cannot be used."""
+
+
+class BudgetSpentError(EmbedderError):
+    """As many requests as were allowed have been sent; what was embedded is kept."""
 
 
 class RejectedImagesError(EmbedderError, ValueError):
