@@ -1,0 +1,143 @@
+"""What goes wrong at the stand-in, and when: a queue that a test writes, or dice with a seed.
+
+This module only chooses the fault of a request; `nomic_server` carries it out.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind = Literal[
+    "429",
+    "500",
+    "503",
+    "text-500",
+    "html-200",
+    "html-413",
+    "html-502",
+    "html-504",
+    "slow",
+    "slow-upload",
+    "drip",
+    "hung",
+    "reset",
+    "wrong-count",
+    "wrong-model",
+    "nan",
+]
+"""The kinds of fault.
+
+``429``, ``500`` and ``503`` answer with a JSON body, ``text-500`` with a plain word, ``html-*`` with a web page
+under that status; none of these does the work that was asked for. All the others do the work, and then: ``slow``
+answers after some seconds, ``slow-upload`` reads the request slowly, ``drip`` sends the answer a byte at a time,
+``hung`` never answers, ``reset`` breaks the connection in the middle of the answer, ``wrong-count`` leaves one
+vector out, ``wrong-model`` names another model, ``nan`` makes one number not a number.
+"""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""All kinds of fault."""
+
+SPOILING = frozenset({"hung", "reset", "wrong-count", "wrong-model", "nan"})
+"""Kinds that do the work, and lose it: the service has computed, and perhaps charged for, what nobody got."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong with one request.
+
+    Attributes
+    ----------
+    kind : Kind
+        What goes wrong.
+    seconds : float
+        For ``slow``, ``slow-upload`` and ``drip``: how long it takes. For ``hung``: after how long the server drops
+        the connection, at the latest when it stops.
+    retry_after : float | None
+        For ``429`` and ``503``: value of the ``Retry-After`` header in seconds; None sends no such header.
+    """
+
+    kind: Kind
+    seconds: float = 3600.0
+    retry_after: float | None = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"there is no fault {self.kind!r}; the kinds are {', '.join(KINDS)}")
+
+    @classmethod
+    def of(cls, kind: Kind | Fault) -> Fault:
+        """Return `kind` itself, or the fault of that kind that suits quick tests: nothing slow over 50 ms."""
+        if isinstance(kind, Fault):
+            return kind
+        return cls(kind, seconds=3600.0 if kind == "hung" else 0.05)
+
+
+class Faults:
+    """The faults of one server. All methods may be called while it runs, from any thread.
+
+    A request takes the next scripted fault if there is one that applies to its path, else throws the dice.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._queue: deque[tuple[str, Fault | None]] = deque()
+        self._rate = 0.0
+        self._kinds: list[Fault] = []
+        self._dice_path = ""
+        self._dice = random.Random(0)
+        self._poison: tuple[Callable[[NDArray[np.uint8]], bool], int] | None = None
+
+    def script(self, faults: Iterable[Kind | Fault | None], *, path: str = "/v1/embedding/") -> None:
+        """Queue faults for the coming requests whose path starts with `path`; None lets one request pass."""
+        with self._lock:
+            self._queue.extend((path, None if fault is None else Fault.of(fault)) for fault in faults)
+
+    def random(
+        self, rate: float, seed: int, kinds: Sequence[Kind | Fault] = KINDS, *, path: str = "/v1/embedding/"
+    ) -> None:
+        """Let a share `rate` (from 0 to 1) of the requests whose path starts with `path` fail, each in some way."""
+        with self._lock:
+            self._rate, self._dice = rate, random.Random(seed)
+            self._kinds = [Fault.of(kind) for kind in kinds]
+            self._dice_path = path
+
+    def refuse(self, pixels: Callable[[NDArray[np.uint8]], bool] | None, *, status: int = 400) -> None:
+        """Refuse each image request with a picture whose decoded RGB array satisfies `pixels`; None ends it."""
+        with self._lock:
+            self._poison = None if pixels is None else (pixels, status)
+
+    def clear(self) -> None:
+        """Forget all that was ordered."""
+        with self._lock:
+            self._queue.clear()
+            self._rate = 0.0
+            self._poison = None
+
+    @property
+    def left(self) -> int:
+        """Number of scripted faults that have not happened yet."""
+        return len(self._queue)
+
+    def take(self, path: str) -> Fault | None:
+        """Return what is to go wrong with a request for `path`."""
+        with self._lock:
+            if self._queue:
+                if not path.startswith(self._queue[0][0]):
+                    return None
+                return self._queue.popleft()[1]
+            if self._rate and path.startswith(self._dice_path) and self._dice.random() < self._rate:
+                return self._dice.choice(self._kinds)
+            return None
+
+    def refusal(self, pixels: NDArray[np.uint8]) -> int | None:
+        """Return the status with which a picture is refused, or None."""
+        poison = self._poison
+        return poison[1] if poison is not None and poison[0](pixels) else None
