@@ -10,7 +10,12 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES: dict[str, str] = {}
+_HOMES = {
+    "EmbedStore": "embedstore.store",
+    "Query": "embedstore.queries",
+    "Matches": "embedstore.matches",
+    "Space": "embedstore.space",
+}
 
 __all__ = ["__version__", *_HOMES]
 

@@ -54,8 +54,7 @@ class Matches:
     def __repr__(self) -> str:
         above = "" if self.threshold is None else f" above {self.threshold:.4f}"
         lines = [f"{len(self)} matches for {self.query}{above}"]
-        for row in self.table.slice(0, 10).to_pylist():
-            lines.append(f"  {row['score']:.4f}  {row['uri']}")
+        lines += [f"  {row['score']:.4f}  {row['uri']}" for row in self.table.slice(0, 10).to_pylist()]
         if len(self) > 10:
             lines.append(f"  and {len(self) - 10} more")
         return "\n".join(lines)

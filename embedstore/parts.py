@@ -115,7 +115,7 @@ class Part:
             wanted = None if columns is None else [name for name in columns if name in present]
             return file.read(columns=wanted)
 
-    def read_rows(self, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
+    def read_rows(self, rows: Sequence[int] | np.ndarray[Any, Any], columns: Sequence[str]) -> pa.Table:
         """Decode `columns` of the row numbers `rows`, in the order given, touching only their row groups."""
         wanted = np.asarray(rows, dtype=np.int64)
         with _open_parquet(self.path) as file:
@@ -295,13 +295,14 @@ def _write_group(writer: Any, sink: Any, schema: pa.Schema, table: pa.Table, vec
     offset = sink.tell() + _lead(rows, dim)
     padding = -offset % _ALIGNMENT
     sink.write(b"\0" * padding)
-    column = _list_array(vectors)
+    column = list_array(vectors)
     columns = [column, *(table.column(name) for name in schema.names[1:])]
     writer.write_table(pa.table(columns, schema=schema), row_group_size=rows)
     return Block(offset + padding, rows)
 
 
-def _list_array(vectors: Vectors) -> pa.ListArray:
+def list_array(vectors: Vectors) -> pa.ListArray:
+    """Return vectors as an Arrow column of the type of `embedding_field`, without a copy of the values."""
     rows, dim = vectors.shape
     offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * np.int32(dim))
     values = pa.array(np.ascontiguousarray(vectors).reshape(-1))
@@ -320,7 +321,7 @@ def _lead(rows: int, dim: int) -> int:
     schema = pa.schema([embedding_field()])
     writer = _writer(trial, schema)
     writer.write_table(
-        pa.table([_list_array(np.zeros((rows, dim), np.float32))], schema=schema), row_group_size=rows
+        pa.table([list_array(np.zeros((rows, dim), np.float32))], schema=schema), row_group_size=rows
     )
     writer.close()
     chunk = pq.read_metadata(pa.BufferReader(trial.getvalue())).row_group(0).column(0)

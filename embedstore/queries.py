@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from embedstore import changes, vectors
 from embedstore.embedders.protocol import Embedder
-from embedstore.errors import InputError, QueryError
+from embedstore.errors import QueryError
 from embedstore.space import Space
 from embedstore.table import DeltaFolder
 from embedstore.vectors import Vectors
@@ -241,7 +241,7 @@ class Resolver:
             known = self._cache.get(image_key(picture.content_hash))
         if known is None:
             embedder = self._embedder()
-            found = embedder.embed_prepared([embedder.prepare(picture.image)])
+            found: Vectors = embedder.embed_prepared([embedder.prepare(picture.image)])
             self._cache.put([(image_key(picture.content_hash), "image", picture.content_hash)], found)
             known = found[0]
         return known
@@ -255,20 +255,3 @@ def text_key(text: str) -> str:
 def image_key(content_hash: str) -> str:
     """Return the cache key of a picture: 32 hex digits."""
     return hashlib.sha256(f"image\0{content_hash}".encode()).hexdigest()[:32]
-
-
-def as_threshold(value: Any) -> float:
-    """Read a threshold.
-
-    Raises
-    ------
-    InputError
-        Not a finite number.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"a threshold is a number such as 0.0564; found {value!r}") from error
-    if not np.isfinite(number):
-        raise InputError(f"a threshold is a finite number such as 0.0564; found {value!r}")
-    return number

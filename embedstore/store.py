@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore import changes, journal, manifest, scan, vectors
+from embedstore import changes, journal, manifest, scan
 from embedstore.errors import InputError, StoreLockedError
-from embedstore.filters import parse_where
 from embedstore.manifest import Manifest
 from embedstore.matches import Matches
-from embedstore.queries import Query, QueryCache, Resolver, as_threshold
+from embedstore.queries import Query, QueryCache, Resolver
 from embedstore.rows import Rows
 from embedstore.space import Space
 from embedstore.table import DeltaFolder, Snapshot
-from embedstore.vectors import Vectors
+from embedstore.thresholds import above, as_thresholds
+from embedstore.vectors import Vectors, total_order
 
 if TYPE_CHECKING:
     from embedstore.embedders.protocol import Embedder
-    from embedstore.ingest import AddPlan, AddReport
+    from embedstore.reports import AddPlan, AddReport
     from embedstore.verify import VerifyReport
 
 SCHEMA = pa.schema(
@@ -271,6 +271,10 @@ class EmbedStore:
 
     def mask(self, where: Any) -> scan.Mask | None:
         """Return which rows `where` keeps, bool of shape (n_rows,), or None for all."""
+        if where is None:
+            return None
+        from embedstore.filters import parse_where  # not needed to search everything
+
         parsed = parse_where(where, self.columns)
         return None if parsed is None else parsed.mask(self.rows.metadata(list(parsed.columns)))
 
@@ -384,7 +388,7 @@ class EmbedStore:
         """Search for several queries in one pass over the vectors; see `search`."""
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise InputError(f"k is how many rows to return, at least 1; found {k!r}")
-        limit = None if threshold is None else as_threshold(threshold)
+        limit = None if threshold is None else float(as_thresholds(threshold))
         asked = [Query.of(query) for query in queries]
         mask = self.mask(where)
         partial = scan.nearest(
@@ -397,10 +401,10 @@ class EmbedStore:
 
     def classify(self, query: Any, threshold: float, where: Any = None) -> Matches:
         """Return *every* row with a score larger than `threshold`, nearest first."""
-        limit = as_threshold(threshold)
+        limit = float(as_thresholds(threshold))
         asked = Query.of(query)
         found = self._scores(self._resolver.vectors([asked]))[0]
-        matching = found > np.float64(limit)
+        matching = above(found, limit)
         mask = self.mask(where)
         if mask is not None:
             matching &= mask
@@ -409,7 +413,7 @@ class EmbedStore:
 
     def count(self, query: Any, threshold: float, where: Any = None) -> int:
         """Return how many rows have a score larger than `threshold`."""
-        return int(np.count_nonzero(self.scores([query], where)[0] > np.float64(as_threshold(threshold))))
+        return int(np.count_nonzero(above(self.scores([query], where)[0], float(as_thresholds(threshold)))))
 
     # -- inside -----------------------------------------------------------------------------------------------
 
@@ -438,6 +442,14 @@ class EmbedStore:
             raise StoreLockedError(
                 f"another process is writing to {self.path}; wait for it, or end it and try again"
             ) from error
+
+    def fold(self, waiting: journal.Journal) -> None:
+        """Take the rows of a journal into the table; the caller holds `writing`."""
+        self._open(changes.fold(self.images, waiting))
+
+    def upsert(self, rows: pa.Table, vectors: Vectors, *, replaces: bool) -> None:
+        """Add rows with their vectors in one commit; the caller holds `writing`. See `changes.upsert`."""
+        self._open(changes.upsert(self.images, rows, vectors, replaces=replaces))
 
     def _open(self, snapshot: Snapshot) -> None:
         """Read another version from now on, and forget what was remembered of the one before."""
@@ -484,9 +496,9 @@ class EmbedStore:
         k: int,
     ) -> Matches:
         if threshold is not None:
-            above = found > np.float64(threshold)
-            positions, found = positions[above], found[above]
+            kept = above(found, threshold)
+            positions, found = positions[kept], found[kept]
         table = self.rows.take(positions)
-        order = vectors.total_order(found, table.column("id").to_numpy())[:k]
+        order = total_order(found, table.column("id").to_numpy())[:k]
         table = table.take(pa.array(order)).add_column(1, "score", pa.array(found[order], pa.float32()))
         return Matches(table, query.label, threshold)

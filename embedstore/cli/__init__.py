@@ -1,0 +1,61 @@
+"""The command line: each command parses its words, calls one function of the library, and prints what it returns.
+
+Results go to stdout, progress and errors to stderr. Exit status 0: done (also when nothing matched), 1: an error,
+2: wrong usage. The library's modules are imported inside the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from embedstore import __version__
+from embedstore.cli import demo, keeping, searching
+from embedstore.errors import EmbedStoreError
+
+
+class _Group(click.Group):
+    """Turns the library's errors into one line on stderr and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EmbedStoreError as error:
+            click.echo(f"error: {error}", err=True)
+            for note in getattr(error, "__notes__", []):
+                click.echo(note, err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo(
+                "interrupted; what was embedded is stored: run the same command again to go on", err=True
+            )
+            ctx.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="embedstore")
+@click.option("--offline", is_flag=True, help="Never touch the network (also: EMBEDSTORE_OFFLINE=1).")
+def main(offline: bool) -> None:
+    """Embed images once; search, threshold and classify them locally for ever.
+
+    \b
+    Example:
+      embedstore add photos.store ~/photos --model objects
+      embedstore search photos.store "a bird on a branch" -n 5
+    """
+    import os
+
+    from embedstore.offline import SWITCH, apply_switches
+
+    if offline:
+        os.environ[SWITCH] = "1"
+    apply_switches()
+
+
+for _command in (*keeping.COMMANDS, *searching.COMMANDS, *demo.COMMANDS):
+    main.add_command(_command)
+
+if __name__ == "__main__":
+    sys.exit(main())

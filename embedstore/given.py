@@ -1,0 +1,146 @@
+"""Vectors that somebody else made -> rows of a store, without any picture being read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedstore.errors import InputError, VectorError
+from embedstore.ingest import bar
+from embedstore.known import is_usable_id, record_id
+from embedstore.metadata import column_name, storable_types
+from embedstore.parts import rows_per_group
+from embedstore.reports import AddReport
+from embedstore.sources import VectorBatch, vector_batches
+from embedstore.store import SCHEMA, EmbedStore
+from embedstore.vectors import UNIT_TOLERANCE, Vectors, as_vectors, norms
+from embedstore.vectors import normalise as to_unit_length
+
+_BASE = ("uri", "content_hash", "width", "height")
+
+
+def add_vectors(
+    store: EmbedStore,
+    source: Any,
+    embedding_column: str,
+    *,
+    normalise: bool = False,
+    progress: bool | None = None,
+) -> AddReport:
+    """Store the vectors of a table; every other storable column becomes metadata.
+
+    Parameters
+    ----------
+    store : EmbedStore
+    source : path of a Parquet, Arrow or .npy file, pyarrow.Table, or list of these
+    embedding_column : str
+        Holds lists of ``store.space.dim`` numbers.
+    normalise : bool
+        Scale vectors to unit length, rather than refuse those that are not.
+    progress : bool, optional
+
+    Returns
+    -------
+    AddReport
+        Rows whose id, vector and metadata are in the store already count as unchanged.
+
+    Raises
+    ------
+    VectorError
+        Vectors of another dimension, with NaN, or not of unit length. Batches before it are stored.
+
+    Notes
+    -----
+    A column ``id`` of unique texts of 1 to 36 characters, or of whole numbers, gives the ids; without it they come
+    from the file's path and the row number. Columns ``uri``, ``content_hash``, ``width`` and ``height`` keep their
+    meaning.
+    """
+    started = time.perf_counter()
+    report = AddReport()
+    done = 0
+    batches = vector_batches(source, embedding_column, rows_per_group(store.space.dim))
+    for batch in bar(batches, None, "added", progress):
+        found = _checked(batch.vectors, store.space.dim, done, normalise)
+        rows = _rows(batch)
+        done += len(found)
+        report.found += len(found)
+        _add_batch(store, rows, found, report)
+    report.seconds = time.perf_counter() - started
+    report.images, report.version = len(store), store.version
+    return report
+
+
+def _add_batch(store: EmbedStore, rows: pa.Table, found: Vectors, report: AddReport) -> None:
+    with store.writing():
+        old = store.rows.metadata(["id"]).column("id")
+        known = pc.is_in(rows.column("id"), value_set=old.combine_chunks()).to_numpy(zero_copy_only=False)
+        same = np.zeros(len(rows), bool)
+        if known.any():
+            places = np.flatnonzero(known)
+            before = store.vectors(rows.column("id").take(pa.array(places)).to_pylist())
+            same[places] = (before == found[places]).all(axis=1)
+        report.unchanged += int(same.sum())
+        report.replaced += int((known & ~same).sum())
+        report.copied += int((~known).sum())
+        if not same.all():
+            kept = rows if not same.any() else rows.filter(pa.array(~same))
+            store.upsert(kept, found if not same.any() else found[~same], replaces=bool(known.any()))
+
+
+def _checked(found: Vectors, dim: int, done: int, normalise: bool) -> Vectors:
+    checked = as_vectors(found, dim, f"rows from {done}")
+    if normalise:
+        return to_unit_length(checked, f"rows from {done}")
+    lengths = norms(checked)
+    off = np.flatnonzero(np.abs(lengths - 1) > UNIT_TOLERANCE)
+    if len(off):
+        raise VectorError(
+            f"row {done + off[0]} has length {lengths[off[0]]:.4g} and {len(off)} of {len(found)} rows are not of unit "
+            "length; a store holds unit vectors. Scale them with normalise=True (--normalise): cosines stay as they are"
+        )
+    return to_unit_length(checked)
+
+
+def _rows(batch: VectorBatch) -> pa.Table:
+    """Give each vector an id and the store's own columns."""
+    given = batch.metadata
+    count = len(batch.vectors)
+    uris = _texts(given, "uri") or batch.uris
+    columns: dict[str, Any] = {"id": _ids(given, uris), "uri": uris}
+    for name in _BASE[1:]:
+        kind = SCHEMA.field(name).type
+        columns[name] = given.column(name).cast(kind) if name in given.schema.names else pa.nulls(count, kind)
+    columns["added_at"] = [datetime.now(UTC)] * count
+    table = pa.table(columns, schema=SCHEMA)
+    others = [name for name in given.schema.names if name not in ("id", *_BASE)]
+    kept = storable_types(given.select(others))
+    for field in kept.schema:
+        table = table.append_column(field.with_name(column_name(field.name)), kept.column(field.name))
+    return table
+
+
+def _texts(given: pa.Table, name: str) -> Sequence[str] | None:
+    if name not in given.schema.names:
+        return None
+    values = given.column(name).to_pylist()
+    return values if all(isinstance(value, str) for value in values) else None
+
+
+def _ids(given: pa.Table, uris: Sequence[str]) -> list[str]:
+    if "id" not in given.schema.names:
+        return [record_id(f"vector:{uri}") for uri in uris]
+    ids = [str(value) if isinstance(value, int) else value for value in given.column("id").to_pylist()]
+    bad = next((value for value in ids if not is_usable_id(value)), None)
+    if bad is not None or len(set(ids)) < len(ids):
+        what = f"{bad!r}" if bad is not None else "an id twice"
+        raise InputError(
+            f"the column 'id' should hold unique texts of 1 to 36 characters, or whole numbers; found {what}. "
+            "Rename the column, and ids are made from the file's path and the row number"
+        )
+    return ids
