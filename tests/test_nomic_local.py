@@ -29,7 +29,7 @@ from tokenizers import Tokenizer
 from embedstore.embedders import nomic_weights
 from embedstore.embedders.nomic_local import NomicLocalEmbedder, layer_norm
 from embedstore.embedders.protocol import Embedder
-from embedstore.errors import EmbedderError, ModelNotFoundError, OfflineError
+from embedstore.errors import EmbedderError, ImageError, ModelNotFoundError, OfflineError, QueryError
 from embedstore.space import Space
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
@@ -217,6 +217,14 @@ def test_nothing_gives_nothing(embedder: NomicLocalEmbedder) -> None:
     """No pictures and no texts give arrays of no rows."""
     assert embedder.embed_prepared([]).shape == (0, 768)
     assert embedder.embed_texts([]).shape == (0, 768)
+
+
+def test_what_is_no_input_is_refused(embedder: NomicLocalEmbedder) -> None:
+    """A picture that is not RGB, and one text in place of a list, are errors that say what was expected."""
+    with pytest.raises(ImageError, match="RGB picture, found mode L"):
+        embedder.prepare(Image.new("L", (10, 10)))
+    with pytest.raises(QueryError, match="list of texts"):
+        embedder.embed_texts("a tiny white ball")
 
 
 def test_prepared_pictures_are_small(embedder: NomicLocalEmbedder) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from embedstore.embedders import nomic_weights
 from embedstore.embedders.nomic_weights import TEXT, VISION, Tower
-from embedstore.errors import EmbedderError, ImageError, ModelNotFoundError
+from embedstore.errors import EmbedderError, ImageError, ModelNotFoundError, QueryError
 from embedstore.space import Space
 from embedstore.vectors import as_vectors, normalise
 
@@ -117,7 +117,7 @@ class NomicLocalEmbedder:
         Raises
         ------
         EmbedderError
-            The vision model cannot be loaded.
+            The vision model cannot be loaded, or fails.
         VectorError
             The model gave NaN or infinity.
         """
@@ -141,11 +141,15 @@ class NomicLocalEmbedder:
 
         Raises
         ------
+        QueryError
+            One text where a list of them is expected.
         EmbedderError
-            The text model cannot be loaded.
+            The text model cannot be loaded, or fails.
         VectorError
             The model gave NaN or infinity.
         """
+        if isinstance(texts, str):
+            raise QueryError(f"expected a list of texts, found the one text {texts[:40]!r}; pass [text]")
         if not len(texts):
             return np.empty((0, DIM), dtype=np.float32)
         prefixed = [QUERY_PREFIX + text for text in texts]
