@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedstore.errors import InputError, VectorError
+from embedstore.folder import SCHEMA
 from embedstore.ingest import bar
 from embedstore.known import is_usable_id, record_id
 from embedstore.metadata import column_name, storable_types
 from embedstore.parts import rows_per_group
 from embedstore.reports import AddReport
 from embedstore.sources import VectorBatch, vector_batches
-from embedstore.store import SCHEMA, EmbedStore
+from embedstore.store import EmbedStore
 from embedstore.vectors import UNIT_TOLERANCE, Vectors, as_vectors, norms
 from embedstore.vectors import normalise as to_unit_length
 

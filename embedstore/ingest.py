@@ -21,11 +21,12 @@ import pyarrow as pa
 from embedstore import changes, images, journal, parts, scan, vectors
 from embedstore.embedders.protocol import Embedder
 from embedstore.errors import EmbedderError, ImageError, InputError, RejectedImagesError
+from embedstore.folder import SCHEMA
 from embedstore.known import Decision, Known
 from embedstore.metadata import storable
 from embedstore.reports import AddPlan, AddReport, Counts, write_failures
 from embedstore.sources import Failure, Record, open_source
-from embedstore.store import SCHEMA, EmbedStore
+from embedstore.store import EmbedStore
 from embedstore.vectors import Vectors
 
 _PLAN_SAMPLE = 64

@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from embedstore.folder import SCHEMA
 from embedstore.rows import Rows
 from embedstore.sources import Record
-from embedstore.store import SCHEMA, EmbedStore
+from embedstore.store import EmbedStore
 from embedstore.vectors import Vectors
 
 Action = Literal["unchanged", "updated", "moved", "copied", "replaced", "embedded"]

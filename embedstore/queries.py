@@ -243,7 +243,7 @@ class Resolver:
             embedder = self._embedder()
             found: Vectors = embedder.embed_prepared([embedder.prepare(picture.image)])
             self._cache.put([(image_key(picture.content_hash), "image", picture.content_hash)], found)
-            known = found[0]
+            return np.asarray(found[0], dtype=np.float32)
         return known
 
 

@@ -1,54 +1,38 @@
-"""The store: a folder that holds each image's vector once and answers every question about them from there.
+"""The store: embed each image once, then ask.
 
-`EmbedStore` opens the folder, finds a query's vector, scores it against the rows, and returns rows. How records come
-in is `ingest`'s business, how rows lie on the disk `table`'s and `parts`'.
+`EmbedStore` is the public face: it finds a query's vector, scores it against the rows, and returns rows. What lies
+where is `folder`'s business, how records come in `ingest`'s.
 """
 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from embedstore import changes, journal, manifest, scan
-from embedstore.errors import InputError, StoreLockedError
+from embedstore import journal, manifest, scan
+from embedstore.answers import Answers
+from embedstore.errors import InputError
+from embedstore.folder import StoreFolder
 from embedstore.manifest import Manifest
 from embedstore.matches import Matches
 from embedstore.queries import Query, QueryCache, Resolver
-from embedstore.rows import Rows
 from embedstore.space import Space
-from embedstore.table import DeltaFolder, Snapshot
-from embedstore.thresholds import above, as_thresholds
-from embedstore.vectors import Vectors, total_order
+from embedstore.table import Snapshot
+from embedstore.thresholds import as_thresholds
+from embedstore.vectors import Vectors
 
 if TYPE_CHECKING:
     from embedstore.embedders.protocol import Embedder
     from embedstore.reports import AddPlan, AddReport
     from embedstore.verify import VerifyReport
 
-SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string()),
-        pa.field("uri", pa.string()),
-        pa.field("content_hash", pa.string()),
-        pa.field("width", pa.int64()),
-        pa.field("height", pa.int64()),
-        pa.field("added_at", pa.timestamp("us", tz="UTC")),
-    ]
-)
-"""The columns that every store has, besides ``embedding``."""
 
-_LOCK_TIMEOUT = 60.0
-_SCORES_BYTES = 256 * 2**20
-
-
-class EmbedStore:
+class EmbedStore(StoreFolder):
     """A folder of embedded images. Made by `EmbedStore.create` or `EmbedStore.open`.
 
     Attributes
@@ -57,7 +41,7 @@ class EmbedStore:
     space : Space
         The embedding space of all its vectors.
     id : str
-        32 hex digits, given at creation.
+        32 hex digits, drawn at creation.
 
     Examples
     --------
@@ -74,21 +58,13 @@ class EmbedStore:
         executor: scan.Executor | None,
         embedder: Embedder | None,
     ) -> None:
-        self.path = path
-        self.space = about.space
-        self.id = about.store_id
-        self._created_at = about.created_at
+        super().__init__(path, about, version)
         self._embedder = embedder
         self._executor = executor or scan.Threads()
-        self._pinned = version is not None
         if embedder is not None:
             self.space.require(embedder.space, "the embedder given")
-        self.images = DeltaFolder(path / "images", self.space.dim, path / "index" / "images.json")
-        queries = DeltaFolder(path / "queries", self.space.dim, path / "index" / "queries.json")
-        self._cache = QueryCache(queries, self.space)
-        self._open(self.images.snapshot(version))
-
-    # -- the folder -------------------------------------------------------------------------------------------
+        self._cache = QueryCache(self.table("queries"), self.space)
+        self._answer_from_rows()
 
     @classmethod
     def create(
@@ -139,12 +115,8 @@ class EmbedStore:
 
                 embedder = make_embedder(model)
             space = embedder.space
-        path.mkdir(parents=True, exist_ok=True)
-        for name in ("index", "classifiers"):
-            (path / name).mkdir()
-        DeltaFolder(path / "images", space.dim, path / "index" / "images.json").create(SCHEMA)
         about = Manifest.new(space)
-        about.write(path)
+        cls.lay_out(path, about)
         return cls(path, about, None, executor, embedder)
 
     @classmethod
@@ -174,21 +146,6 @@ class EmbedStore:
         return cls(path, manifest.read(path), version, executor, embedder)
 
     @property
-    def version(self) -> int:
-        """The version of the table that this object reads."""
-        return self.snapshot.version
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns of a row, without the embedding."""
-        return self.rows.columns
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The version of the table that this object reads, with its parts."""
-        return self.rows.snapshot
-
-    @property
     def embedder(self) -> Embedder:
         """The embedder of this store's space, loaded when first asked for.
 
@@ -203,9 +160,6 @@ class EmbedStore:
             self._embedder = embedder_for_space(self.space)
         return self._embedder
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def __repr__(self) -> str:
         return f"EmbedStore({str(self.path)!r}, {len(self):,} images, {self.space.model}, version {self.version})"
 
@@ -219,7 +173,7 @@ class EmbedStore:
             "model": self.space.model,
             "space": self.space.to_dict(),
             "store_id": self.id,
-            "created_at": self._created_at,
+            "created_at": self.created_at,
             "version": self.version,
             "columns": self.columns,
             "parts": len(parts),
@@ -229,14 +183,6 @@ class EmbedStore:
             "cached_queries": len(self._cache),
             "waiting_in_journal": journal.waiting(self.path / "journal"),
         }
-
-    def refresh(self) -> EmbedStore:
-        """Move on to the newest version, for rows that another process has added; return self."""
-        if self.images.newest_version() != self.version and not self._pinned:
-            self._open(self.images.snapshot())
-        return self
-
-    # -- rows in and out --------------------------------------------------------------------------------------
 
     def add(self, source: Any, **options: Any) -> AddReport:
         """Embed what is new in `source` and store it. See `ingest.add`, whose options these are."""
@@ -269,15 +215,6 @@ class EmbedStore:
         mask = self.mask(where)
         return table if mask is None else table.filter(pa.array(mask))
 
-    def mask(self, where: Any) -> scan.Mask | None:
-        """Return which rows `where` keeps, bool of shape (n_rows,), or None for all."""
-        if where is None:
-            return None
-        from embedstore.filters import parse_where  # not needed to search everything
-
-        parsed = parse_where(where, self.columns)
-        return None if parsed is None else parsed.mask(self.rows.metadata(list(parsed.columns)))
-
     def vectors(self, ids: Sequence[str]) -> Vectors:
         """Return the vectors of records by id, float32 of shape (len(ids), dim).
 
@@ -288,54 +225,11 @@ class EmbedStore:
         """
         return self.rows.vectors(self.rows.positions(ids))
 
-    def remove(self, ids: Sequence[str] | None = None, *, where: Any = None) -> int:
-        """Remove records by id or by a filter; older versions keep them until `vacuum`.
-
-        Returns
-        -------
-        int
-            Number of rows removed.
-
-        Raises
-        ------
-        InputError
-            Neither or both are given, or an id is not in the store.
-        """
-        if (ids is None) == (where is None):
-            raise InputError("say which records to remove, either by ids or by where='...'")
-        with self.writing():
-            if ids is not None:
-                leaving = np.zeros(len(self), dtype=bool)
-                leaving[self.rows.positions(ids)] = True
-            else:
-                found = self.mask(where)
-                assert found is not None
-                leaving = found
-            self._open(changes.remove(self.images, self.snapshot, leaving))
-        return int(leaving.sum())
-
-    def compact(self) -> int:
-        """Merge small parts into large ones; return the number of parts that are left."""
-        with self.writing():
-            self._open(changes.compact(self.images, self.snapshot))
-        return len(self.snapshot.parts)
-
-    def versions(self) -> list[dict[str, Any]]:
-        """Return the versions, newest first, as dictionaries of version, timestamp and operation."""
-        return self.images.versions()
-
-    def vacuum(self, keep_hours: int = 168, *, dry_run: bool = False) -> list[str]:
-        """Delete files that only versions older than `keep_hours` need; return their names."""
-        with self.writing():
-            return self.images.vacuum(keep_hours, dry_run)
-
     def verify(self, deep: bool = False) -> VerifyReport:
         """Check the store against itself. See `verify.verify`."""
         from embedstore.verify import verify
 
         return verify(self, deep)
-
-    # -- questions --------------------------------------------------------------------------------------------
 
     def query_vectors(self, queries: Sequence[Any]) -> Vectors:
         """Return the unit vectors of queries, float32 of shape (n_queries, dim)."""
@@ -357,7 +251,7 @@ class EmbedStore:
             Cosines, rows in the order of `to_table(where=where)`.
         """
         listed = queries if isinstance(queries, list | tuple) else [queries]
-        found = self._scores(self.query_vectors(listed))
+        found = self._answers.scores(self.query_vectors(listed))
         mask = self.mask(where)
         return found if mask is None else found[:, mask]
 
@@ -390,115 +284,29 @@ class EmbedStore:
             raise InputError(f"k is how many rows to return, at least 1; found {k!r}")
         limit = None if threshold is None else float(as_thresholds(threshold))
         asked = [Query.of(query) for query in queries]
-        mask = self.mask(where)
-        partial = scan.nearest(
-            self.snapshot.parts, self._resolver.vectors(asked), int(k), mask, self._executor
+        wanted = self._resolver.vectors(asked)
+        return self._answers.nearest(
+            wanted, [query.label for query in asked], int(k), limit, self.mask(where)
         )
-        return [
-            self._matches(query, positions, found, limit, int(k))
-            for query, positions, found in zip(asked, partial.positions, partial.scores, strict=True)
-        ]
 
     def classify(self, query: Any, threshold: float, where: Any = None) -> Matches:
         """Return *every* row with a score larger than `threshold`, nearest first."""
         limit = float(as_thresholds(threshold))
         asked = Query.of(query)
-        found = self._scores(self._resolver.vectors([asked]))[0]
-        matching = above(found, limit)
-        mask = self.mask(where)
-        if mask is not None:
-            matching &= mask
-        positions = np.flatnonzero(matching)
-        return self._matches(asked, positions, found[positions], limit, len(positions))
+        return self._answers.every(self._resolver.vectors([asked]), asked.label, limit, self.mask(where))
 
     def count(self, query: Any, threshold: float, where: Any = None) -> int:
         """Return how many rows have a score larger than `threshold`."""
-        return int(np.count_nonzero(above(self.scores([query], where)[0], float(as_thresholds(threshold)))))
+        limit = float(as_thresholds(threshold))
+        return self._answers.count(self.query_vectors([query]), limit, self.mask(where))
 
-    # -- inside -----------------------------------------------------------------------------------------------
+    def _read(self, snapshot: Snapshot) -> None:
+        super()._read(snapshot)
+        self._answer_from_rows()
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the store's lock, on the newest version.
-
-        Raises
-        ------
-        StoreLockedError
-            Another process holds it for longer than a minute.
-        InputError
-            This object was opened at an older version.
-        """
-        from filelock import FileLock, Timeout
-
-        if self._pinned:
-            raise InputError(
-                f"this store was opened at version {self.version}, to read; open it without a version"
-            )
-        try:
-            with FileLock(self.path / ".lock", timeout=_LOCK_TIMEOUT):
-                self.refresh()
-                yield
-        except Timeout as error:
-            raise StoreLockedError(
-                f"another process is writing to {self.path}; wait for it, or end it and try again"
-            ) from error
-
-    def fold(self, waiting: journal.Journal) -> None:
-        """Take the rows of a journal into the table; the caller holds `writing`."""
-        self._open(changes.fold(self.images, waiting))
-
-    def upsert(self, rows: pa.Table, vectors: Vectors, *, replaces: bool) -> None:
-        """Add rows with their vectors in one commit; the caller holds `writing`. See `changes.upsert`."""
-        self._open(changes.upsert(self.images, rows, vectors, replaces=replaces))
-
-    def _open(self, snapshot: Snapshot) -> None:
-        """Read another version from now on, and forget what was remembered of the one before."""
-        if hasattr(self, "rows") and snapshot.version == self.version:
-            return
-        self.rows = Rows(snapshot)
-        self._score_lines: OrderedDict[bytes, Vectors] = OrderedDict()
+    def _answer_from_rows(self) -> None:
+        """Answer from the rows of the version that is read now."""
+        self._answers = Answers(self.rows, self._executor)
         self._resolver = Resolver(
             self.space, self._cache, lambda: self.embedder, self.rows.vector_of_id, self.rows.vector_of_hash
         )
-
-    def _scores(self, wanted: Vectors) -> Vectors:
-        """Score all rows, keeping each query's line so that a further threshold costs no scan."""
-        keys = [query.tobytes() for query in wanted]
-        missing = [number for number, key in enumerate(keys) if key not in self._score_lines]
-        if missing:
-            fresh = scan.all_scores(self.snapshot.parts, wanted[missing], self._executor)
-            fresh.flags.writeable = False
-            if len(keys) == len(missing) and fresh.nbytes > _SCORES_BYTES:
-                return fresh
-            self._score_lines.update(
-                {keys[number]: line for number, line in zip(missing, fresh, strict=True)}
-            )
-        lines = [self._score_lines[key] for key in keys]
-        while (
-            len(self._score_lines) > 1
-            and sum(line.nbytes for line in self._score_lines.values()) > _SCORES_BYTES
-        ):
-            self._score_lines.popitem(last=False)
-        return (
-            lines[0][np.newaxis]
-            if len(lines) == 1
-            else np.stack(lines)
-            if lines
-            else np.empty((0, len(self)), np.float32)
-        )
-
-    def _matches(
-        self,
-        query: Query,
-        positions: scan.Positions,
-        found: np.ndarray[Any, Any],
-        threshold: float | None,
-        k: int,
-    ) -> Matches:
-        if threshold is not None:
-            kept = above(found, threshold)
-            positions, found = positions[kept], found[kept]
-        table = self.rows.take(positions)
-        order = total_order(found, table.column("id").to_numpy())[:k]
-        table = table.take(pa.array(order)).add_column(1, "score", pa.array(found[order], pa.float32()))
-        return Matches(table, query.label, threshold)

@@ -97,7 +97,8 @@ def add(
             **reading,
         )
     except Exception:
-        if is_new and not len(opened.refresh()):
+        opened.refresh()
+        if is_new and not len(opened):
             _take_back(store)
         raise
     output.value(report.to_dict(), str(report))
