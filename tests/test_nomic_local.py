@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from embedder_contract import EmbedderContract
 from hub import Hub
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,7 +29,6 @@ from tokenizers import Tokenizer
 
 from embedstore.embedders import nomic_weights
 from embedstore.embedders.nomic_local import NomicLocalEmbedder, layer_norm
-from embedstore.embedders.protocol import Embedder
 from embedstore.errors import EmbedderError, ImageError, ModelNotFoundError, OfflineError, QueryError
 from embedstore.space import Space
 
@@ -100,11 +100,24 @@ def embed(embedder: NomicLocalEmbedder, images: Sequence[Image.Image]) -> NDArra
     return embedder.embed_prepared([embedder.prepare(image) for image in images])
 
 
-def test_it_is_an_embedder_with_the_space_of_its_weights(
-    embedder: NomicLocalEmbedder, quantised_cache: Path
-) -> None:
-    """It keeps the protocol; float32 and int8 weights are two spaces."""
-    assert isinstance(embedder, Embedder)
+class TestContract(EmbedderContract):
+    """Float32 weights; every vector is the same to the bit whatever its neighbours."""
+
+    @pytest.fixture
+    def embedder(self, cache: Path) -> NomicLocalEmbedder:
+        return NomicLocalEmbedder(cache_dir=cache)
+
+
+class TestContractQuantised(EmbedderContract):
+    """Int8 weights, whose graph scales its activations by all that it is given at once."""
+
+    @pytest.fixture
+    def embedder(self, quantised_cache: Path) -> NomicLocalEmbedder:
+        return NomicLocalEmbedder(quantised=True, cache_dir=quantised_cache)
+
+
+def test_the_space_is_that_of_the_weights(embedder: NomicLocalEmbedder, quantised_cache: Path) -> None:
+    """Float32 and int8 weights are two spaces."""
     assert embedder.space == Space("nomic-embed-v1.5", "fastembed", "float32", "squash224-1", 768)
     quantised = NomicLocalEmbedder(quantised=True, cache_dir=quantised_cache)
     assert quantised.space == Space("nomic-embed-v1.5", "fastembed", "int8", "squash224-1", 768)
@@ -179,19 +192,6 @@ def test_pixels_equal_those_of_the_clip_processor(embedder: NomicLocalEmbedder, 
     )
 
 
-def test_a_vector_does_not_depend_on_its_neighbours(
-    embedder: NomicLocalEmbedder, quantised_cache: Path
-) -> None:
-    """Alone, in a batch, or in another order: a picture and a text have the same vector to the bit."""
-    for one in (embedder, NomicLocalEmbedder(quantised=True, cache_dir=quantised_cache)):
-        together, backwards = embed(one, PICTURES), embed(one, PICTURES[::-1])
-        np.testing.assert_array_equal(together, backwards[::-1])
-        np.testing.assert_array_equal(together, np.concatenate([embed(one, [image]) for image in PICTURES]))
-        texts = one.embed_texts(TEXTS)
-        np.testing.assert_array_equal(texts, np.concatenate([one.embed_texts([text]) for text in TEXTS]))
-        np.testing.assert_array_equal(texts[0], texts[-1])
-
-
 def test_quantised_weights_are_those_of_the_quantised_file(quantised_cache: Path, cache: Path) -> None:
     """`quantised` runs the int8 graph, whose vectors are near those of the float32 graph and not equal."""
     quantised = NomicLocalEmbedder(quantised=True, cache_dir=quantised_cache)
@@ -203,20 +203,6 @@ def test_quantised_weights_are_those_of_the_quantised_file(quantised_cache: Path
     )
     assert (vectors != exact.astype(np.float32)).any()
     assert np.einsum("ij,ij->i", vectors, exact).min() > 0.99
-
-
-def test_more_pictures_than_a_batch(embedder: NomicLocalEmbedder) -> None:
-    """More pictures than `batch_size` keep their order."""
-    images = [picture(seed, 40, 30) for seed in range(embedder.batch_size + 3)]
-    vectors = embed(embedder, images)
-    assert len(np.unique(vectors, axis=0)) == len(images)
-    np.testing.assert_array_equal(vectors[-1], embed(embedder, images[-1:])[0])
-
-
-def test_nothing_gives_nothing(embedder: NomicLocalEmbedder) -> None:
-    """No pictures and no texts give arrays of no rows."""
-    assert embedder.embed_prepared([]).shape == (0, 768)
-    assert embedder.embed_texts([]).shape == (0, 768)
 
 
 def test_what_is_no_input_is_refused(embedder: NomicLocalEmbedder) -> None:
