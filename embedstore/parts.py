@@ -211,12 +211,11 @@ def write(
     try:
         with path.open("xb") as file:
             sink = pa.PythonFile(file, mode="w")
-            writer = _writer(sink, schema)
-            for table, vectors in batches:
-                if len(vectors):
-                    blocks.append(_write_group(writer, sink, schema, table, vectors))
-            writer.add_key_value_metadata({_LAYOUT_KEY: json.dumps(_layout(blocks, dim)).encode()})
-            writer.close()
+            with _writer(sink, schema) as writer:
+                for table, vectors in batches:
+                    if len(vectors):
+                        blocks.append(_write_group(writer, sink, schema, table, vectors))
+                writer.add_key_value_metadata({_LAYOUT_KEY: json.dumps(_layout(blocks, dim)).encode()})
             file.flush()
             os.fsync(file.fileno())
     except BaseException:

@@ -1,0 +1,59 @@
+"""What many tests need: small pictures, and a store of them made with the bundled model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from embedstore.store import EmbedStore
+
+PHOTOS = Path(__file__).parents[1] / "data" / "photos"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No setting of the person who runs the tests reaches them."""
+    for name in list(os.environ):
+        if name.startswith("EMBEDSTORE_") and name != "EMBEDSTORE_OFFLINE":
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("NOMIC_API_KEY", raising=False)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("EMBEDSTORE_STATE_DIR", str(home / "state"))
+
+
+def save_picture(path: Path, seed: int, size: tuple[int, int] = (40, 30)) -> Path:
+    """Write a picture of smooth colour blobs that no other seed gives."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of 12 pictures in two class folders."""
+    folder = tmp_path / "pictures"
+    for number in range(12):
+        save_picture(folder / ("cat" if number % 3 == 0 else "dog") / f"{number:02}.png", number)
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path, pictures: Path) -> EmbedStore:
+    """A store of `pictures`, with their folders as labels."""
+    made = EmbedStore.create(tmp_path / "s.store", model="objects")
+    made.add(pictures, label_from_folder=True)
+    return made
+
+
+@pytest.fixture(scope="session")
+def photo_store(tmp_path_factory: pytest.TempPathFactory) -> EmbedStore:
+    """A store of the sample photographs; tests only read it."""
+    made = EmbedStore.create(tmp_path_factory.mktemp("photos") / "photos.store", model="objects")
+    made.add(PHOTOS)
+    return made
