@@ -38,28 +38,7 @@ MAX_WORDS = 256  # words of a text that are read; the rest changes a mean of so 
 MAX_LETTERS = 100  # a longer run of letters is no word, as in BERT's own tokenizer
 CHUNK = 4  # pictures for one run of the network: more do not fit the CPU's cache and are slower
 
-FUNCTION_WORDS = frozenset(
-    (
-        "a",
-        "an",
-        "and",
-        "are",
-        "at",
-        "by",
-        "for",
-        "from",
-        "in",
-        "is",
-        "it",
-        "its",
-        "of",
-        "on",
-        "or",
-        "some",
-        "that",
-    )
-    + ("the", "there", "this", "to", "with")
-)
+FUNCTION_WORD = re.compile("an?|and|are|at|by|for|from|in|is|its?|of|on|or|some|that|the|there|this|to|with")
 LEAD_IN = re.compile(
     r"\s*(?:(?:a|an|the|some)\s+)?(?:photo|photograph|picture|image|pic)s?\s+of\b(?=.*\w)", re.S
 )
@@ -234,7 +213,7 @@ def words_of(text: str) -> list[str]:
     lead_in = LEAD_IN.match(plain)
     words = WORD.findall(plain, lead_in.end() if lead_in else 0)
     words = [word for word in words if len(word) <= MAX_LETTERS]
-    return ([word for word in words if word not in FUNCTION_WORDS] or words)[:MAX_WORDS]
+    return ([word for word in words if not FUNCTION_WORD.fullmatch(word)] or words)[:MAX_WORDS]
 
 
 class _Lazy(Generic[T]):
