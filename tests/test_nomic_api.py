@@ -176,7 +176,8 @@ def test_texts_go_ten_to_a_request_in_order(server: NomicServer, embedder: Nomic
 def test_texts_are_asked_for_as_queries(server: NomicServer, embedder: NomicAPIEmbedder) -> None:
     """The request names the text model, the task ``search_query`` and the whole dimension."""
     embedder.embed_texts(["a"])
-    assert server.last_json == {
+    assert server.last_request is not None
+    assert server.last_request.json() == {
         "texts": ["a"],
         "model": "nomic-embed-text-v1.5",
         "task_type": "search_query",
@@ -213,6 +214,7 @@ PASSING = [
     "slow",
     "slow-upload",
     "drip",
+    "dropped",
     "reset",
     "wrong-count",
     "wrong-model",

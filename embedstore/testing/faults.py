@@ -28,6 +28,7 @@ Kind = Literal[
     "slow-upload",
     "drip",
     "hung",
+    "dropped",
     "reset",
     "wrong-count",
     "wrong-model",
@@ -36,14 +37,18 @@ Kind = Literal[
 """The kinds of fault.
 
 ``429``, ``500`` and ``503`` answer with a JSON body, ``text-500`` with a plain word, ``html-*`` with a web page
-under that status; none of these does the work that was asked for. All the others do the work, and then: ``slow``
-answers after some seconds, ``slow-upload`` reads the request slowly, ``drip`` sends the answer a byte at a time,
-``hung`` never answers, ``reset`` breaks the connection in the middle of the answer, ``wrong-count`` leaves one
-vector out, ``wrong-model`` names another model, ``nan`` makes one number not a number.
+under that status, ``dropped`` breaks the connection; none of these does the work that was asked for. All the
+others do the work, and then: ``slow`` answers after some seconds, ``slow-upload`` reads the request slowly,
+``drip`` sends the answer piece by piece, ``hung`` never answers, ``reset`` breaks the connection in the middle of
+the answer, ``wrong-count`` leaves one vector out, ``wrong-model`` names another model, ``nan`` makes one number
+not a number.
 """
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """All kinds of fault."""
+
+PASSING: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "html-413")
+"""Kinds after which the same request may succeed; 413 says that it is too large for good."""
 
 SPOILING = frozenset({"hung", "reset", "wrong-count", "wrong-model", "nan"})
 """Kinds that do the work, and lose it: the service has computed, and perhaps charged for, what nobody got."""
@@ -101,7 +106,7 @@ class Faults:
             self._queue.extend((path, None if fault is None else Fault.of(fault)) for fault in faults)
 
     def random(
-        self, rate: float, seed: int, kinds: Sequence[Kind | Fault] = KINDS, *, path: str = "/v1/embedding/"
+        self, rate: float, seed: int, kinds: Sequence[Kind | Fault] = PASSING, *, path: str = "/v1/embedding/"
     ) -> None:
         """Let a share `rate` (from 0 to 1) of the requests whose path starts with `path` fail, each in some way."""
         with self._lock:

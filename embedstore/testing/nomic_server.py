@@ -1,7 +1,7 @@
-"""`NomicServer`: the embedding endpoints of Nomic's service, as the official client calls them, on this machine.
+"""`NomicServer`: Nomic's service on this machine, as far as the official client calls it.
 
-Vectors come from `features`, faults from `faults`, HTTP from `wire`, and the Atlas endpoints from
-`atlas_routes`. This module knows the two embedding routes and the counts.
+Who may ask, how often, and what was counted is here. HTTP is left to `wire`, what goes wrong to `faults`, the
+answers to `embedding_routes` and `atlas_routes`.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import json
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.testing import features
+from embedstore.testing.atlas_routes import AtlasRoutes
+from embedstore.testing.atlas_state import Atlas
+from embedstore.testing.embedding_routes import embed_images, embed_texts
 from embedstore.testing.faults import Faults
+from embedstore.testing.refusals import Refused
 from embedstore.testing.wire import Reply, Request, StandIn
 
-TEXT_MODELS = ("nomic-embed-text-v1", "nomic-embed-text-v1.5")
-IMAGE_MODELS = ("nomic-embed-vision-v1", "nomic-embed-vision-v1.5")
-TASKS = ("search_query", "search_document", "classification", "clustering")
 ORGANISATION = {
     "organization_id": "6f3d1c1e-2a55-4f0b-9d2f-3f5d3a0e7c11",
     "slug": "stand-in",
@@ -64,14 +64,6 @@ class Counts:
     statuses: Counter[int]
 
 
-class Refused(Exception):
-    """The answer to a request that cannot be served: a status and what the real server would say."""
-
-    def __init__(self, status: int, detail: Any) -> None:
-        super().__init__(f"{status}: {detail}")
-        self.reply = Reply({"detail": detail}, status)
-
-
 class NomicServer:
     """A stand-in for Nomic's service; a context manager that serves while it is open.
 
@@ -97,8 +89,10 @@ class NomicServer:
         Order what is to go wrong here.
     pictures : dict[str, bytes]
         Encoded pictures by URL, for requests that name URLs: the stand-in fetches nothing.
-    last_json : Any
-        Body of the last text request, parsed.
+    atlas : Atlas
+        The datasets, to look at and to limit or lock.
+    last_request : Request | None
+        The last request that no fault refused: its `headers`, `body`, `json()` and `form()`.
 
     Examples
     --------
@@ -118,6 +112,8 @@ class NomicServer:
         self.key = key
         self.faults = Faults()
         self.pictures: dict[str, bytes] = {}
+        self.atlas = Atlas(ORGANISATION["slug"])
+        self._atlas_routes = AtlasRoutes(self.atlas, ORGANISATION)
         self.url = ""
         self._wire = StandIn(self._answer, self._count, self.faults)
         self._wire.latency = latency
@@ -125,7 +121,7 @@ class NomicServer:
         self._recent: deque[float] = deque()
         self._lock = threading.Lock()
         self._counts = Counts(0, Counter(), Counter(), Counter(), Counter(), Counter())
-        self.last_json: Any = None
+        self.last_request: Request | None = None
 
     def __enter__(self) -> NomicServer:
         self.url = self._wire.start()
@@ -218,6 +214,7 @@ class NomicServer:
 
     def _answer(self, request: Request) -> Reply:
         """Answer a request."""
+        self.last_request = request
         try:
             self._admit(request)
             return self._route(request)
@@ -261,88 +258,18 @@ class NomicServer:
                 }
             )
         if route == "POST /v1/embedding/text":
-            return self._embed_texts(request)
+            return embed_texts(request, self._settle_texts)
         if route == "POST /v1/embedding/image":
-            return self._embed_images(request)
-        raise Refused(404, "Not Found")
+            return embed_images(request, self.pictures, self.faults, self._settle_images)
+        return self._atlas_routes.answer(request)
 
-    def _embed_texts(self, request: Request) -> Reply:
-        """Answer POST /v1/embedding/text."""
-        try:
-            fields = self.last_json = request.json()
-        except ValueError as error:
-            raise Refused(
-                422, [_invalid("body", f"Invalid JSON: {error}", "value_error.jsondecode")]
-            ) from error
-        texts = fields.get("texts")
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise Refused(422, [_invalid("texts", "value is not a valid list of strings", "type_error.list")])
-        model = _chosen(fields.get("model", TEXT_MODELS[0]), "model", TEXT_MODELS)
-        _chosen(fields.get("task_type", "search_document"), "task_type", TASKS)
-        vectors = np.array([features.text_vector(text) for text in texts]).reshape(-1, features.DIM)
-        dim = fields.get("dimensionality")
-        if dim is not None:
-            vectors = vectors[:, :dim]
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        tokens = sum(len(text.split()) for text in texts)
-
-        def settle(delivered: bool) -> None:
-            if delivered:
-                with self._lock:
-                    self._counts.texts.update(texts)
-
-        return _embeddings(vectors, model, tokens, settle)
-
-    def _embed_images(self, request: Request) -> Reply:
-        """Answer POST /v1/embedding/image, of either encoding."""
-        try:
-            fields = request.form()
-        except ValueError as error:
-            raise Refused(422, [_invalid("body", str(error), "value_error")]) from error
-        named = [value.decode() for name, value in fields if name == "model"]
-        model = _chosen(named[0] if named else IMAGE_MODELS[0], "model", IMAGE_MODELS)
-        files = [value for name, value in fields if name == "images"]
-        for url in (value.decode() for name, value in fields if name == "urls"):
-            if url not in self.pictures:
-                raise Refused(400, f"Could not fetch image: {url}")
-            files.append(self.pictures[url])
-        if not files:
-            raise Refused(422, [_invalid("images", "field required", "value_error.missing")])
-        contents, vectors = zip(*(self._embed_image(file) for file in files), strict=True)
-
-        def settle(delivered: bool) -> None:
+    def _settle_texts(self, texts: Sequence[str], delivered: bool) -> None:
+        """Count texts whose vectors got through."""
+        if delivered:
             with self._lock:
-                (self._counts.images if delivered else self._counts.spoilt).update(contents)
+                self._counts.texts.update(texts)
 
-        return _embeddings(np.array(vectors), model, len(files), settle)
-
-    def _embed_image(self, file: bytes) -> tuple[str, NDArray[np.float32]]:
-        """Return a picture's key in the counts, and its vector."""
-        try:
-            pixels = features.decode_pixels(file)
-        except ValueError as error:
-            raise Refused(400, f"Invalid image: {error}") from error
-        status = self.faults.refusal(pixels)
-        if status is not None:
-            raise Refused(status, "Invalid image")
-        return features.content_of(pixels), features.image_vector(pixels)
-
-
-def _chosen(value: Any, name: str, permitted: tuple[str, ...]) -> str:
-    """Return `value` if it is permitted; refuse it as the real server does if not."""
-    if value in permitted:
-        return str(value)
-    among = ", ".join(f"'{choice}'" for choice in permitted)
-    text = f"value is not a valid enumeration member; permitted: {among}"
-    raise Refused(422, [{**_invalid(name, text, "type_error.enum"), "ctx": {"enum_values": list(permitted)}}])
-
-
-def _invalid(name: str, text: str, kind: str) -> dict[str, Any]:
-    """Return one entry of a 422 body."""
-    return {"loc": ["body", name], "msg": text, "type": kind}
-
-
-def _embeddings(vectors: NDArray[np.float32], model: str, tokens: int, settle: Any) -> Reply:
-    """Return the answer of an embedding route."""
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return Reply({"embeddings": vectors.tolist(), "usage": usage, "model": model}, settle=settle)
+    def _settle_images(self, contents: Sequence[str], delivered: bool) -> None:
+        """Count pictures whose vectors got through, or were lost."""
+        with self._lock:
+            (self._counts.images if delivered else self._counts.spoilt).update(contents)

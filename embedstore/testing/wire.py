@@ -183,6 +183,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._read_body(fault.seconds if fault is not None and fault.kind == "slow-upload" else 0.0)
         query = dict(urllib.parse.parse_qsl(url.query))
         request = Request(self.command, url.path, query, self.headers, body)
+        if fault is not None and fault.kind == "dropped":
+            stand_in.count(request, Reply(b"", 0))
+            self._reset()
+            return
         reply = refused(fault) if fault is not None else None
         if reply is None:
             reply = stand_in.answer(request)
