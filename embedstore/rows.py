@@ -64,13 +64,18 @@ class Rows:
 
     def with_embeddings(self, columns: Sequence[str]) -> pa.Table:
         """Return columns of all rows, the embedding among them where it is named."""
-        table = self.metadata([name for name in columns if name != EMBEDDING])
+        own = [name for name in columns if name != EMBEDDING]
+        table = self.metadata(own)
         if EMBEDDING not in columns:
             return table
         chunks = [chunk for part in self.snapshot.parts for chunk in part.read([EMBEDDING]).column(0).chunks]
-        kind = embedding_field().type
-        column = pa.chunked_array([chunk.cast(kind) for chunk in chunks], type=kind)
-        return table.append_column(embedding_field(), column).select(list(columns))
+        field = embedding_field()
+        column = pa.chunked_array([chunk.cast(field.type) for chunk in chunks], type=field.type)
+        by_name = {name: table.column(name) for name in own} | {EMBEDDING: column}
+        fields = {name: table.schema.field(name) for name in own} | {EMBEDDING: field}
+        return pa.table(
+            [by_name[name] for name in columns], schema=pa.schema([fields[name] for name in columns])
+        )
 
     @functools.cached_property
     def _position_of(self) -> dict[str, int]:

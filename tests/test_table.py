@@ -95,7 +95,7 @@ def test_the_remembered_layout_is_only_a_note(tmp_path: Path) -> None:
 
 
 def test_small_parts_are_merged_as_they_gather(tmp_path: Path) -> None:
-    """300 commits of 3 rows leave few parts, and every row once."""
+    """100 commits of 3 rows leave few parts, and every row once."""
     table = table_in(tmp_path)
     for number in range(100):
         snapshot = changes.upsert(table, *batch(number * 3, 3), replaces=False)
