@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from embedstore.embedders import Embedder
-from embedstore.embedders.nomic_api import NomicAPIEmbedder, Retries, checked, retry_after
+from embedstore.embedders.nomic_answers import checked, retry_after
+from embedstore.embedders.nomic_api import NomicAPIEmbedder, Retries
 from embedstore.embedders.nomic_transport import Timeouts, is_loopback
 from embedstore.embedders.rate_limit import RateLimiter
 from embedstore.errors import (

@@ -1,55 +1,46 @@
 """The `nomic` embedder: pictures and texts to vectors by Nomic's service, over the official client.
 
 The client's own functions make the requests, one for each batch that it is given. Around them this module keeps
-what they do not: the rate limit, retries, checks of every answer, and errors that say what to do. Timeouts and the
-key are left to `nomic_transport`, batching and saving to `ingest`.
+what they do not: the rate limit, the budget and retries. Timeouts and the key are left to `nomic_transport`, what an
+answer means to `nomic_answers`, batching and saving to `ingest`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.credentials import PLACES, Key, require_key
+from embedstore.credentials import Key, require_key
+from embedstore.embedders.nomic_answers import DIM, CheckedTransport, PassingError, checked, parsed
 from embedstore.embedders.nomic_transport import (
-    Answer,
-    NoAnswerError,
     Timeouts,
-    Transport,
     official_account,
     with_globals,
 )
-from embedstore.embedders.rate_limit import LONGEST_BLOCK, RateLimiter, state_dir
+from embedstore.embedders.rate_limit import RateLimiter, state_dir
 from embedstore.errors import (
     BudgetSpentError,
-    CredentialsError,
     ImageError,
     MissingDependencyError,
     ModelNotFoundError,
     QueryError,
     RejectedImagesError,
     ServiceError,
-    VectorError,
 )
 from embedstore.space import Space
-from embedstore.vectors import as_vectors, normalise
 
 if TYPE_CHECKING:
     from PIL import Image
 
-DIM: Final = 768
 MODELS: Final = {"nomic-embed-v1.5": ("nomic-embed-vision-v1.5", "nomic-embed-text-v1.5")}
 """Name of a space's model -> the service's names of its picture and text models."""
 
@@ -84,14 +75,6 @@ class Retries:
     first_wait: float = 1.0
     longest_wait: float = 30.0
     patience: float = 300.0
-
-
-class _PassingError(ServiceError):
-    """A failure that another attempt may not meet; `nonsense` if the service did the work and it is lost."""
-
-    def __init__(self, message: str, *, nonsense: bool = False) -> None:
-        super().__init__(message)
-        self.nonsense = nonsense
 
 
 class NomicAPIEmbedder:
@@ -243,7 +226,7 @@ class NomicAPIEmbedder:
         started, free, nonsense = time.monotonic(), 0.0, 0
         retries = self._retries
         for attempt in stamina.retry_context(
-            on=_PassingError,
+            on=PassingError,
             attempts=retries.attempts,
             timeout=None,
             wait_initial=retries.first_wait,
@@ -256,7 +239,7 @@ class NomicAPIEmbedder:
                     self._spend()
                     free += client.limiter.acquire()
                     return checked(send(client), model, n)
-                except _PassingError as error:
+                except PassingError as error:
                     nonsense += error.nonsense
                     spent = time.monotonic() - started - free
                     if spent > retries.patience or nonsense >= NONSENSE_LIMIT:
@@ -305,7 +288,7 @@ class _Client:
                 raise MissingDependencyError(
                     f"this version of the nomic client has no {name}; pip install 'nomic>=3.9,<4'"
                 )
-        transport = _CheckedTransport(key, timeouts, "embedding with Nomic's service")
+        transport = CheckedTransport(key, timeouts, "embedding with Nomic's service")
         account = official_account(transport)
         ours = {"requests": transport, "atlas_class": account}
         self._images = with_globals(embed.image_api_request, **ours)
@@ -316,108 +299,14 @@ class _Client:
 
     def images(self, files: list[tuple[str, bytes]]) -> Any:
         """Send one request with pictures; return the answer's JSON."""
-        return _parsed(lambda: self._images(images=files, model=self._image_model))
+        return parsed(lambda: self._images(images=files, model=self._image_model))
 
     def texts(self, texts: list[str]) -> Any:
         """Send one request with texts; return the answer's JSON."""
-        return _parsed(lambda: self._texts(texts, self._text_model, "search_query"))
+        return parsed(lambda: self._texts(texts, self._text_model, "search_query"))
 
 
 def shared_limiter(address: str) -> RateLimiter:
     """Return the rate limiter that all processes of this user share for the service at `address`."""
     name = hashlib.sha256(address.encode()).hexdigest()[:16]
     return RateLimiter(REQUESTS, WINDOW, state_dir() / f"nomic-requests-{name}.json")
-
-
-class _CheckedTransport(Transport):
-    """Raises for every status but 200, so that the client's own sleeping and retrying never begins."""
-
-    limiter: RateLimiter | None = None
-
-    def request(self, method: str, url: str, **arguments: Any) -> Answer:
-        """Send one request; return its answer if the status is 200."""
-        try:
-            answer = super().request(method, url, **arguments)
-        except NoAnswerError as error:
-            raise _PassingError(str(error)) from None
-        status = answer.status_code
-        if status == 200:
-            return answer
-        found = f"Nomic's service answered {status}: {self.key.scrub(_excerpt(answer))}"
-        if status in (401, 403):
-            raise CredentialsError(f"the key from {self.key.source} was refused; {PLACES}. {found}")
-        if status in (408, 425, 429) or status >= 500:
-            self._wait_as_asked(answer, found)
-            raise _PassingError(found)
-        if status in (400, 413, 422) and not _blames_the_request(answer):
-            raise RejectedImagesError(found)
-        raise ServiceError(f"{found}; check ATLAS_API_PATH ({os.environ.get('ATLAS_API_PATH', 'not set')})")
-
-    def _wait_as_asked(self, answer: Answer, found: str) -> None:
-        """Hold back the requests of all processes for as long as ``Retry-After`` says."""
-        seconds = retry_after(answer.headers.get("Retry-After"))
-        if seconds > LONGEST_BLOCK:
-            raise ServiceError(f"{found}; it asks to wait {seconds / 3600:.1f} hours: run again then")
-        if seconds > 0 and self.limiter is not None:
-            self.limiter.block(seconds)
-
-
-def retry_after(value: str | None) -> float:
-    """Return the seconds that a ``Retry-After`` header asks to wait: a number or a date; 0 if it is neither."""
-    if value is None:
-        return 0.0
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass  # then it is a date
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-
-
-def checked(answer: Any, model: str, n: int) -> NDArray[np.float32]:
-    """Return the vectors of an answer that is what was asked for.
-
-    Raises
-    ------
-    ServiceError
-        Another model, another number of vectors, another dimension, NaN, infinity or a vector of length zero.
-    """
-    if not isinstance(answer, dict) or not isinstance(answer.get("embeddings"), list):
-        raise _PassingError(f"the answer has no embeddings: {answer!r:.80}", nonsense=True)
-    if answer.get("model") != model:
-        raise _PassingError(f"asked for {model}, answered by {answer.get('model')!r:.80}", nonsense=True)
-    if len(answer["embeddings"]) != n:
-        found = len(answer["embeddings"])
-        raise _PassingError(f"expected {n} vectors, one for each input; found {found}", nonsense=True)
-    try:
-        return normalise(as_vectors(answer["embeddings"], DIM, "the answer's vectors"))
-    except VectorError as error:
-        raise _PassingError(str(error), nonsense=True) from None
-
-
-def _parsed(send: Callable[[], Any]) -> Any:
-    """Return the JSON of an answer; a page in its place is an error that may pass."""
-    try:
-        return send()
-    except ValueError as error:
-        if isinstance(error, RejectedImagesError):
-            raise
-        raise _PassingError(f"status 200, but no JSON ({error}): a proxy's page?", nonsense=True) from None
-
-
-def _excerpt(answer: Answer) -> str:
-    """Return the beginning of an answer's body, on one line."""
-    text = " ".join(answer.text.split())
-    return text if len(text) <= 300 else text[:300] + "…"
-
-
-def _blames_the_request(answer: Answer) -> bool:
-    """Return whether a refusal lies in a parameter of the request, so that halving the batch is of no use."""
-    try:
-        detail = answer.json()["detail"]
-        return any(set(entry["loc"]) & {"model", "task_type", "dimensionality"} for entry in detail)
-    except (ValueError, KeyError, TypeError):
-        return False  # no list of fields: then it is the content
