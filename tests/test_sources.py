@@ -276,6 +276,9 @@ def test_metadata_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
 # Tables and data sets
 
 
+PICTURE_STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
 def picture_table(rows: int = 5) -> pa.Table:
     """A table as Hugging Face writes it: pictures, a class label, scalars of many types, and a list."""
     features = {
@@ -358,6 +361,28 @@ def test_tables_of_paths(tmp_path: Path) -> None:
         (record,) = open_source(tmp_path / name)
         assert record.load() == png(9)
         assert record.metadata == {"stars": 4}
+
+
+def test_every_row_has_a_uri_of_its_own(tmp_path: Path) -> None:
+    """Where rows name files, the uri is the file; a second row of the same file is told by table and row."""
+    path = put(tmp_path / "a.png", 1)
+    (tmp_path / "list.csv").write_text("path,stars\na.png,4\na.png,5\n")
+    uris = [record.uri for record in open_source(tmp_path / "list.csv")]
+    assert uris == [str(path), f"{tmp_path}/list.csv#1"]
+    table = pa.table({"image": [{"bytes": png(1), "path": "x.png"}, {"bytes": png(2), "path": "x.png"}]})
+    pq.write_table(table, tmp_path / "same.parquet")
+    for source in (table, tmp_path / "same.parquet"):
+        assert len({record.uri for record in open_source(source)}) == 2
+
+
+def test_pictures_that_lie_beside_a_table(tmp_path: Path) -> None:
+    """Structs with a path and no bytes load the file at that path."""
+    put(tmp_path / "sub/a.png", 6)
+    table = pa.table({"image": pa.array([{"bytes": None, "path": "sub/a.png"}], PICTURE_STRUCT)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    (record,) = open_source(tmp_path / "t.parquet")
+    assert record.uri == f"{tmp_path}/sub/a.png"
+    assert record.load() == png(6)
 
 
 def test_image_column_must_be_clear(tmp_path: Path) -> None:

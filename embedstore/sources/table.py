@@ -79,42 +79,42 @@ class TableSource(Source):
         for piece in self._tabular.stream(_ROWS, [self._column, *self._kept]):
             metadata = scalars_of(piece, self._column, self._features).to_pylist()
             loads = self._loads(piece[self._column].combine_chunks())
-            for offset, (load, inner) in enumerate(loads):
+            for offset, (load, place) in enumerate(loads):
                 row = first + offset
                 if load is None:
                     self._fail(f"{self._tabular.name}#{row}", f"row {row} has no picture")
                     continue
-                key, uri = self._names(row, load, inner, seen)
+                key, uri = self._names(row, load, seen)
+                if place is not None:
+                    seen[place] += 1
+                    uri = place if seen[place] == 1 else uri
                 yield Record(key, uri, load, self._extra | (metadata[offset] if metadata else {}))
             first += piece.num_rows
 
-    def _names(
-        self, row: int, load: Callable[[], bytes], inner: str | None, seen: Counter[str]
-    ) -> tuple[str, str]:
-        """Return key and uri of a row."""
+    def _names(self, row: int, load: Callable[[], bytes], seen: Counter[str]) -> tuple[str, str]:
+        """Return the key of a row, and a uri that no other row has."""
         if self._tabular.stable_rows:
             place = f"{self._tabular.name}#{row}"
-            key = place if "://" in place else f"file:{place}"
-            return key, inner if inner is not None and is_url(inner) else place
+            return (place if "://" in place else f"file:{place}"), place
         try:
             what = hashlib.sha256(load()).hexdigest()
         except (OSError, ImageError):
             what = f"row {row}"  # reported when it is loaded again for embedding
         seen[what] += 1
-        again = f"#{seen[what]}" if seen[what] > 1 else ""
-        return f"table:{what}{again}", inner or f"table:{what}{again}"
+        key = f"table:{what}" + (f"#{seen[what]}" if seen[what] > 1 else "")
+        return key, key
 
     def _loads(self, column: pa.Array) -> Iterator[tuple[Callable[[], bytes] | None, str | None]]:
-        """Yield for each row how to get at the picture's bytes, and its path or URL if it has one."""
+        """Yield for each row how to get at the picture's bytes, and the path or URL if they lie elsewhere."""
         if isinstance(column, pa.ExtensionArray):
             column = column.storage
         if is_picture_struct(column.type):
             for row, value in enumerate(column):
-                inner = value["path"].as_py() if value.is_valid else None
                 if value.is_valid and value["bytes"].is_valid:
-                    yield functools.partial(_bytes_at, column, row), inner
+                    yield functools.partial(_bytes_at, column, row), None
                 else:
-                    yield self._load_path(inner), self._place(inner)
+                    path = value["path"].as_py() if value.is_valid else None
+                    yield self._load_path(path), self._place(path)
         elif is_text(column.type):
             for text in column.to_pylist():
                 yield self._load_path(text), self._place(text)
