@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import doctest
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from embedstore.errors import FilterError
 from embedstore.filters import parse_where
+from embedstore.filters import where as where_module
 
 UTC = datetime.UTC
 TABLE = pa.table(
@@ -114,6 +116,12 @@ def rows(where: Any) -> list[int]:
 def test_conditions(where: Any, expected: list[int]) -> None:
     """Each form of condition chooses exactly these rows; rows without the value match neither it nor its not."""
     assert rows(where) == expected
+
+
+def test_example_in_the_documentation() -> None:
+    """The example of parse_where gives what it says."""
+    assert doctest.testmod(where_module).failed == 0
+    assert doctest.testmod(where_module).attempted > 0
 
 
 def test_no_condition() -> None:

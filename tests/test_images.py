@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import hashlib
 import io
 import struct
@@ -19,6 +20,7 @@ from PIL import Image, ImageCms, ImageFile
 
 from embedstore import images
 from embedstore.errors import ImageError
+from embedstore.images import sheets
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -374,6 +376,13 @@ def test_contact_sheet_places_pictures_in_rows(tmp_path: Path) -> None:
     assert blue[1] > red[1] + 100
     assert abs(blue[0] - red[0]) < 3
     assert {(0x15, 0x80, 0x3D), (0xDC, 0x26, 0x26)} <= {tuple(pixel) for pixel in pixels.reshape(-1, 3)}
+
+
+def test_example_of_contact_sheet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of contact_sheet gives the size that it says."""
+    (tmp_path / "dog.jpg").write_bytes(encode(quadrants(), "JPEG"))
+    monkeypatch.chdir(tmp_path)
+    assert doctest.testmod(sheets) == doctest.TestResults(failed=0, attempted=2)
 
 
 def test_contact_sheet_without_pictures(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def contact_sheet(
     --------
     >>> from pathlib import Path
     >>> contact_sheet([(Path("dog.jpg"), "0.0712\\ndog.jpg"), (None, "gone")], columns=2).size
-    (462, 285)
+    (462, 293)
     """
     columns = max(1, min(columns, len(items)))
     small, large = _font(cell * 0.07, 11), _font(cell * 0.11, 16)
