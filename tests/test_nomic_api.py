@@ -429,7 +429,7 @@ def test_retry_after_is_read_in_both_forms() -> None:
 
 
 def test_the_limit_keeps_the_service_from_refusing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under a limit of a window no shorter than the server's no request is ever refused, and all are let through in the end."""
+    """Under a limit no looser than the server's no request is ever refused, and all get through in the end."""
     with NomicServer(rate_limit=(5, 0.1)) as server:
         for name, value in server.environment(tmp_path).items():
             monkeypatch.setenv(name, value)
