@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from embedstore.errors import EmbedStoreError, MissingDependencyError
+from embedstore.errors import ImageError, MissingDependencyError
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+
+    from embedstore.images import PictureSource
 
 _SHOWN_IN_NOTEBOOK = 24
 
@@ -100,20 +102,24 @@ class Matches:
 
     def _repr_html_(self) -> str:
         """Show the nearest pictures in a notebook."""
-        cells = [_cell(row) for row in self.table.slice(0, _SHOWN_IN_NOTEBOOK).to_pylist()]
+        from embedstore.sources import pictures_at  # only a notebook needs the pictures themselves
+
+        rows = self.table.slice(0, _SHOWN_IN_NOTEBOOK).to_pylist()
+        pictures = pictures_at([row["uri"] for row in rows])
+        cells = [_cell(row, pictures.get(row["uri"])) for row in rows]
         head = html.escape(repr(self).splitlines()[0])
         return f"<p>{head}</p><div style='display:flex;flex-wrap:wrap;gap:8px'>{''.join(cells)}</div>"
 
 
-def _cell(row: dict[str, Any]) -> str:
-    from pathlib import Path
-
+def _cell(row: dict[str, Any], source: PictureSource | None) -> str:
     from embedstore import images
 
-    title = html.escape(str(row["uri"]))
+    title = html.escape(str(row["uri"]), quote=True)
     try:
-        data = base64.b64encode(images.thumbnail(Path(row["uri"]).read_bytes(), 128)).decode()
+        if source is None:
+            raise ImageError("not on this machine")
+        data = base64.b64encode(images.thumbnail(source, 128)).decode()
         picture = f"<img src='data:image/jpeg;base64,{data}' title='{title}' style='height:128px'>"
-    except (OSError, EmbedStoreError):
+    except (OSError, ImageError):
         picture = f"<div style='width:128px;height:128px;background:#ddd' title='{title}'></div>"
     return f"<figure style='margin:0'>{picture}<figcaption>{row['score']:.4f}</figcaption></figure>"

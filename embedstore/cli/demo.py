@@ -75,8 +75,13 @@ def _step(command: str) -> None:
 
 def _draw(matches: list[dict[str, object]], query: str, threshold: float, path: Path) -> None:
     from embedstore import images
+    from embedstore.sources import pictures_at
 
-    items = [(Path(str(match["uri"])), f"{match['score']:.4f}\n{match.get('category')}") for match in matches]
+    pictures = pictures_at(str(match["uri"]) for match in matches)
+    items = [
+        (pictures.get(str(match["uri"])), f"{match['score']:.4f}\n{match.get('category')}")
+        for match in matches
+    ]
     marks = [match.get("category") == query for match in matches]
     images.contact_sheet(items, 8, title=f"{query}: score > {threshold:.4f}", marks=marks).save(path)
 

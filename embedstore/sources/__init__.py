@@ -18,11 +18,12 @@ from embedstore.sources.folder import FileSource
 from embedstore.sources.given import VectorBatch, vector_batches
 from embedstore.sources.memory import MemorySource
 from embedstore.sources.paths import expand
+from embedstore.sources.places import pictures_at
 from embedstore.sources.record import Chain, Failure, Record, Source
 from embedstore.sources.table import TableSource
 from embedstore.sources.web import UrlSource, is_url
 
-__all__ = ["Failure", "Record", "Source", "VectorBatch", "open_source", "vector_batches"]
+__all__ = ["Failure", "Record", "Source", "VectorBatch", "open_source", "pictures_at", "vector_batches"]
 
 _WHAT_IS_READ = (
     "a folder, a glob, picture files, tables (.parquet .arrow .jsonl .csv), archives (.tar .zip), a .txt list, URLs, "
