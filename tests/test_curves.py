@@ -11,7 +11,7 @@ import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore.curves import curves, precision_recall
+from embedstore.curves import curves, metrics_at, precision_recall
 from embedstore.errors import InputError, LabelError
 from embedstore.thresholds import above, midway, midways
 
@@ -92,6 +92,8 @@ def test_any_threshold_counts_what_is_strictly_above(rows, thresholds):
     scores, labels = rows
     curve = precision_recall(scores, labels)
     table = curve.at(np.array(thresholds))
+    for name in ("threshold", "tp", "fp", "fn", "tn"):
+        assert (getattr(metrics_at(scores, labels, thresholds), name) == getattr(table, name)).all()
     for number, threshold in enumerate(thresholds):
         matched = scores.astype(np.float64) > threshold
         assert (above(scores, threshold) == matched).all()
