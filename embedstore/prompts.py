@@ -38,8 +38,8 @@ def combine(vectors: ArrayLike, weights: ArrayLike | None = None) -> Vectors:
 
     Examples
     --------
-    >>> combine([[1, 0], [0, 1]]).round(4).tolist()
-    [0.7071000218391418, 0.7071000218391418]
+    >>> combine([[1, 0], [0, 1]]).tolist()
+    [0.7071067690849304, 0.7071067690849304]
     """
     rows = normalise(as_vectors(vectors, what="query vectors"), what="query vectors")
     factors = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=np.float64)
