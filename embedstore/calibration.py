@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -64,6 +65,21 @@ class Calibration:
     def threshold(self) -> float:
         """The threshold to use: a match is ``score > threshold``."""
         return self.choice.threshold
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            **self.metrics.to_dict(),
+            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            "confidence": self.confidence,
+            "objective": str(self.choice.objective),
+            "constraints": str(self.choice.constraints),
+            "validation": self.validation,
+            "n": self.n,
+            "n_pos": self.n_pos,
+            "n_groups": self.n_groups,
+            "warnings": list(self.warnings),
+        }
 
     def __str__(self) -> str:
         shown = {"threshold": self.threshold, **_figures(self.metrics)}

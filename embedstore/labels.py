@@ -62,21 +62,28 @@ def as_labels(labels: ArrayLike, n: int | None = None, what: str = "labels") -> 
         raise LabelError(f"{what}: {len(values)} labels for {n} scores; give exactly one for each row")
     if values.dtype == np.bool_:
         return values
-    missing = [row for row, value in enumerate(values.tolist()) if value is None or value != value]
-    if missing:
+    plain: list[Any] = values.tolist() if values.dtype.kind not in "iuf" else []
+    missing = np.array([_is_missing(value) for value in plain]) if plain else values != values
+    if missing.any():
         raise LabelError(
-            f"{what}: {len(missing)} of {len(values)} are missing, first in row {missing[0]}; "
+            f"{what}: {int(missing.sum())} of {len(values)} are missing, first in row {int(np.argmax(missing))}; "
             "leave those rows out or label them"
         )
-    odd = [value for value in values.tolist() if not _is_truth(value)]
-    if odd:
+    wrong = np.array([not _is_truth(value) for value in plain]) if plain else (values != 0) & (values != 1)
+    if wrong.any():
         raise LabelError(
-            f"{what}: expected true and false (or 1 and 0), found {odd[0]!r}; "
+            f"{what}: expected true and false (or 1 and 0), found {values.tolist()[int(np.argmax(wrong))]!r}; "
             "compare with the value that you look for, as in `labels == 'dog'`"
         )
     return values.astype(np.bool_)
 
 
+def _is_missing(value: object) -> bool:
+    """Say whether a value is None, NaN, or pandas' NA and NaT (which cannot be compared)."""
+    is_nan = isinstance(value, float | np.floating) and bool(np.isnan(value))
+    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
+
+
 def _is_truth(value: object) -> bool:
-    """Say whether a plain Python value is true, false, 1 or 0."""
-    return isinstance(value, bool | int | float) and value in (0, 1)
+    """Say whether a value is true, false, 1 or 0."""
+    return isinstance(value, bool | np.bool_ | int | float | np.number) and value in (0, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -179,6 +181,16 @@ def test_report_names_the_figures():
     text = str(calibrate_scores(*draw(1, 200)))
     for part in ("threshold 0.0", "precision 0.", "recall    0.", "f1        0.", "5-fold", "200 rows"):
         assert part in text
+
+
+def test_calibration_is_plain_json():
+    """`to_dict` gives the threshold, the held-out figures and the intervals as JSON values."""
+    result = calibrate_scores(*draw(1, 200), min_precision=0.5)
+    fields = json.loads(json.dumps(result.to_dict()))
+    assert fields["threshold"] == result.threshold
+    assert (fields["f1"], fields["tp"]) == (result.metrics.f1, result.metrics.tp)
+    assert fields["intervals"]["f1"] == list(result.intervals["f1"])
+    assert fields["constraints"] == "precision >= 0.5 (confidence 0.95)"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import warnings
 
 import hypothesis.extra.numpy as npst
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import sklearn.metrics as sk
 from hypothesis import given, settings
@@ -204,6 +206,13 @@ def test_many_queries_give_a_curve_each():
         ([0.1, 0.2], [True], LabelError, "1 labels for 2 scores"),
         ([0.1, 0.2], [True, None], LabelError, "1 of 2 are missing, first in row 1"),
         ([0.1, 0.2], [1.0, float("nan")], LabelError, "1 of 2 are missing"),
+        (
+            [0.1, 0.2],
+            pd.array([True, None], dtype="boolean"),
+            LabelError,
+            "1 of 2 are missing, first in row 1",
+        ),
+        ([0.1, 0.2], pa.array([None, True]), LabelError, "1 of 2 are missing, first in row 0"),
         ([0.1, 0.2], ["dog", "cat"], LabelError, "found 'dog'"),
         ([0.1, 0.2], [1, 2], LabelError, "found 2"),
         ([0.1, 0.2], [[True], [False]], LabelError, "one label for each row"),
@@ -216,9 +225,11 @@ def test_unusable_input_is_explained(scores, labels, error, says):
 
 
 def test_labels_of_zero_and_one_are_taken():
-    """0 and 1, as integers, floats or objects, are labels."""
+    """0 and 1, as integers, floats or objects, and columns of pandas and Arrow, are labels."""
     expected = precision_recall([0.1, 0.2], [True, False]).tp.tolist()
-    for labels in ([1, 0], [1.0, 0.0], np.array([True, 0], dtype=object)):
+    objects = [np.array([True, 0], dtype=object), np.array([np.True_, np.int8(0)], dtype=object)]
+    columns = [pd.array([True, False], dtype="boolean"), pd.Series([True, False]), pa.array([True, False])]
+    for labels in ([1, 0], [1.0, 0.0], *objects, *columns):
         assert precision_recall([0.1, 0.2], labels).tp.tolist() == expected
 
 

@@ -224,6 +224,24 @@ def test_guaranteed_recall_holds():
     assert 1 <= failed <= 19  # not wasteful either
 
 
+def test_two_guarantees_hold_together():
+    """Asked for together, precision and recall both hold in truth in all but 5 % of 200 draws."""
+    rng = np.random.default_rng(6)
+    big = precision_recall(*draw(rng, 400_000, distance=3))
+    failed = reached = 0
+    for _ in range(200):
+        curve = precision_recall(*draw(rng, 600, distance=3))
+        try:
+            choice = choose_threshold(curve, min_precision=0.85, min_recall=0.85)
+        except UnreachableError:
+            continue
+        reached += 1
+        truth = big.at(choice.threshold)
+        failed += truth.precision < 0.85 or truth.recall < 0.85
+    assert failed <= 19
+    assert reached > 150
+
+
 def test_too_few_rows_for_a_guarantee_are_said():
     """Thirty perfect matches cannot show a precision of .95: the error gives the bound and what it would take."""
     curve = precision_recall(np.arange(60, dtype=np.float32), np.arange(60) >= 30)
