@@ -6,20 +6,23 @@ a further threshold costs no scan. Where a query's vector comes from is left to 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import functools
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from embedstore import scan
+from embedstore import scan, vectors
+from embedstore.lines import Line, Lines
 from embedstore.matches import Matches
+from embedstore.parts import float32_array
 from embedstore.rows import Rows
 from embedstore.thresholds import above
-from embedstore.vectors import Vectors, total_order
+from embedstore.vectors import Vectors
 
-SCORES_BYTES = 256 * 2**20
-"""How much memory the kept scores may take: 64 queries over a million rows."""
+SCORES_BYTES = 64 * 2**20
+"""How much memory the kept scores may take: 16 queries over a million rows, half of that when counted often."""
 
 
 class Answers:
@@ -35,76 +38,108 @@ class Answers:
     def __init__(self, rows: Rows, executor: scan.Executor) -> None:
         self._rows = rows
         self._executor = executor
-        self._lines: OrderedDict[bytes, Vectors] = OrderedDict()
+        self._lines = Lines(SCORES_BYTES)
 
     def scores(self, queries: Vectors) -> Vectors:
         """Return the scores of all rows, read-only float32 of shape (n_queries, n_rows)."""
         if len(queries) == 1:
-            return self._line(queries)
-        if queries.shape[0] * len(self._rows) * 4 > SCORES_BYTES:
+            return self._line(queries).scores[np.newaxis]
+        if queries.shape[0] * len(self._rows) * 4 > self._lines.limit:
             return self._scan(queries)
         keys = [query.tobytes() for query in queries]
-        missing = [number for number, key in enumerate(keys) if key not in self._lines]
+        lines = [self._lines.get(key) for key in keys]
+        missing = [number for number, line in enumerate(lines) if line is None]
         if missing:
-            for number, line in zip(missing, self._scan(queries[missing]), strict=True):
-                self._keep(keys[number], line)
-        found = np.stack([self._lines[key] for key in keys]) if keys else self._scan(queries)
-        found.flags.writeable = False
-        return found
+            for number, found in zip(missing, self._scan(queries[missing]), strict=True):
+                # A copy: a line that leaves must not be held by its neighbours.
+                lines[number] = self._lines.put(keys[number], found.copy())
+        stacked = (
+            np.stack([line.scores for line in lines if line is not None]) if lines else self._scan(queries)
+        )
+        stacked.flags.writeable = False
+        return stacked
 
-    def _line(self, query: Vectors) -> Vectors:
+    def _line(self, query: Vectors) -> Line:
         key = query.tobytes()
         line = self._lines.get(key)
-        if line is None:
-            line = self._scan(query)[0]
-            self._keep(key, line)
-        self._lines.move_to_end(key)
-        return line[np.newaxis]
+        return self._lines.put(key, self._scan(query)[0]) if line is None else line
 
     def _scan(self, queries: Vectors) -> Vectors:
         found = scan.all_scores(self._rows.snapshot.parts, queries, self._executor)
         found.flags.writeable = False
         return found
 
-    def _keep(self, key: bytes, line: Vectors) -> None:
-        self._lines[key] = line
-        while len(self._lines) > 1 and len(self._lines) * line.nbytes > SCORES_BYTES:
-            self._lines.popitem(last=False)
-
     def nearest(
         self, queries: Vectors, labels: list[str], k: int, threshold: float | None, mask: scan.Mask | None
     ) -> list[Matches]:
         """Return the nearest `k` rows to each query, of those that `mask` keeps and that exceed `threshold`."""
-        partial = scan.nearest(self._rows.snapshot.parts, queries, k, mask, self._executor)
-        return [
-            self._matches(label, positions, found, threshold, k)
-            for label, positions, found in zip(labels, partial.positions, partial.scores, strict=True)
-        ]
+        line = self._lines.get(queries.tobytes()) if len(queries) == 1 else None
+        if line is not None:
+            partial = _nearest_of(line.scores, k, mask)
+        else:
+            partial = scan.nearest(self._rows.snapshot.parts, queries, k, mask, self._executor)
+        found = []
+        for label, positions, scores in zip(labels, partial.positions, partial.scores, strict=True):
+            if threshold is not None:
+                kept = above(scores, threshold)
+                positions, scores = positions[kept], scores[kept]
+            order = self._ranked(positions, scores)[:k]
+            found.append(self._matches(label, positions[order], scores[order], threshold))
+        return found
 
     def every(self, query: Vectors, label: str, threshold: float, mask: scan.Mask | None) -> Matches:
         """Return all rows that exceed `threshold`, of those that `mask` keeps."""
-        found = self.scores(query)[0]
-        matching = above(found, threshold)
+        return self.exceeding(self._line(query).scores, label, threshold, mask)
+
+    def exceeding(
+        self, scores: NDArray[np.float32], label: str, threshold: float, mask: scan.Mask | None
+    ) -> Matches:
+        """Return all rows whose score in `scores`, of shape (n_rows,), exceeds `threshold`."""
+        matching = above(scores, threshold)
         positions = np.flatnonzero(matching if mask is None else matching & mask)
-        return self._matches(label, positions, found[positions], threshold, len(positions))
+        found = scores[positions]
+
+        def read() -> pa.Table:
+            order = self._ranked(positions, found)
+            return self._table(positions[order], found[order])
+
+        return Matches(read, label, threshold, len(positions))
 
     def count(self, query: Vectors, threshold: float, mask: scan.Mask | None) -> int:
         """Return how many rows exceed `threshold`, of those that `mask` keeps."""
-        matching = above(self.scores(query)[0], threshold)
-        return int(np.count_nonzero(matching if mask is None else matching & mask))
+        line = self._line(query)
+        if mask is None:
+            before = line.nbytes
+            number = line.count_above(threshold)
+            if line.nbytes != before:
+                self._lines.trim()
+            return number
+        return int(np.count_nonzero(above(line.scores, threshold) & mask))
+
+    def _ranked(self, positions: scan.Positions, scores: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Return the total order of rows: score descending, then id ascending. Ids are read where scores tie only."""
+        order = np.argsort(-scores, kind="stable")
+        descending = scores[order]
+        same = descending[1:] == descending[:-1]
+        tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
+        if len(tied):
+            ids = self._rows.ids(positions[order[tied]])
+            order[tied] = order[tied][vectors.total_order(descending[tied], ids)]
+        return order
 
     def _matches(
-        self,
-        label: str,
-        positions: scan.Positions,
-        found: np.ndarray[Any, Any],
-        threshold: float | None,
-        k: int,
+        self, label: str, positions: scan.Positions, scores: NDArray[np.float32], threshold: float | None
     ) -> Matches:
-        if threshold is not None:
-            kept = above(found, threshold)
-            positions, found = positions[kept], found[kept]
-        table = self._rows.take(positions)
-        order = total_order(found, table.column("id").to_numpy())[:k]
-        table = table.take(pa.array(order)).add_column(1, "score", pa.array(found[order], pa.float32()))
-        return Matches(table, label, threshold)
+        return Matches(functools.partial(self._table, positions, scores), label, threshold, len(positions))
+
+    def _table(self, positions: scan.Positions, scores: NDArray[np.float32]) -> pa.Table:
+        return self._rows.take(positions).add_column(1, "score", float32_array(scores))
+
+
+def _nearest_of(line: NDArray[Any], k: int, mask: scan.Mask | None) -> scan.PartialScan:
+    """Return the nearest `k` rows, with ties, by scores that are known."""
+    kept = None if mask is None else np.flatnonzero(mask)
+    within = line if kept is None else line[kept]
+    best = vectors.top_k(within, k)
+    positions = best if kept is None else kept[best]
+    return scan.PartialScan(k, [positions.astype(np.int64)], [within[best]])

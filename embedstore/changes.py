@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedstore import parts
 from embedstore.errors import InputError
@@ -86,10 +85,10 @@ def remove(table: DeltaFolder, snapshot: Snapshot, leaving: Mask) -> Snapshot:
 
 
 def merge_small(table: DeltaFolder, snapshot: Snapshot) -> Snapshot:
-    """Merge parts smaller than a row group where `_TIER` of one size class have gathered."""
+    """Merge parts smaller than `parts.ROWS_PER_PART` where `_TIER` of one size class have gathered."""
     tiers: dict[int, list[Part]] = {}
     for part in snapshot.parts:
-        if part.rows < parts.rows_per_group(table.dim) and part.mapped:
+        if part.rows < parts.rows_per_part(table.dim) and part.mapped:
             tiers.setdefault(len(np.base_repr(max(part.rows, 1), _TIER)), []).append(part)
     full = [group for group in tiers.values() if len(group) >= _TIER]
     if not full:
@@ -202,6 +201,8 @@ def _grouped(rows: pa.Table, vectors: Vectors) -> Iterator[Batch]:
 
 
 def _is_in(part: Part, ids: pa.Array) -> Mask:
+    import pyarrow.compute as pc  # slow to import, and not needed to search
+
     found: Mask = pc.is_in(part.read(["id"]).column("id"), value_set=ids).to_numpy()
     return found
 

@@ -16,7 +16,7 @@ from embedstore.folder import SCHEMA
 from embedstore.ingest import bar
 from embedstore.known import is_usable_id, record_id
 from embedstore.metadata import column_name, storable_types
-from embedstore.parts import rows_per_group
+from embedstore.parts import rows_per_part
 from embedstore.reports import AddReport
 from embedstore.sources import VectorBatch, vector_batches
 from embedstore.store import EmbedStore
@@ -65,7 +65,7 @@ def add_vectors(
     started = time.perf_counter()
     report = AddReport()
     done = 0
-    batches = vector_batches(source, embedding_column, rows_per_group(store.space.dim))
+    batches = vector_batches(source, embedding_column, rows_per_part(store.space.dim))
     for batch in bar(batches, None, "added", progress):
         found = _checked(batch.vectors, store.space.dim, done, normalise)
         rows = _rows(batch)

@@ -324,7 +324,7 @@ class _Run:
         if self._journal is None:
             self._journal = journal.Journal(self._store.path / "journal")
         self._journal.append(table.append_column(parts.embedding_field(), column))
-        if self._journal.rows >= parts.rows_per_group(self._store.space.dim) and not self._free:
+        if self._journal.rows >= parts.rows_per_part(self._store.space.dim) and not self._free:
             self._fold()
 
     def _keep_free(self) -> None:

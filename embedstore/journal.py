@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 _MAGIC = b"embedstore journal 1\n"
 _HEADER = struct.Struct("<QI")
@@ -34,6 +33,8 @@ class Journal:
     """
 
     def __init__(self, folder: Path, name: str | None = None) -> None:
+        from filelock import FileLock  # who only searches has no journal
+
         folder.mkdir(exist_ok=True)
         self.name = name or uuid.uuid4().hex
         self.path = folder / f"{self.name}.journal"
@@ -73,6 +74,8 @@ class Journal:
 
 def orphans(folder: Path) -> Iterator[Journal]:
     """Yield the journals whose process is gone, each now held by this one."""
+    from filelock import Timeout
+
     for path in sorted(folder.glob("*.journal")):
         try:
             journal = Journal(folder, path.stem)

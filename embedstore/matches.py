@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,13 +42,31 @@ class Matches:
     >>> [(round(m["score"], 2), m["uri"]) for m in matches]        # doctest: +SKIP
     """
 
-    def __init__(self, table: pa.Table, query: str, threshold: float | None = None) -> None:
-        self.table = table
+    def __init__(
+        self,
+        table: pa.Table | Callable[[], pa.Table],
+        query: str,
+        threshold: float | None = None,
+        rows: int | None = None,
+    ) -> None:
+        self._table = table
+        self._rows = rows
         self.query = query
         self.threshold = threshold
 
+    @property
+    def table(self) -> pa.Table:
+        """The rows, read when first asked for."""
+        if not isinstance(self._table, pa.Table):
+            self._table = self._table()
+        return self._table
+
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return int(self.table.num_rows) if self._rows is None else self._rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel with the rows: where they were read from may not be there."""
+        return (Matches, (self.table, self.query, self.threshold))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.to_pylist())

@@ -20,15 +20,19 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore.errors import DamagedStoreError
-from embedstore.vectors import Vectors
+from embedstore.vectors import Vectors, rounding
 
 EMBEDDING = "embedding"
-ROWS_PER_GROUP = 40_000
+ROWS_PER_GROUP = 8_192
+"""Rows of a row group. Each row of an answer costs the decoding of its row group; larger ones read no faster."""
+ROWS_PER_PART = 40_000
+"""Rows that are gathered before they are written as a part."""
 _LAYOUT_KEY = b"embedstore.layout"
 _LAYOUT_VERSION = 1
 _ALIGNMENT = 64
 _UNBOUNDED = 2**31 - 1
 _MAX_BLOCK_BYTES = 2**30
+_FEW_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,24 @@ class Part:
             groups, rank = np.unique(group_of, return_inverse=True)
             table = file.read_row_groups([int(group) for group in groups], columns=present)
             read_starts = np.concatenate([[0], np.cumsum([sizes[group] for group in groups])])
-            return table.take(pa.array(read_starts[rank] + wanted - starts[group_of]))
+            return pick(table, read_starts[rank] + wanted - starts[group_of])
+
+    def pieces(self, first: int, last: int, limit: int) -> Iterator[tuple[int, Vectors]]:
+        """Yield rows `first` to `last` as views of at most `limit` rows, each with its first row number."""
+        start = 0
+        for group in self.groups():
+            for begin in range(max(first - start, 0), min(last - start, len(group)), limit):
+                yield start + begin, group[begin : min(begin + limit, last - start)]
+            start += len(group)
+
+    @functools.cached_property
+    def longest(self) -> float:
+        """Length of the longest vector, rounded up; infinity when one holds NaN or infinity."""
+        largest = 0.0
+        for _, rows in self.pieces(0, self.rows, ROWS_PER_GROUP):
+            with np.errstate(over="ignore", invalid="ignore"):
+                largest = max(largest, float(np.nan_to_num(np.vecdot(rows, rows).max(), nan=np.inf)))
+        return float(np.sqrt(largest * (1 + rounding(self.dim)))) * (1 + 1e-6)
 
     def _map(self) -> list[Vectors]:
         if not self.blocks:
@@ -159,6 +180,26 @@ class Part:
         return [vectors_of(column, self.dim, self.name) for column in columns]
 
 
+def pick(table: pa.Table, rows: np.ndarray[Any, Any]) -> pa.Table:
+    """Return the rows of a table at these numbers, in the order given."""
+    if len(rows) > _FEW_ROWS or not len(rows):
+        return table.take(int64_array(rows)) if len(rows) else table.slice(0, 0)
+    # `take` would import pyarrow.compute, which takes longer than a search.
+    return pa.concat_tables([table.slice(int(row), 1) for row in rows]).combine_chunks()
+
+
+def int64_array(values: np.ndarray[Any, Any]) -> pa.Array:
+    """Return whole numbers as an Arrow array. (`pyarrow.array` would import pandas to look at its argument.)"""
+    data = np.ascontiguousarray(values, dtype=np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(data), [None, pa.py_buffer(data)])
+
+
+def float32_array(values: np.ndarray[Any, Any]) -> pa.Array:
+    """Return numbers as an Arrow array of float32; see `int64_array`."""
+    data = np.ascontiguousarray(values, dtype=np.float32)
+    return pa.Array.from_buffers(pa.float32(), len(data), [None, pa.py_buffer(data)])
+
+
 def vectors_of(column: pa.ChunkedArray, dim: int, what: str) -> Vectors:
     """Return a list column of numbers as float32 of shape (n, dim).
 
@@ -184,6 +225,11 @@ def embedding_field() -> pa.Field:
 def rows_per_group(dim: int) -> int:
     """Return how many rows one row group holds."""
     return max(1, min(ROWS_PER_GROUP, _MAX_BLOCK_BYTES // (4 * dim)))
+
+
+def rows_per_part(dim: int) -> int:
+    """Return how many rows to gather before they are written as a part."""
+    return max(1, min(ROWS_PER_PART, _MAX_BLOCK_BYTES // (4 * dim)))
 
 
 def write(

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore.errors import InputError
-from embedstore.parts import EMBEDDING, Part, embedding_field
+from embedstore.parts import EMBEDDING, Part, embedding_field, pick
 from embedstore.scan import Positions
 from embedstore.table import Snapshot, conform
 from embedstore.vectors import Vectors
@@ -126,15 +126,23 @@ class Rows:
 
     def take(self, positions: Positions) -> pa.Table:
         """Return all columns but the embedding of the rows at `positions`, in that order."""
-        if len(positions) > _READ_ALL or all(name in self._columns for name in self.columns):
-            return self.metadata(self.columns).take(pa.array(positions))
+        return self._select(positions, self.columns)
+
+    def ids(self, positions: Positions) -> list[str]:
+        """Return the ids of the rows at `positions`, in that order."""
+        return list(self._select(positions, ["id"]).column("id").to_pylist())
+
+    def _select(self, positions: Positions, columns: Sequence[str]) -> pa.Table:
+        if len(positions) > _READ_ALL or all(name in self._columns for name in columns):
+            return pick(self.metadata(columns), positions)
+        schema = pa.schema([self.snapshot.schema.field(name) for name in columns])
         tables, places = [], []
         for part, here, local in self._by_part(positions):
-            tables.append(conform(part.read_rows(local, self.columns), self.snapshot.schema))
+            tables.append(conform(part.read_rows(local, columns), schema))
             places.append(here)
         if not tables:
-            return self.snapshot.schema.empty_table()
-        return pa.concat_tables(tables).take(pa.array(np.argsort(np.concatenate(places))))
+            return schema.empty_table()
+        return pick(pa.concat_tables(tables), np.argsort(np.concatenate(places)))
 
     def _by_part(self, positions: Positions) -> list[tuple[Part, Positions, Positions]]:
         """Split positions by part: the part, the places in `positions`, the row numbers in the part."""

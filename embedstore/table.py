@@ -305,7 +305,9 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     columns = []
     for field in schema:
         if field.name in table.schema.names:
-            columns.append(table.column(field.name).cast(field.type))
+            column = table.column(field.name)
+            # A cast imports pyarrow.compute even when there is nothing to cast.
+            columns.append(column if column.type == field.type else column.cast(field.type))
         else:
             columns.append(pa.nulls(len(table), field.type))
     return pa.table(columns, schema=schema)
