@@ -27,8 +27,11 @@ from embedstore.thresholds import as_thresholds
 from embedstore.vectors import Vectors
 
 if TYPE_CHECKING:
+    from embedstore.classifier import Classifier
+    from embedstore.deciding import Evaluation
     from embedstore.embedders.protocol import Embedder
     from embedstore.reports import AddPlan, AddReport
+    from embedstore.sweeping import Sweep
     from embedstore.verify import VerifyReport
 
 
@@ -289,16 +292,74 @@ class EmbedStore(StoreFolder):
             wanted, [query.label for query in asked], int(k), limit, self.mask(where)
         )
 
-    def classify(self, query: Any, threshold: float, where: Any = None) -> Matches:
-        """Return *every* row with a score larger than `threshold`, nearest first."""
+    def classify(self, query: Any, threshold: float | None = None, where: Any = None) -> Matches:
+        """Return *every* row that matches, nearest first.
+
+        Parameters
+        ----------
+        query : query or Classifier
+            A classifier of one class brings its own threshold, and needs no model.
+        threshold : float
+            A match is a score larger than this.
+        where : str or Expression, optional
+            Only rows that this keeps.
+        """
+        if hasattr(query, "targets"):
+            from embedstore import deciding
+
+            return deciding.matches(self, query, threshold, where)
+        if threshold is None:
+            raise InputError("a query needs a threshold to decide by; see `calibrate` for how to find one")
         limit = float(as_thresholds(threshold))
         asked = Query.of(query)
         return self._answers.every(self._resolver.vectors([asked]), asked.label, limit, self.mask(where))
+
+    def exceeding(self, found: Any, threshold: float, label: str, where: Any = None) -> Matches:
+        """Return every row whose score in `found`, of shape (n_rows,), is larger than `threshold`."""
+        return self._answers.exceeding(found, label, float(as_thresholds(threshold)), self.mask(where))
 
     def count(self, query: Any, threshold: float, where: Any = None) -> int:
         """Return how many rows have a score larger than `threshold`."""
         limit = float(as_thresholds(threshold))
         return self._answers.count(self.query_vectors([query]), limit, self.mask(where))
+
+    # What follows is `deciding`, by the names that one looks for here.
+
+    def sweep(self, query: Any, labels: Any = None, **words: Any) -> Sweep:
+        """Score every row once, for all thresholds: see `sweeping.sweep`."""
+        from embedstore import sweeping
+
+        return sweeping.sweep(self, query, labels, **words)
+
+    def calibrate(self, query: Any, labels: Any, **options: Any) -> Classifier:
+        """Choose a threshold by labels and measure it: see `deciding.calibrate`."""
+        from embedstore import deciding
+
+        return deciding.calibrate(self, query, labels, **options)
+
+    def evaluate(self, classifier: Classifier, labels: Any) -> Evaluation:
+        """Measure a classifier on labelled rows: see `deciding.evaluate`."""
+        from embedstore import deciding
+
+        return deciding.evaluate(self, classifier, labels)
+
+    def save_classifier(self, classifier: Classifier) -> None:
+        """Keep a classifier in the store, as ``classifiers/NAME.json``."""
+        from embedstore import deciding
+
+        deciding.save(self, classifier)
+
+    def classifier(self, name: str) -> Classifier:
+        """Return a classifier that the store keeps: see `deciding.load`."""
+        from embedstore import deciding
+
+        return deciding.load(self, name)
+
+    def classifiers(self) -> list[str]:
+        """Return the names of the classifiers that the store keeps, sorted."""
+        from embedstore import deciding
+
+        return deciding.names(self)
 
     def _read(self, snapshot: Snapshot) -> None:
         super()._read(snapshot)
