@@ -102,6 +102,17 @@ def test_intervals_cover_another_half(validation, copies):
     assert np.mean(widths) < 0.3
 
 
+def test_copies_do_not_narrow_the_intervals():
+    """With four copies of each picture the intervals are as wide as without, not half as wide."""
+    scores, labels = draw(12, 300)
+    widths = []
+    for copies in (1, 4):
+        rows = [np.repeat(column, copies) for column in (scores, labels, np.arange(300))]
+        intervals = calibrate_scores(*rows, resamples=4000).intervals
+        widths.append([high - low for low, high in intervals.values()])
+    np.testing.assert_allclose(widths[1], widths[0], rtol=0.12)
+
+
 def test_resampled_thresholds_equal_a_plain_bootstrap():
     """The quantiles of the resampled thresholds agree with a plain loop that resamples rows and chooses again."""
     scores, labels = draw(11, 400)
