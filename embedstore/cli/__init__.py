@@ -6,13 +6,12 @@ Results go to stdout, progress and errors to stderr. Exit status 0: done (also w
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
 from embedstore import __version__
-from embedstore.cli import demo, keeping, searching
+from embedstore.cli import deciding, demo, keeping, searching
 from embedstore.errors import EmbedStoreError
 
 
@@ -54,8 +53,5 @@ def main(offline: bool) -> None:
     apply_switches()
 
 
-for _command in (*keeping.COMMANDS, *searching.COMMANDS, *demo.COMMANDS):
+for _command in (*keeping.COMMANDS, *searching.COMMANDS, *deciding.COMMANDS, *demo.COMMANDS):
     main.add_command(_command)
-
-if __name__ == "__main__":
-    sys.exit(main())

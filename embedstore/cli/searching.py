@@ -69,10 +69,18 @@ def search(
     output.table(matches.table, _lines)
 
 
-@click.command(epilog=example('embedstore classify photos.store "bird" --threshold 0.3 -f'))
+@click.command(
+    epilog=example(
+        'embedstore classify photos.store "bird" --threshold 0.3 -f',
+        "embedstore classify photos.store --classifier bird -o birds.csv",
+    )
+)
 @store_argument
 @_query_options
-@click.option("--threshold", type=threshold_type, required=True, help="A match is a score larger than this.")
+@click.option("--threshold", type=threshold_type, help="A match is a score larger than this.")
+@click.option(
+    "--classifier", "name", metavar="NAME", help="Decide by a saved classifier; NAME or a JSON file."
+)
 @where_option
 @version_option
 @rows_output
@@ -81,19 +89,32 @@ def classify(
     text: str | None,
     image: Path | None,
     identity: str | None,
-    threshold: float,
+    threshold: float | None,
+    name: str | None,
     where: str | None,
     version: int | None,
     output: Output,
 ) -> None:
-    """Print every picture whose score is larger than the threshold."""
-    query = _query(text, image, identity)
+    """Print every picture whose score is larger than the threshold, or that a saved classifier matches."""
     from embedstore.store import EmbedStore
 
-    opened = EmbedStore.open(store, version)
-    matches = opened.classify(query, threshold, where)
+    if name is None:
+        query = _query(text, image, identity)
+        if threshold is None:
+            raise click.UsageError("decide by --threshold or by --classifier; `calibrate` finds a threshold")
+        opened = EmbedStore.open(store, version)
+        matches = opened.classify(query, threshold, where)
+    else:
+        if text or image or identity:
+            raise click.UsageError("a classifier has its own query; leave the query out")
+        from embedstore import deciding
+        from embedstore.cli.deciding import find_classifier
+
+        opened = EmbedStore.open(store, version)
+        matches = deciding.matches(opened, find_classifier(opened, name), threshold, where)
     output.table(matches.table, _lines)
-    output.say(f"{len(matches):,} of {len(opened):,} images match {matches.query} above {threshold:.4f}")
+    above = "" if matches.threshold is None else f" above {matches.threshold:.4f}"
+    output.say(f"{len(matches):,} of {len(opened):,} images match {matches.query}{above}")
 
 
 @click.command(epilog=example('embedstore count photos.store "bird" --threshold 0.3'))

@@ -1,0 +1,5 @@
+"""``python -m embedstore`` is ``embedstore``."""
+
+from embedstore.cli import main
+
+main(prog_name="embedstore")
