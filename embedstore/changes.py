@@ -35,8 +35,7 @@ def fold(table: DeltaFolder, journal: Journal) -> Snapshot:
     """
     batches = journal.read()
     if batches and not table.is_applied(journal.name):
-        rows = pa.concat_tables(batches, promote_options="permissive")
-        rows = _last_of_each_id(rows)
+        rows = _last_of_each_id(_concatenated(batches, table.snapshot().schema))
         vectors = parts.vectors_of(rows.column(EMBEDDING), table.dim, "the journal")
         upsert(table, rows.drop_columns([EMBEDDING]), vectors, transaction=journal.name)
     journal.discard()
@@ -205,6 +204,26 @@ def _is_in(part: Part, ids: pa.Array) -> Mask:
 
     found: Mask = pc.is_in(part.read(["id"]).column("id"), value_set=ids).to_numpy()
     return found
+
+
+def _concatenated(batches: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Join the batches of a journal, whose rows are paid for and must find a place whatever the table has become.
+
+    A column that another process has meanwhile given another type, or written in other letters, is kept as text
+    under a name that tells its type.
+    """
+    rows = pa.concat_tables(batches, promote_options="permissive")
+    others = {name.lower(): name for name in schema.names}
+    for number, field in enumerate(rows.schema):
+        known = others.get(field.name.lower())
+        if known is None or (known == field.name and _fits(field.type, schema.field(known).type)):
+            continue
+        column = rows.column(number)
+        if _fits(field.type, schema.field(known).type):
+            rows = rows.set_column(number, known, column.cast(schema.field(known).type))
+        else:
+            rows = rows.set_column(number, f"{field.name}_{field.type}", column.cast(pa.string()))
+    return rows
 
 
 def _last_of_each_id(rows: pa.Table) -> pa.Table:

@@ -1,4 +1,8 @@
-"""Vectors that somebody else made -> rows of a store, without any picture being read."""
+"""Vectors that somebody else made -> rows of a store, without any picture being read.
+
+Checked for dimension, numbers and length, given ids, and stored a part's worth at a time. Reading them from files
+and tables is left to `sources`.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,13 @@ import pyarrow.compute as pc
 
 from embedstore.errors import InputError, VectorError
 from embedstore.folder import SCHEMA
-from embedstore.ingest import bar
+from embedstore.incoming import bar
 from embedstore.known import is_usable_id, record_id
 from embedstore.metadata import column_name, storable_types
 from embedstore.parts import rows_per_part
+from embedstore.pipeline import recover
 from embedstore.reports import AddReport
+from embedstore.scan import Mask
 from embedstore.sources import VectorBatch, vector_batches
 from embedstore.store import EmbedStore
 from embedstore.vectors import UNIT_TOLERANCE, Vectors, as_vectors, norms
@@ -63,35 +69,73 @@ def add_vectors(
     meaning.
     """
     started = time.perf_counter()
-    report = AddReport()
-    done = 0
-    batches = vector_batches(source, embedding_column, rows_per_part(store.space.dim))
-    for batch in bar(batches, None, "added", progress):
-        found = _checked(batch.vectors, store.space.dim, done, normalise)
-        rows = _rows(batch)
-        done += len(found)
+    report = AddReport(recovered=recover(store))
+    limit = rows_per_part(store.space.dim)
+    held: list[tuple[pa.Table, Vectors]] = []
+    for batch in bar(vector_batches(source, embedding_column, limit), None, "added", progress):
+        if held and sum(len(rows) for rows, _ in held) + len(batch.vectors) > limit:
+            _add_batch(store, held, report)
+        found = _checked(batch.vectors, store.space.dim, report.found, normalise)
+        held.append((_rows(batch), found))
         report.found += len(found)
-        _add_batch(store, rows, found, report)
+    _add_batch(store, held, report)
     report.seconds = time.perf_counter() - started
     report.images, report.version = len(store), store.version
     return report
 
 
-def _add_batch(store: EmbedStore, rows: pa.Table, found: Vectors, report: AddReport) -> None:
+def _add_batch(store: EmbedStore, held: list[tuple[pa.Table, Vectors]], report: AddReport) -> None:
+    """Store what has gathered, in one commit, and let go of it."""
+    if not held:
+        return
+    rows = pa.concat_tables([table for table, _ in held], promote_options="permissive")
+    found = np.concatenate([block for _, block in held])
+    held.clear()
+    _require_unique(rows)
     with store.writing():
-        old = store.rows.metadata(["id"]).column("id")
-        known = pc.is_in(rows.column("id"), value_set=old.combine_chunks()).to_numpy(zero_copy_only=False)
+        known = pc.is_in(rows.column("id"), value_set=_ids_of(store)).to_numpy()
         same = np.zeros(len(rows), bool)
         if known.any():
             places = np.flatnonzero(known)
-            before = store.vectors(rows.column("id").take(pa.array(places)).to_pylist())
-            same[places] = (before == found[places]).all(axis=1)
+            same[places] = _unchanged(store, rows.take(pa.array(places)), found[places])
         report.unchanged += int(same.sum())
         report.replaced += int((known & ~same).sum())
-        report.copied += int((~known).sum())
+        report.added += int((~known).sum())
         if not same.all():
-            kept = rows if not same.any() else rows.filter(pa.array(~same))
-            store.upsert(kept, found if not same.any() else found[~same], replaces=bool(known.any()))
+            store.upsert(rows.filter(pa.array(~same)), found[~same], replaces=bool(known.any()))
+
+
+def _ids_of(store: EmbedStore) -> pa.Array:
+    return store.rows.metadata(["id"]).column("id").combine_chunks()
+
+
+def _unchanged(store: EmbedStore, rows: pa.Table, found: Vectors) -> Mask:
+    """Tell which rows are in the store already with the same vector and metadata."""
+    positions = store.rows.positions(rows.column("id").to_pylist())
+    same = np.asarray((store.rows.vectors(positions) == found).all(axis=1))
+    for name in rows.schema.names:
+        if name == "added_at":
+            continue
+        if name not in store.columns:
+            same &= rows.column(name).is_null().to_numpy()
+            continue
+        before = store.rows.metadata([name]).column(0).take(pa.array(positions))
+        given = rows.column(name).cast(before.type)
+        equals = pc.fill_null(pc.equal(before, given), False).to_numpy()
+        both_null = pc.and_(before.is_null(nan_is_null=True), given.is_null(nan_is_null=True)).to_numpy()
+        same &= equals | both_null
+    return same
+
+
+def _require_unique(rows: pa.Table) -> None:
+    """Refuse an id that several rows of a batch have."""
+    counts = pc.value_counts(rows.column("id").combine_chunks())
+    twice = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(twice):
+        raise InputError(
+            f"{len(twice):,} ids stand in several rows, such as {twice[0]['values'].as_py()!r}; ids are unique. "
+            "Rename the column 'id', and ids are made from the file's path and the row number"
+        )
 
 
 def _checked(found: Vectors, dim: int, done: int, normalise: bool) -> Vectors:
@@ -137,11 +181,10 @@ def _ids(given: pa.Table, uris: Sequence[str]) -> list[str]:
     if "id" not in given.schema.names:
         return [record_id(f"vector:{uri}") for uri in uris]
     ids = [str(value) if isinstance(value, int) else value for value in given.column("id").to_pylist()]
-    bad = next((value for value in ids if not is_usable_id(value)), None)
-    if bad is not None or len(set(ids)) < len(ids):
-        what = f"{bad!r}" if bad is not None else "an id twice"
+    bad = [value for value in ids if not is_usable_id(value)]
+    if bad:
         raise InputError(
-            f"the column 'id' should hold unique texts of 1 to 36 characters, or whole numbers; found {what}. "
+            f"the column 'id' should hold texts of 1 to 36 characters, or whole numbers; found {bad[0]!r}. "
             "Rename the column, and ids are made from the file's path and the row number"
         )
     return ids

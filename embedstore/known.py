@@ -7,16 +7,18 @@ the id that the source gave them.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from embedstore.folder import SCHEMA
+from embedstore.lookup import Lookup
+from embedstore.metadata import equal
 from embedstore.rows import Rows
 from embedstore.sources import Record
 from embedstore.store import EmbedStore
@@ -52,6 +54,8 @@ class Decision:
 class Known:
     """What a store, and others that may lend vectors, hold already.
 
+    May be asked by several threads at once.
+
     Parameters
     ----------
     rows : Rows
@@ -63,80 +67,78 @@ class Known:
     def __init__(self, rows: Rows, lenders: Sequence[EmbedStore] = ()) -> None:
         self._rows = rows
         self._lenders = lenders
+        self._columns: dict[str, pa.ChunkedArray] = {}
+        self._of_uri = Lookup(self._column("uri"))
+        self._of_id = Lookup(self._column("id"))
+        self._of_hash = Lookup(self._column("content_hash"))
+        self._of_lent = [Lookup(lender.rows.metadata(["content_hash"]).column(0)) for lender in lenders]
         self._claimed: set[int] = set()
-        self._given_ids: set[str] = set()
-
-    @functools.cached_property
-    def _position_of_uri(self) -> dict[str, int]:
-        return {uri: number for number, uri in enumerate(self._values("uri"))}
-
-    @functools.cached_property
-    def _position_of_id(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self._values("id"))}
-
-    @functools.cached_property
-    def _positions_of_hash(self) -> dict[str, list[int]]:
-        positions: dict[str, list[int]] = {}
-        for number, value in enumerate(self._values("content_hash")):
-            if value:
-                positions.setdefault(value, []).append(number)
-        return positions
+        self._perhaps_gone: dict[str, Iterator[int]] = {}
 
     def holds(self, content_hash: str) -> bool:
         """Tell whether this picture has a vector in the store or in a lender."""
-        return content_hash in self._positions_of_hash or any(
-            lender.rows.holds_hash(content_hash) for lender in self._lenders
-        )
+        return content_hash in self._of_hash or any(content_hash in lent for lent in self._of_lent)
 
     def lent(self, content_hash: str) -> bool:
         """Tell whether only a lender has this picture's vector."""
-        return content_hash not in self._positions_of_hash and self.holds(content_hash)
+        return content_hash not in self._of_hash and self.holds(content_hash)
 
     def vector(self, content_hash: str) -> Vectors | None:
         """Return the vector of a picture, shape (dim,), or None."""
-        positions = self._positions_of_hash.get(content_hash)
-        if positions is not None:
-            own: Vectors = self._rows.vectors(np.array(positions[:1]))[0]
-            return own
-        found = (lender.rows.vector_of_hash(content_hash) for lender in self._lenders)
-        return next((vector for vector in found if vector is not None), None)
+        for rows, position in self._places(content_hash):
+            found: Vectors = rows.vectors(np.array([position]))[0]
+            return found
+        return None
 
     def size(self, content_hash: str) -> tuple[int | None, int | None]:
-        """Return (width, height) of a known picture, in pixels, upright."""
-        positions = self._positions_of_hash.get(content_hash)
-        if positions is None:
-            return None, None
-        return self._values("width")[positions[0]], self._values("height")[positions[0]]
+        """Return (width, height) of a known picture, in pixels, upright; None where that is not known."""
+        for rows, position in self._places(content_hash):
+            width, height = (
+                rows.metadata([name]).column(0)[position].as_py() for name in ("width", "height")
+            )
+            return width, height
+        return None, None
 
-    def decide(self, record: Record, content_hash: str) -> Decision:
-        """Say what a record of a picture means for the store."""
-        position = self._find(record)
-        given = dict(record.metadata)
+    def decide(self, record: Record, content_hash: str, metadata: Mapping[str, Any]) -> Decision:
+        """Say what a record of a picture means for the store.
+
+        Parameters
+        ----------
+        record : Record
+        content_hash : str
+        metadata : mapping
+            Of the record, as `metadata.Columns.fit` returns it.
+        """
+        given = dict(metadata)
+        position = self._of_uri.first(record.uri) if record.id is None else self._of_id.first(record.id)
         if position is not None:
             self._claimed.add(position)
-            identity = self._values("id")[position]
+            identity = self._value("id", position)
             before = self._metadata(position)
-            if self._values("content_hash")[position] != content_hash:
+            if self._value("content_hash", position) != content_hash:
                 return Decision("replaced", identity, before | given)
-            changed = self._differs(before, given) or self._values("uri")[position] != record.uri
+            changed = self._value("uri", position) != record.uri or not all(
+                equal(before.get(name), value) for name, value in given.items()
+            )
             return Decision("updated" if changed else "unchanged", identity, before | given)
         old = self._abandoned(content_hash)
         if old is not None:
             self._claimed.add(old)
-            return Decision("moved", self._values("id")[old], self._metadata(old) | given)
+            return Decision("moved", self._value("id", old), self._metadata(old) | given)
         action: Action = "copied" if self.holds(content_hash) else "embedded"
         return Decision(action, self._fresh_id(record), given)
 
-    def _find(self, record: Record) -> int | None:
-        if record.id is not None:
-            return self._position_of_id.get(record.id)
-        return self._position_of_uri.get(record.uri)
-
     def _abandoned(self, content_hash: str) -> int | None:
-        """Find a record of this picture whose file is gone: it was moved or renamed."""
-        for position in self._positions_of_hash.get(content_hash, ()):
-            uri = self._values("uri")[position]
-            if position not in self._claimed and os.path.isabs(uri) and not os.path.lexists(uri):
+        """Find a record of this picture whose file is gone: it was moved or renamed.
+
+        Each record is looked at once: a file that is there now is not moved while its source is being read.
+        """
+        if content_hash not in self._perhaps_gone:
+            if content_hash not in self._of_hash:
+                return None
+            self._perhaps_gone[content_hash] = self._of_hash.positions(content_hash)
+        for position in self._perhaps_gone[content_hash]:
+            if position not in self._claimed and _is_gone(self._value("uri", position)):
                 return position
         return None
 
@@ -144,27 +146,37 @@ class Known:
         if record.id is not None:
             return record.id
         key = record.key
-        while (identity := record_id(key)) in self._position_of_id or identity in self._given_ids:
+        while (identity := record_id(key)) in self._of_id:
             key += "\n"  # its place was taken over by a record that has moved away since
-        self._given_ids.add(identity)
         return identity
+
+    def _places(self, content_hash: str) -> Iterator[tuple[Rows, int]]:
+        """Yield where a picture's vector is: the rows of a store, and the position."""
+        holders = [self._rows, *(lender.rows for lender in self._lenders)]
+        for rows, lookup in zip(holders, [self._of_hash, *self._of_lent], strict=True):
+            position = lookup.first(content_hash)
+            if position is not None:
+                yield rows, position
 
     def _metadata(self, position: int) -> dict[str, Any]:
         names = [name for name in self._rows.columns if name not in SCHEMA.names]
-        return {name: self._values(name)[position] for name in names}
+        return {name: self._value(name, position) for name in names}
 
-    @staticmethod
-    def _differs(before: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-        return any(before.get(name) != value for name, value in given.items())
+    def _value(self, column: str, position: int) -> Any:
+        return self._column(column)[position].as_py()
 
-    def _values(self, column: str) -> list[Any]:
-        if column not in self._lists:
-            self._lists[column] = self._rows.metadata([column]).column(column).to_pylist()
-        return self._lists[column]
+    def _column(self, name: str) -> pa.ChunkedArray:
+        if name not in self._columns:
+            self._columns[name] = self._rows.metadata([name]).column(0)
+        return self._columns[name]
 
-    @functools.cached_property
-    def _lists(self) -> dict[str, list[Any]]:
-        return {}
+
+def _is_gone(uri: str) -> bool:
+    """Tell whether a record's file is not there any more; what lies in an archive, a table or the net is not asked."""
+    if not os.path.isabs(uri) or os.path.lexists(uri):
+        return False
+    ends = (place for place, letter in enumerate(uri) if letter in "!#")
+    return not any(os.path.isfile(uri[:end]) for end in ends)
 
 
 def record_id(key: str) -> str:

@@ -1,13 +1,17 @@
 """A source's own columns -> columns that every engine can read.
 
 Text, whole numbers, floats, booleans, dates and times are kept; names that the store uses itself get the prefix
-``source_``. Anything else (lists, structures) is left to the source, which says so.
+``source_``. Anything else (lists, structures, bytes) is left to the source. `Columns` holds records to one type
+for each column *before* their pictures are embedded, so that no paid vector meets a row that cannot be stored.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -16,35 +20,104 @@ from embedstore.errors import InputError
 
 RESERVED = ("id", "uri", "content_hash", "width", "height", "added_at", "embedding", "score")
 _UNSAFE = re.compile(r"[ ,;{}()\n\t=]")
+_INT64 = 2**63
+
+_KINDS: dict[type, pa.DataType] = {
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+    date: pa.date32(),
+    datetime: pa.timestamp("us", tz="UTC"),
+}
 
 
 def column_name(name: str) -> str:
     """Return the name a source's column has in the store."""
-    safe = _UNSAFE.sub("_", name)
+    safe = _UNSAFE.sub("_", name) or "unnamed"
     return f"source_{safe}" if safe.lower() in RESERVED else safe
 
 
-def storable(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return rows of metadata as a table with storable types, one row for each.
+class Columns:
+    """The metadata columns that rows on their way into a store have, each of one type.
 
-    Raises
-    ------
-    InputError
-        A column holds values of several kinds.
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        The store's columns; theirs are the types that stay.
     """
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {}
-    for name in names:
-        values = [_plain(row.get(name)) for row in rows]
-        try:
-            columns[column_name(name)] = pa.array(values)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-            kinds = sorted({type(value).__name__ for value in values if value is not None})
-            raise InputError(
-                f"column {name!r} holds values of several kinds ({', '.join(kinds)}); make them one kind in the source"
-            ) from error
-    table = pa.table(columns) if columns else pa.table({"": pa.nulls(len(rows))}).select([])
-    return storable_types(table)
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._types: dict[str, pa.DataType] = {}
+        self._in_store: set[str] = set()
+        self._names: dict[str, str] = {}
+        self.stored(schema)
+
+    def fit(self, metadata: Mapping[str, Any], uri: str) -> dict[str, Any]:
+        """Return what is known of one record by column name, in the values that the store will hold.
+
+        Whole numbers become floats in a column of floats, and anything becomes text in a column of text; values
+        that no column can hold (lists and the like) are left out.
+
+        Raises
+        ------
+        InputError
+            A value does not fit the column's type; the message names `uri`, the column and both types.
+        """
+        fitted: dict[str, Any] = {}
+        for name, given in metadata.items():
+            value = _storable_value(given)
+            if value is None and given is not None and not _is_missing(given):
+                continue
+            column = self._column(name)
+            if value is None:
+                fitted.setdefault(column, None)
+            else:
+                fitted[column] = self._fit_value(column, value, uri)
+        return fitted
+
+    def table(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+        """Return rows that `fit` returned as a table; columns that hold nothing so far are text."""
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        columns = {
+            name: pa.array([row.get(name) for row in rows], self._types.get(name, pa.string()))
+            for name in names
+        }
+        return pa.table(columns) if columns else pa.table({"": pa.nulls(len(rows))}).select([])
+
+    def stored(self, schema: pa.Schema) -> None:
+        """Take note of the store's columns after rows have been taken in: these types are final."""
+        fields = {field.name: field.type for field in schema if field.name not in RESERVED}
+        self._types.update(fields)
+        self._in_store.update(fields)
+
+    def _column(self, name: str) -> str:
+        """Return a column's name in the store; Delta takes names that differ by case only for the same."""
+        if name not in self._names:
+            safe = column_name(name)
+            same = (known for known in (*self._types, *self._names.values()) if known.lower() == safe.lower())
+            self._names[name] = next(same, safe)
+        return self._names[name]
+
+    def _fit_value(self, column: str, value: Any, uri: str) -> Any:
+        given = _KINDS[type(value)]
+        kind = self._types.setdefault(column, given)
+        if kind == given:
+            return value
+        if pa.types.is_string(kind):
+            return _as_text(value)
+        if pa.types.is_floating(kind) and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if pa.types.is_integer(kind) and isinstance(value, float):
+            if value.is_integer():  # pandas turns whole numbers into floats where one is missing
+                return int(value)
+            if column not in self._in_store:
+                self._types[column] = pa.float64()
+                return value
+        raise InputError(
+            f"{uri}: column {column!r} holds {kind} and here {value!r} ({given}); rename the column in the source, or "
+            "make its values one kind"
+        )
 
 
 def storable_types(table: pa.Table) -> pa.Table:
@@ -75,5 +148,49 @@ def storable_type(kind: pa.DataType) -> pa.DataType | None:
     return pa.date32() if types.is_date64(kind) else None
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+def equal(stored: Any, given: Any) -> bool:
+    """Tell whether two values of a column are the same; not-a-number is the same as itself."""
+    if stored == given:
+        return True
+    return isinstance(stored, float) and isinstance(given, float) and stored != stored and given != given
+
+
+def _storable_value(value: Any) -> Any:
+    """Return a value as bool, int, float, str, date or datetime in UTC; None when it is missing or none of these."""
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()  # a NumPy scalar
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, int):
+        return int(value) if -_INT64 <= value < _INT64 else float(value)
+    if isinstance(value, str):
+        return (
+            value.encode("utf-8", "backslashreplace").decode() if not value.isascii() else str.__str__(value)
+        )
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, datetime):
+        return None if _is_missing(value) else _in_utc(value)
+    return value if type(value) is date else None
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Return a moment as a plain datetime in UTC; one without a zone is taken to be in UTC, as Arrow takes it."""
+    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    parts = (aware.year, aware.month, aware.day, aware.hour, aware.minute, aware.second, aware.microsecond)
+    return datetime(*parts, tzinfo=UTC)
+
+
+def _is_missing(value: Any) -> bool:
+    """Tell whether this is some library's way to say that there is no value (pandas' NaT and NA)."""
+    return value is None or type(value).__name__ in ("NaTType", "NAType")
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return str(int(value))
+    return value.isoformat() if isinstance(value, date) else str(value)

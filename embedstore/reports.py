@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from embedstore.errors import InputError
 from embedstore.sources import Failure
 
 FAILURES = "failures.csv"
@@ -20,8 +22,18 @@ class Counts:
 
     Attributes
     ----------
-    found, embedded, copied, replaced, updated, moved, unchanged : int
-        Records. `replaced` is counted in `embedded` too where the new picture had to be embedded.
+    found : int
+        Records that the source had.
+    embedded : int
+        Pictures that a model had to turn into a vector.
+    copied, reused : int
+        New records whose vector was in the store already, or in a store named by ``reuse``.
+    added : int
+        New records that came with a vector.
+    replaced, updated, moved, unchanged : int
+        Records that were there. `replaced` is counted in `embedded` too where the new picture had to be embedded.
+    recovered : int
+        Rows of an earlier `add` that was cut short, found in its journal.
     requests : int
         Calls to the embedder.
     failures : list of Failure
@@ -32,10 +44,12 @@ class Counts:
     embedded: int = 0
     copied: int = 0
     reused: int = 0
+    added: int = 0
     replaced: int = 0
     updated: int = 0
     moved: int = 0
     unchanged: int = 0
+    recovered: int = 0
     requests: int = 0
     failures: list[Failure] = field(default_factory=list)
 
@@ -59,10 +73,23 @@ _WORDS = {
     "embedded": "embedded",
     "copied": "copied from the same picture",
     "reused": "taken from other stores",
+    "added": "added with their vectors",
     "replaced": "replaced",
     "updated": "with new metadata",
     "moved": "moved",
     "unchanged": "unchanged",
+}
+
+
+_PLAN_WORDS = {
+    "embedded": "to embed",
+    "copied": "with the content of another, so embedded once",
+    "reused": "to take from other stores",
+    "recovered": "embedded already by an add that was cut short",
+    "replaced": "to replace: another picture under a known name",
+    "updated": "with new metadata",
+    "moved": "moved or renamed",
+    "unchanged": "here already",
 }
 
 
@@ -83,14 +110,31 @@ class AddPlan(Counts):
 
     def __str__(self) -> str:
         lines = [f"{self.found:,} found"]
-        lines += [f"  {part}" for part in self.parts()]
-        lines.append(f"  {self.requests:,} requests to the model")
+        lines += [
+            f"  {number:,} {_PLAN_WORDS[name]}" for name in _PLAN_WORDS if (number := getattr(self, name))
+        ]
+        if self.failures:
+            lines.append(f"  {len(self.failures):,} cannot be read")
+        lines.append(f"  {self.requests:,} {'request' if self.requests == 1 else 'requests'} to the model")
         if self.upload_bytes is not None:
             lines.append(f"  about {self.upload_bytes / 1e6:,.1f} MB to send")
         if self.seconds is not None:
-            lines.append(f"  at least {self.seconds / 60:,.1f} minutes at the rate limit")
+            lines.append(f"  about {duration(self.seconds)} at the service's rate limit")
         lines.append("nothing was embedded or written")
         return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in the unit that suits it.
+
+    Examples
+    --------
+    >>> duration(4), duration(150), duration(7200)
+    ('4 s', '2.5 min', '2.0 h')
+    """
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    return f"{seconds / 60:,.1f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
 @dataclass
@@ -105,8 +149,6 @@ class AddReport(Counts):
         Rows of the store afterwards.
     version : int
         Version of the store afterwards.
-    recovered : int
-        Rows of an earlier `add` that was cut short, found in its journal.
     stopped : str or None
         Why it ended before the source did.
     """
@@ -114,7 +156,6 @@ class AddReport(Counts):
     seconds: float = 0.0
     images: int = 0
     version: int = 0
-    recovered: int = 0
     stopped: str | None = None
 
     def __str__(self) -> str:
@@ -144,6 +185,18 @@ def write_failures(folder: Path, failures: Sequence[Failure]) -> None:
 
 
 def read_failures(path: Path) -> list[str]:
-    """Return the uris of a list of failures."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row["uri"] for row in csv.DictReader(file)]
+    """Return the uris of a list of failures that an `add` has written, each once.
+
+    Raises
+    ------
+    InputError
+        The file is not there, or is no such list.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return list(dict.fromkeys(row["uri"] for row in rows))
+    except FileNotFoundError as error:
+        raise InputError(f"there is no {path}; an add in which something failed writes {FAILURES}") from error
+    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no list of failures: expected CSV with a column 'uri'") from error
