@@ -13,7 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from embedstore import scan, vectors
+from embedstore import scan, shortlist, vectors
+from embedstore.batched import FROM_QUERIES
+from embedstore.errors import InputError
+from embedstore.index import PartIndex, Shelf
 from embedstore.lines import Line, Lines
 from embedstore.matches import Matches
 from embedstore.parts import float32_array
@@ -33,11 +36,14 @@ class Answers:
     rows : Rows
     executor : Executor
         Runs the scans.
+    shelf : Shelf, optional
+        The index files, used when that is faster; answers are the same.
     """
 
-    def __init__(self, rows: Rows, executor: scan.Executor) -> None:
+    def __init__(self, rows: Rows, executor: scan.Executor, shelf: Shelf | None = None) -> None:
         self._rows = rows
         self._executor = executor
+        self._shelf = shelf
         self._lines = Lines(SCORES_BYTES)
 
     def scores(self, queries: Vectors) -> Vectors:
@@ -70,14 +76,19 @@ class Answers:
         return found
 
     def nearest(
-        self, queries: Vectors, labels: list[str], k: int, threshold: float | None, mask: scan.Mask | None
+        self,
+        queries: Vectors,
+        labels: list[str],
+        k: int,
+        threshold: float | None,
+        mask: scan.Mask | None,
+        approximate: bool = False,
     ) -> list[Matches]:
-        """Return the nearest `k` rows to each query, of those that `mask` keeps and that exceed `threshold`."""
-        line = self._lines.get(queries.tobytes()) if len(queries) == 1 else None
-        if line is not None:
-            partial = _nearest_of(line.scores, k, mask)
-        else:
-            partial = scan.nearest(self._rows.snapshot.parts, queries, k, mask, self._executor)
+        """Return the nearest `k` rows to each query, of those that `mask` keeps and that exceed `threshold`.
+
+        With `approximate` rows may be missing, as many as the index's recall says.
+        """
+        partial = self._candidates(queries, k, mask) if approximate else self._exact(queries, k, mask)
         found = []
         for label, positions, scores in zip(labels, partial.positions, partial.scores, strict=True):
             if threshold is not None:
@@ -86,6 +97,51 @@ class Answers:
             order = self._ranked(positions, scores)[:k]
             found.append(self._matches(label, positions[order], scores[order], threshold))
         return found
+
+    def _exact(self, queries: Vectors, k: int, mask: scan.Mask | None) -> scan.PartialScan:
+        """Answer from kept scores, else by the indexes, else by a scan: the bits are the same."""
+        parts = self._rows.snapshot.parts
+        if len(queries) == 1:
+            line = self._lines.get(queries.tobytes())
+            if line is not None:
+                return _nearest_of(line.scores, k, mask)
+        if len(queries) < FROM_QUERIES and k <= shortlist.WIDEST // 4:
+            indexes = self._indexes()
+            found = [
+                shortlist.nearest(parts, indexes, queries[n : n + 1], k, mask, self._executor)
+                if indexes
+                else None
+                for n in range(len(queries))
+            ]
+            if all(partial is not None for partial in found):
+                return _side_by_side(k, [partial for partial in found if partial is not None])
+        return scan.nearest(parts, queries, k, mask, self._executor)
+
+    def _indexes(self) -> dict[str, PartIndex]:
+        """Return the exact indexes by their parts' names, once it pays to open them."""
+        parts = self._rows.snapshot.parts
+        if self._shelf is None or not self._shelf.pays(parts, "fp16"):
+            return {}
+        return self._shelf.get_all(parts, "fp16", self._executor)
+
+    def _candidates(self, queries: Vectors, k: int, mask: scan.Mask | None) -> scan.PartialScan:
+        """Answer from an index that may miss rows."""
+        parts = self._rows.snapshot.parts
+        for kind in ("ivf", "rabitq"):
+            indexes = self._shelf.get_all(parts, kind, self._executor) if self._shelf is not None else {}
+            if indexes:
+                break
+        else:
+            raise InputError(
+                "there is no approximate index; make one with `embedstore index STORE --kind ivf`"
+            )
+        return _side_by_side(
+            k,
+            [
+                shortlist.candidates(parts, indexes, queries[n : n + 1], k, mask, self._executor)
+                for n in range(len(queries))
+            ],
+        )
 
     def every(self, query: Vectors, label: str, threshold: float, mask: scan.Mask | None) -> Matches:
         """Return all rows that exceed `threshold`, of those that `mask` keeps."""
@@ -134,6 +190,15 @@ class Answers:
 
     def _table(self, positions: scan.Positions, scores: NDArray[np.float32]) -> pa.Table:
         return self._rows.take(positions).add_column(1, "score", float32_array(scores))
+
+
+def _side_by_side(k: int, found: list[scan.PartialScan]) -> scan.PartialScan:
+    """Return the answers to single queries as one."""
+    return scan.PartialScan(
+        k,
+        [positions for partial in found for positions in partial.positions],
+        [scores for partial in found for scores in partial.scores],
+    )
 
 
 def _nearest_of(line: NDArray[Any], k: int, mask: scan.Mask | None) -> scan.PartialScan:

@@ -18,6 +18,7 @@ from embedstore import journal, manifest, scan
 from embedstore.answers import Answers
 from embedstore.errors import InputError
 from embedstore.folder import StoreFolder
+from embedstore.index import Shelf
 from embedstore.manifest import Manifest
 from embedstore.matches import Matches
 from embedstore.queries import Query, QueryCache, Resolver
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from embedstore.classifier import Classifier
     from embedstore.deciding import Evaluation
     from embedstore.embedders.protocol import Embedder
+    from embedstore.indexing import IndexReport
     from embedstore.reports import AddPlan, AddReport
     from embedstore.sweeping import Sweep
     from embedstore.verify import VerifyReport
@@ -67,6 +69,7 @@ class EmbedStore(StoreFolder):
         if embedder is not None:
             self.space.require(embedder.space, "the embedder given")
         self._cache = QueryCache(self.table("queries"), self.space)
+        self._shelf = Shelf(self.path / "index")
         self._answer_from_rows()
 
     @classmethod
@@ -228,6 +231,12 @@ class EmbedStore(StoreFolder):
         """
         return self.rows.vectors(self.rows.positions(ids))
 
+    def index(self, kind: str = "fp16") -> IndexReport:
+        """Make index files for new parts, so that search reads fewer bytes. See `indexing.build`."""
+        from embedstore import indexing
+
+        return indexing.build(self, self._shelf, kind)
+
     def verify(self, deep: bool = False) -> VerifyReport:
         """Check the store against itself. See `verify.verify`."""
         from embedstore.verify import verify
@@ -258,7 +267,15 @@ class EmbedStore(StoreFolder):
         mask = self.mask(where)
         return found if mask is None else found[:, mask]
 
-    def search(self, query: Any, k: int = 10, threshold: float | None = None, where: Any = None) -> Matches:
+    def search(
+        self,
+        query: Any,
+        k: int = 10,
+        threshold: float | None = None,
+        where: Any = None,
+        *,
+        approximate: bool = False,
+    ) -> Matches:
         """Return the nearest rows.
 
         Parameters
@@ -271,16 +288,25 @@ class EmbedStore(StoreFolder):
             Only rows with a score larger than this.
         where : str or Expression, optional
             Only rows that this keeps, decided before scoring.
+        approximate : bool
+            Answer from an index of the kind ``ivf`` or ``rabitq``: faster where the store is larger than memory, but
+            rows may be missing. Scores are exact.
 
         Returns
         -------
         Matches
             Nearest first; equal scores by id.
         """
-        return self.search_many([query], k, threshold, where)[0]
+        return self.search_many([query], k, threshold, where, approximate=approximate)[0]
 
     def search_many(
-        self, queries: Sequence[Any], k: int = 10, threshold: float | None = None, where: Any = None
+        self,
+        queries: Sequence[Any],
+        k: int = 10,
+        threshold: float | None = None,
+        where: Any = None,
+        *,
+        approximate: bool = False,
     ) -> list[Matches]:
         """Search for several queries in one pass over the vectors; see `search`."""
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
@@ -289,7 +315,7 @@ class EmbedStore(StoreFolder):
         asked = [Query.of(query) for query in queries]
         wanted = self._resolver.vectors(asked)
         return self._answers.nearest(
-            wanted, [query.label for query in asked], int(k), limit, self.mask(where)
+            wanted, [query.label for query in asked], int(k), limit, self.mask(where), approximate
         )
 
     def classify(self, query: Any, threshold: float | None = None, where: Any = None) -> Matches:
@@ -367,7 +393,7 @@ class EmbedStore(StoreFolder):
 
     def _answer_from_rows(self) -> None:
         """Answer from the rows of the version that is read now."""
-        self._answers = Answers(self.rows, self._executor)
+        self._answers = Answers(self.rows, self._executor, self._shelf)
         self._resolver = Resolver(
             self.space, self._cache, lambda: self.embedder, self.rows.vector_of_id, self.rows.vector_of_hash
         )

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from embedstore import __version__
-from embedstore.cli import deciding, demo, keeping, searching
+from embedstore.cli import deciding, demo, indexing, keeping, searching
 from embedstore.errors import EmbedStoreError
 
 
@@ -53,5 +53,11 @@ def main(offline: bool) -> None:
     apply_switches()
 
 
-for _command in (*keeping.COMMANDS, *searching.COMMANDS, *deciding.COMMANDS, *demo.COMMANDS):
+for _command in (
+    *keeping.COMMANDS,
+    *searching.COMMANDS,
+    *deciding.COMMANDS,
+    *indexing.COMMANDS,
+    *demo.COMMANDS,
+):
     main.add_command(_command)
