@@ -25,8 +25,8 @@ class Space:
     backend : str
         What ran it: ``"nomic-api"``, ``"fastembed"``, ``"onnxruntime"``, or ``"given"`` for foreign vectors.
     precision : str
-        Number format of the weights, such as ``"float32"`` or ``"int8"``; ``"float16"`` for vectors that came
-        back from Atlas.
+        Number format of the weights, such as ``"float32"`` or ``"int8"``; ``"float16"`` or ``"int8 as float16"``
+        for vectors that came back from Atlas, see `rounded`.
     preprocessing : str
         Version of the steps from picture to model input.
     dim : int
@@ -63,6 +63,33 @@ class Space:
             raise DamagedStoreError(
                 f"an embedding space needs the fields {names}; found {fields!r}"
             ) from error
+
+    @classmethod
+    def from_text(cls, text: str) -> Space | None:
+        """Find a space that was written into a text by `to_json`; None if there is none."""
+        start = text.find('{"model"')
+        if start < 0:
+            return None
+        try:
+            return cls.from_dict(json.JSONDecoder().raw_decode(text[start:])[0])
+        except (ValueError, DamagedStoreError):
+            return None
+
+    def rounded(self) -> Space:
+        """Return the space of the same vectors after a way through float16, which moves scores by up to 5e-4.
+
+        Examples
+        --------
+        >>> Space("m", "given", "float32", "unknown", 8).rounded().precision
+        'float16'
+        """
+        precision = "float16" if self.precision == "float32" else f"{self.precision} as float16"
+        done = self.precision.endswith("float16")
+        return self if done else dataclasses.replace(self, precision=precision)
+
+    def to_json(self) -> str:
+        """Return the fields as one line of JSON."""
+        return json.dumps(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from embedstore import __version__
-from embedstore.cli import deciding, demo, indexing, keeping, searching
+from embedstore.cli import deciding, demo, indexing, keeping, searching, syncing
 from embedstore.errors import EmbedStoreError
 
 
@@ -58,6 +58,7 @@ for _command in (
     *searching.COMMANDS,
     *deciding.COMMANDS,
     *indexing.COMMANDS,
+    *syncing.COMMANDS,
     *demo.COMMANDS,
 ):
     main.add_command(_command)

@@ -17,6 +17,7 @@ from embedstore.cli.options import (
     where_option,
 )
 from embedstore.cli.output import Output, rows_output, value_output
+from embedstore.cli.syncing import add_from_atlas
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     epilog=example(
         "embedstore add photos.store ~/photos --model objects --label-from-folder",
         "embedstore add clip.store vectors.parquet --embedding-column vector --space my-clip --dim 512",
+        "embedstore add copy.store atlas://my-org/photos",
     )
 )
 @store_argument
@@ -70,10 +72,14 @@ def add(
     """Embed what is new in a SOURCE and store it; the STORE is made when it is not there.
 
     A source is a folder, a glob, a picture, a Parquet or Arrow file, an archive, a list of URLs, or the name of a
-    data set on the Hugging Face hub. Pictures that are in the store already cost nothing, also when they were moved
+    data set on the Hugging Face hub. From a dataset of Atlas (atlas://ORG/NAME) vectors and metadata come down, and
+    nothing is embedded. Pictures that are in the store already cost nothing, also when they were moved
     or renamed.
     """
     sources: Any = list(source) if len(source) > 1 else source[0]
+    if any(name.startswith("atlas://") for name in source):
+        add_from_atlas(store, source, model, space, dry_run, output)
+        return
     reading: dict[str, Any] = {
         "label_from_folder": label_from_folder,
         "image_column": image_column,

@@ -72,6 +72,9 @@ class Answer:
         """Return the body as JSON; ValueError if it is none."""
         return json.loads(self.content)
 
+    def close(self) -> None:
+        """Nothing is open any more."""
+
 
 class Transport:
     """Sends one request, once, within its timeouts, with the key added at the last moment.

@@ -128,7 +128,7 @@ def name_for_space(space: Space) -> str:
         None does; the message says what would be needed.
     """
     for name, model in MODELS.items():
-        if model.space() == space:
+        if space in (model.space(), model.space().rounded()):
             return name
     if space.backend == "given":
         raise ModelNotFoundError(

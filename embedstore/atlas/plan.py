@@ -1,0 +1,425 @@
+"""A store and a dataset of Atlas -> what a sync would do, as a value that prints. Nothing is sent or written.
+
+What the server holds is found out by `census`, what the rows look like there by `columns`; `apply` carries out.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from embedstore.atlas.answers import AtlasTransport, Limits
+from embedstore.atlas.census import Census, differences, take_census
+from embedstore.atlas.client import (
+    MissingDatasetError,
+    RemoteDataset,
+    Report,
+    connect,
+    open_dataset,
+    parse_identifier,
+    silent,
+)
+from embedstore.atlas.columns import (
+    PICTURES,
+    VECTORS,
+    Sendable,
+    atlas_ids,
+    dimension,
+    lacks_picture,
+    sendable,
+)
+from embedstore.atlas.ledger import Ledger
+from embedstore.atlas.verdicts import with_verdicts
+from embedstore.credentials import Key
+from embedstore.rows import Rows
+from embedstore.store import EmbedStore
+from embedstore.vectors import Vectors
+
+SHARD_ROWS: Final = 5_000
+SHARD_PICTURES: Final = 200
+SHARD_BYTES: Final = 12_000_000
+"""Largest shard; the client would cut one of more than 16 MB in two."""
+
+_LOSS_ROWS: Final = 20_000
+
+
+@dataclass
+class Loss:
+    """What float16 takes from the vectors.
+
+    Attributes
+    ----------
+    component : float
+        Largest difference of a component.
+    score : float
+        No score with a unit query moves by more: the largest length of a row's difference.
+    rows : int
+        Of so many rows.
+    """
+
+    component: float = 0.0
+    score: float = 0.0
+    rows: int = 0
+
+    def of(self, vectors: Vectors) -> NDArray[np.float16]:
+        """Return vectors as float16, and take the difference into account."""
+        halves = vectors.astype(np.float16)
+        if len(vectors):
+            off = vectors.astype(np.float64) - halves
+            self.component = max(self.component, float(np.abs(off).max()))
+            self.score = max(self.score, float(np.sqrt((off**2).sum(axis=1)).max()))
+            self.rows += len(vectors)
+        return halves
+
+    def __str__(self) -> str:
+        return (
+            f"vectors travel as float16: components off by at most {self.component:.1e}, scores by at most "
+            f"{self.score:.1e} ({self.rows:,} vectors measured)"
+        )
+
+
+@dataclass
+class Work:
+    """What `apply` needs besides what is printed: rows of one version of the store, in the form to be sent."""
+
+    store: EmbedStore
+    rows: Rows
+    transport: AtlasTransport
+    positions: NDArray[np.int64]
+    made: Sendable
+    missing: NDArray[np.int64]
+    public: bool
+    index: bool
+
+
+@dataclass
+class SyncPlan:
+    """What a sync would do.
+
+    Attributes
+    ----------
+    dataset : str
+        ``organisation/dataset``.
+    dataset_id : str or None
+        None: it is not there.
+    create : bool
+        It is to be made.
+    is_public : bool
+        Whether everybody may see it, now or once it is made.
+    images : bool
+        Pictures are sent rather than vectors.
+    rows, present, missing : int
+        Rows of the store that are meant; of these, those that Atlas has and those that are to be sent.
+    total : int
+        Rows of the dataset now.
+    how : str
+        How `present` is known.
+    gone : list of str
+        Ids that Atlas has and the store has not. No client can delete them.
+    unnamed : int
+        Rows that Atlas has besides, whose ids are not known as they are on no map.
+    differing : dict
+        By id and column: (value here, value there). No client can change rows.
+    changes, unsent : dict
+        Of columns, see `columns.Sendable`.
+    problems : list of str
+        What stands in the way; `apply_sync` refuses a plan that has any.
+    notes : list of str
+        What else there is to know.
+    shards : int
+    loss : Loss
+    """
+
+    dataset: str
+    dataset_id: str | None = None
+    create: bool = False
+    is_public: bool = False
+    images: bool = False
+    rows: int = 0
+    present: int = 0
+    missing: int = 0
+    total: int = 0
+    how: str = "there is no dataset"
+    gone: list[str] = field(default_factory=list)
+    unnamed: int = 0
+    differing: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
+    changes: dict[str, list[str]] = field(default_factory=dict)
+    unsent: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    shards: int = 0
+    loss: Loss = field(default_factory=Loss)
+    work: Work | None = field(default=None, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        names = (
+            "dataset",
+            "dataset_id",
+            "create",
+            "is_public",
+            "images",
+            "rows",
+            "present",
+            "missing",
+            "total",
+        )
+        more = ("how", "gone", "unnamed", "changes", "unsent", "problems", "notes", "shards")
+        values: dict[str, Any] = {name: getattr(self, name) for name in (*names, *more)}
+        differing = {
+            name: {column: list(pair) for column, pair in columns.items()}
+            for name, columns in self.differing.items()
+        }
+        return {**values, "differing": differing, "float16_loss": vars(self.loss)}
+
+    def __str__(self) -> str:
+        return "\n".join([*self._about(), *self.about_rows(), *self._columns(), *self._ends()])
+
+    def _about(self) -> Iterator[str]:
+        what = "pictures" if self.images else "vectors"
+        seen = "public" if self.is_public else "private"
+        if self.dataset_id is None:
+            yield (
+                f"{self.dataset}: to be made, {seen}, with {what}"
+                if self.create
+                else f"{self.dataset}: not there"
+            )
+        else:
+            yield f"{self.dataset}: {self.total:,} rows, {seen}"
+        there = f"{self.present:,} there already ({self.how})"
+        yield f"  {self.rows:,} rows of the store: {there}, {self.missing:,} missing"
+        if self.missing:
+            yield f"  to be sent in {self.shards:,} shards"
+
+    def about_rows(self) -> Iterator[str]:
+        """Yield what is to be said of rows that differ or are in one place only."""
+        if self.gone:
+            rows = _listed(self.gone, "rows that Atlas has and the store has not")
+            yield f"  {rows}; the client cannot delete them"
+        if self.unnamed:
+            yield f"  {self.unnamed:,} further rows there are not this store's; on no map, so their ids are unknown"
+        if self.differing:
+            name, columns = next(iter(self.differing.items()))
+            column, (here, there) = next(iter(columns.items()))
+            yield (
+                f"  {len(self.differing):,} rows differ, and cannot be changed from here; the first is {name}: "
+                f"{column} is {here!r} here and {there!r} there"
+            )
+
+    def _columns(self) -> Iterator[str]:
+        for name, notes in self.changes.items():
+            yield f"  column {name}: {'; '.join(notes)}"
+        for name, reason in self.unsent.items():
+            yield f"  column {name} is not sent: {reason}"
+        if self.loss.rows:
+            yield f"  {self.loss}"
+
+    def _ends(self) -> Iterator[str]:
+        yield from (f"  {note}" for note in self.notes)
+        yield from (f"  problem: {problem}" for problem in self.problems)
+        yield "nothing was sent"
+
+
+def plan_sync(
+    store: EmbedStore,
+    name: str,
+    *,
+    where: Any = None,
+    images: bool = False,
+    classifier: Any = None,
+    create: bool = False,
+    public: bool = False,
+    index: bool = False,
+    recheck: bool = False,
+    shard_rows: int | None = None,
+    key: Key | str | None = None,
+    timeout: float = 600.0,
+    progress: Report = silent,
+) -> SyncPlan:
+    """Find out what a sync would do.
+
+    Parameters
+    ----------
+    store : EmbedStore
+    name : str
+        ``organisation/dataset``, with or without ``atlas://`` before it.
+    where : str or Expression, optional
+        Which rows.
+    images : bool
+        Send the pictures, at most 512 pixels each way, for Atlas to embed; not the vectors.
+    classifier : str or Classifier, optional
+        Adds its scores and matches as columns; a name means one that is saved in the store.
+    create : bool
+        Make the dataset if it is not there.
+    public : bool
+        Make it so that everybody may see it. A dataset that is there stays as it is.
+    index : bool
+        Make a map when all rows are there.
+    recheck : bool
+        Look every id up, though there are more than `census.EVERY_ID`.
+    shard_rows : int, optional
+        Most rows in one upload.
+    key : Key or str, optional
+        By default as configured, see `credentials.find_key`.
+    timeout : float
+        Seconds for each step: a look-up, a shard, the wait for a lock or a map.
+    progress : callable
+        Is told in words how things go.
+
+    Returns
+    -------
+    SyncPlan
+
+    Raises
+    ------
+    AtlasError
+        Atlas does not answer, or something unusable.
+    CredentialsError, OfflineError, InputError, FilterError, ClassifierError
+    """
+    identifier = parse_identifier(name)
+    plan = SyncPlan(identifier, create=create, is_public=public, images=images)
+    mask = store.mask(where)
+    chosen = np.arange(len(store)) if mask is None else np.flatnonzero(mask)
+    transport = connect(key, Limits(timeout))
+    with tempfile.TemporaryDirectory() as folder:
+        remote = _opened(transport, identifier, Path(folder), plan)
+        made = _made(plan, store, chosen, remote, with_verdicts(store, store.rows, classifier))
+        census = Census()
+        if remote is not None and remote.id_field is not None:
+            census = _counted(plan, store, remote, made, chosen, recheck, progress)
+    lacking = np.array([i for i, name in enumerate(made.ids) if name not in census.present], dtype=np.int64)
+    plan.rows, plan.missing = len(chosen), len(lacking)
+    plan.present = plan.rows - plan.missing
+    plan.work = Work(store, store.rows, transport, chosen[lacking], made, lacking, public, index)
+    plan.shards = len(shards(plan, shard_rows))
+    if not images:
+        _measure(plan)
+    return plan
+
+
+def shards(plan: SyncPlan, most: int | None) -> list[NDArray[np.int64]]:
+    """Cut the missing rows into uploads, as numbers among them."""
+    assert plan.work is not None
+    count = len(plan.work.missing)
+    if not count:
+        return []
+    table = plan.work.made.table
+    row_bytes = table.nbytes / max(len(table), 1) + 2 * plan.work.store.space.dim
+    limit = most or (SHARD_PICTURES if plan.images else SHARD_ROWS)
+    limit = max(1, min(limit, math.floor(SHARD_BYTES / row_bytes)))
+    return np.array_split(np.arange(count), math.ceil(count / limit))
+
+
+def _opened(transport: AtlasTransport, identifier: str, folder: Path, plan: SyncPlan) -> RemoteDataset | None:
+    """Open the dataset, or say in the plan that there is none."""
+    try:
+        remote = open_dataset(transport, identifier, tiles=folder)
+    except MissingDatasetError as error:
+        if not plan.create:
+            plan.problems.append(str(error))
+        return None
+    plan.dataset, plan.dataset_id, plan.total = remote.identifier, remote.id, remote.total
+    if plan.is_public and not remote.meta.get("is_public"):
+        plan.notes.append("the dataset is private and stays so: make it public in Atlas itself")
+    plan.is_public = bool(remote.meta.get("is_public"))
+    if plan.is_public:
+        plan.notes.append("everybody may see this dataset")
+    if remote.locked:
+        plan.notes.append("the dataset is locked now, as Atlas makes a map; the sync waits for it")
+    return remote
+
+
+def _made(
+    plan: SyncPlan,
+    store: EmbedStore,
+    chosen: NDArray[np.int64],
+    remote: RemoteDataset | None,
+    rows: pa.Table,
+) -> Sendable:
+    """Turn the rows into what would be sent, and note what keeps them from going into the dataset."""
+    schema = None if remote is None else remote.schema
+    if schema is None:
+        # The types of a new dataset follow from all rows, as later syncs must fit in.
+        made = sendable(rows)
+        made.table = made.table.take(pa.array(chosen))
+        made.ids = made.table.column("id").to_pylist()
+    else:
+        assert remote is not None
+        made = sendable(rows.take(pa.array(chosen)), remote.id_field or "id", schema)
+    plan.changes, plan.unsent = made.changes, made.unsent
+    plan.problems += made.problems
+    if remote is not None:
+        plan.problems += _mismatches(plan, store, remote)
+    return made
+
+
+def _mismatches(plan: SyncPlan, store: EmbedStore, remote: RemoteDataset) -> Iterator[str]:
+    """Yield what makes the dataset one that this store's rows cannot go into."""
+    if remote.id_field is None:
+        yield "the dataset numbers its rows itself (it has no unique_id_field), so that no row can be recognised"
+    schema = remote.schema
+    if schema is None:
+        if remote.id_field not in (None, "id"):
+            yield f"the empty dataset calls its ids {remote.id_field!r}; make another one, with --create"
+        return
+    dim = dimension(schema)
+    if plan.images and PICTURES not in schema.names:
+        yield "the dataset was not made of pictures, and --images would send some: choose another one"
+    elif not plan.images and dim is None:
+        yield f"the dataset has no column {VECTORS}: it was made of pictures or texts (--images sends pictures)"
+    elif not plan.images and dim != store.space.dim:
+        yield f"the dataset holds vectors of {dim} numbers, this store of {store.space.dim}"
+    if remote.id_field is not None:
+        place = schema.get_field_index(remote.id_field)
+        if place >= 0 and not pa.types.is_string(schema.field(place).type):
+            yield f"the dataset's ids are {schema.field(place).type}; a store's are texts"
+
+
+def _counted(
+    plan: SyncPlan,
+    store: EmbedStore,
+    remote: RemoteDataset,
+    made: Sendable,
+    chosen: NDArray[np.int64],
+    recheck: bool,
+    progress: Report,
+) -> Census:
+    """Ask the server what it has, and put down how that compares."""
+    ledger = Ledger(store.path, remote.identifier)
+    every = atlas_ids(store.rows.metadata(["id"]).column("id").to_pylist())
+    others = set(every) - set(made.ids)
+    census = take_census(remote, ledger, made.ids, others, progress, recheck=recheck)
+    plan.how, plan.gone, plan.unnamed = census.how, census.gone, census.unnamed
+    plan.differing = differences(made.ids, made.table, census.rows)
+    bare = [name for name, row in census.rows.items() if lacks_picture(row)] if plan.images else []
+    if bare:
+        plan.notes.append(
+            f"{_listed(bare, 'rows are there without their picture')}; the client cannot mend them"
+        )
+    if not ledger.confirmed(remote.id) and ledger.others(remote.id):
+        plan.notes.append(
+            "the dataset is not the one of earlier syncs: that was deleted, and this is a new one"
+        )
+    return census
+
+
+def _measure(plan: SyncPlan) -> None:
+    """Measure what float16 takes from the vectors that are to be sent, or from a share of them."""
+    work = plan.work
+    assert work is not None
+    step = max(1, math.ceil(len(work.positions) / _LOSS_ROWS))
+    for start in range(0, len(work.positions), 4096 * step):
+        plan.loss.of(work.rows.vectors(work.positions[start : start + 4096 * step : step]))
+
+
+def _listed(ids: list[str], what: str) -> str:
+    shown = ", ".join(ids[:5])
+    return f"{len(ids):,} {what}: {shown}{' …' if len(ids) > 5 else ''}"
