@@ -190,13 +190,13 @@ class EmbedStore(StoreFolder):
             "waiting_in_journal": journal.waiting(self.path / "journal"),
         }
 
-    def add(self, source: Any, **options: Any) -> AddReport:
+    def add(self, source: Any = None, **options: Any) -> AddReport:
         """Embed what is new in `source` and store it. See `ingest.add`, whose options these are."""
         from embedstore import ingest
 
         return ingest.add(self, source, **options)
 
-    def plan_add(self, source: Any, **options: Any) -> AddPlan:
+    def plan_add(self, source: Any = None, **options: Any) -> AddPlan:
         """Say what `add` would do, without doing it. See `ingest.plan_add`."""
         from embedstore import ingest
 
