@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "EmbedStore": "embedstore.store",
+    "ImageClassifierFromTextQuery": "embedstore.estimators",
     "Query": "embedstore.queries",
     "Matches": "embedstore.matches",
     "Space": "embedstore.space",
