@@ -223,6 +223,13 @@ def test_the_readme_names_every_command_and_no_other() -> None:
     assert top <= named
 
 
+def test_help_lists_every_command_once() -> None:
+    """No command is left out of the sections of `embedstore --help`."""
+    text = run("--help").stdout
+    for name in main.commands:
+        assert len(re.findall(rf"^  {name}  ", text, re.MULTILINE)) == 1, name
+
+
 def test_import_and_help_load_nothing_heavy() -> None:
     """`import embedstore` loads no third-party package; `--help` only click."""
     heavy = "{'numpy', 'pyarrow', 'PIL', 'sklearn', 'datasets', 'nomic', 'faiss', 'deltalake', 'onnxruntime'}"

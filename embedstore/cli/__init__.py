@@ -14,9 +14,25 @@ from embedstore import __version__
 from embedstore.cli import deciding, demo, indexing, keeping, searching, syncing
 from embedstore.errors import EmbedStoreError
 
+_SECTIONS = {
+    "Try": ("demo",),
+    "Fill": ("add", "models", "queries", "compare-backends"),
+    "Ask": ("search", "classify", "count", "export", "index"),
+    "Decide": ("sweep", "calibrate", "evaluate", "classifiers", "review", "plot", "report"),
+    "Keep": ("info", "verify", "remove", "compact", "versions", "vacuum"),
+    "Share": ("sync",),
+}
+
 
 class _Group(click.Group):
-    """Turns the library's errors into one line on stderr and exit status 1."""
+    """Lists the commands by what they are for, and turns the library's errors into one line and exit status 1."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each command's whole first sentence, in sections."""
+        for section, names in _SECTIONS.items():
+            found = [(name, self.commands[name]) for name in names if name in self.commands]
+            with formatter.section(section):
+                formatter.write_dl([(name, _first_sentence(command)) for name, command in found])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -51,6 +67,11 @@ def main(offline: bool) -> None:
     if offline:
         os.environ[SWITCH] = "1"
     apply_switches()
+
+
+def _first_sentence(command: click.Command) -> str:
+    paragraph = (command.help or "").split("\n\n")[0]
+    return " ".join(paragraph.split()).rstrip(".")
 
 
 for _command in (
