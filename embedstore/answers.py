@@ -6,7 +6,7 @@ a further threshold costs no scan. Where a query's vector comes from is left to 
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -94,8 +94,9 @@ class Answers:
             if threshold is not None:
                 kept = above(scores, threshold)
                 positions, scores = positions[kept], scores[kept]
-            order = self._ranked(positions, scores)[:k]
-            found.append(self._matches(label, positions[order], scores[order], threshold))
+            order = _ranked(self._rows, positions, scores)[:k]
+            unread = _Unread(self._rows, positions[order], scores[order], ordered=True)
+            found.append(Matches(unread, label, threshold))
         return found
 
     def _exact(self, queries: Vectors, k: int, mask: scan.Mask | None) -> scan.PartialScan:
@@ -154,12 +155,7 @@ class Answers:
         matching = above(scores, threshold)
         positions = np.flatnonzero(matching if mask is None else matching & mask)
         found = scores[positions]
-
-        def read() -> pa.Table:
-            order = self._ranked(positions, found)
-            return self._table(positions[order], found[order])
-
-        return Matches(read, label, threshold, len(positions))
+        return Matches(_Unread(self._rows, positions, found, ordered=False), label, threshold)
 
     def count(self, query: Vectors, threshold: float, mask: scan.Mask | None) -> int:
         """Return how many rows exceed `threshold`, of those that `mask` keeps."""
@@ -172,24 +168,43 @@ class Answers:
             return number
         return int(np.count_nonzero(above(line.scores, threshold) & mask))
 
-    def _ranked(self, positions: scan.Positions, scores: NDArray[np.float32]) -> NDArray[np.intp]:
-        """Return the total order of rows: score descending, then id ascending. Ids are read where scores tie only."""
-        order = np.argsort(-scores, kind="stable")
-        descending = scores[order]
-        same = descending[1:] == descending[:-1]
-        tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
-        if len(tied):
-            ids = self._rows.ids(positions[order[tied]])
-            order[tied] = order[tied][vectors.total_order(descending[tied], ids)]
-        return order
 
-    def _matches(
-        self, label: str, positions: scan.Positions, scores: NDArray[np.float32], threshold: float | None
-    ) -> Matches:
-        return Matches(functools.partial(self._table, positions, scores), label, threshold, len(positions))
+class _Unread:
+    """Matches before their rows are read; put in order when first looked at, unless they are."""
 
-    def _table(self, positions: scan.Positions, scores: NDArray[np.float32]) -> pa.Table:
-        return self._rows.take(positions).add_column(1, "score", float32_array(scores))
+    def __init__(
+        self, rows: Rows, positions: scan.Positions, scores: NDArray[np.float32], *, ordered: bool
+    ) -> None:
+        self._rows = rows
+        self._positions = positions
+        self._scores = scores
+        self._ordered = ordered
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def read(self, columns: Sequence[str] | None) -> pa.Table:
+        if not self._ordered:
+            order = _ranked(self._rows, self._positions, self._scores)
+            self._positions, self._scores = self._positions[order], self._scores[order]
+            self._ordered = True
+        score = float32_array(self._scores)
+        if columns is not None and list(columns) == ["score"]:
+            return pa.table([score], names=["score"])
+        table = self._rows.take(self._positions, columns)
+        return table.add_column(1, "score", score) if columns is None else table
+
+
+def _ranked(rows: Rows, positions: scan.Positions, scores: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return the total order of rows: score descending, then id ascending. Ids are read where scores tie only."""
+    order = np.argsort(-scores, kind="stable")
+    descending = scores[order]
+    same = descending[1:] == descending[:-1]
+    tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False)) if len(scores) else order
+    if len(tied):
+        ids = rows.ids(positions[order[tied]])
+        order[tied] = order[tied][vectors.total_order(descending[tied], ids)]
+    return order
 
 
 def _side_by_side(k: int, found: list[scan.PartialScan]) -> scan.PartialScan:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from embedstore.images import PictureSource
 
 _SHOWN_IN_NOTEBOOK = 24
+
+
+class Unread(Protocol):
+    """Rows that are still where they are kept; `answers` finds them."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, columns: Sequence[str] | None) -> pa.Table:
+        """Return these columns, or all, of the rows in their order."""
+        ...
 
 
 class Matches:
@@ -42,27 +52,29 @@ class Matches:
     >>> [(round(m["score"], 2), m["uri"]) for m in matches]        # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        table: pa.Table | Callable[[], pa.Table],
-        query: str,
-        threshold: float | None = None,
-        rows: int | None = None,
-    ) -> None:
-        self._table = table
-        self._rows = rows
+    def __init__(self, table: pa.Table | Unread, query: str, threshold: float | None = None) -> None:
+        self._source = table
+        self._columns: dict[str, pa.ChunkedArray] = {}
         self.query = query
         self.threshold = threshold
 
     @property
     def table(self) -> pa.Table:
         """The rows, read when first asked for."""
-        if not isinstance(self._table, pa.Table):
-            self._table = self._table()
-        return self._table
+        if not isinstance(self._source, pa.Table):
+            self._source = self._source.read(None)
+        return self._source
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        """Return one column, without reading the others."""
+        if isinstance(self._source, pa.Table):
+            return self._source.column(name)
+        if name not in self._columns:
+            self._columns[name] = self._source.read([name]).column(name)
+        return self._columns[name]
 
     def __len__(self) -> int:
-        return int(self.table.num_rows) if self._rows is None else self._rows
+        return len(self._source)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel with the rows: where they were read from may not be there."""
@@ -82,17 +94,17 @@ class Matches:
     @property
     def id(self) -> list[str]:
         """Ids of the records."""
-        return list(self.table.column("id").to_pylist())
+        return list(self._column("id").to_pylist())
 
     @property
     def uri(self) -> list[str]:
         """Where the pictures are."""
-        return list(self.table.column("uri").to_pylist())
+        return list(self._column("uri").to_pylist())
 
     @property
     def score(self) -> NDArray[np.float32]:
         """Scores, descending."""
-        return np.asarray(self.table.column("score").to_numpy(), dtype=np.float32)
+        return np.asarray(self._column("score").to_numpy(), dtype=np.float32)
 
     def to_pylist(self) -> list[dict[str, Any]]:
         """Return one dictionary for each row."""

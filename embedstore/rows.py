@@ -124,9 +124,9 @@ class Rows:
             out[here] = part.take(local)
         return out
 
-    def take(self, positions: Positions) -> pa.Table:
-        """Return all columns but the embedding of the rows at `positions`, in that order."""
-        return self._select(positions, self.columns)
+    def take(self, positions: Positions, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return columns, by default all but the embedding, of the rows at `positions`, in that order."""
+        return self._select(positions, self.columns if columns is None else columns)
 
     def ids(self, positions: Positions) -> list[str]:
         """Return the ids of the rows at `positions`, in that order."""
