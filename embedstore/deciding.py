@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedstore.calibration import Calibration, calibrate_scores
@@ -26,6 +27,7 @@ from embedstore.shift import Shift
 from embedstore.store import EmbedStore
 from embedstore.sweeping import concept_scores
 from embedstore.targets import Target
+from embedstore.vectors import total_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +174,34 @@ def matches(
     found, _ = apply(store, classifier)
     limit = classifier.threshold if threshold is None else threshold
     return store.exceeding(found[0], limit, classifier.name, where)
+
+
+def predict(store: EmbedStore, classifier: Classifier, where: Any = None) -> pa.Table:
+    """Return a row for each match of each class of a classifier, highest score first.
+
+    Returns
+    -------
+    pyarrow.Table
+        Columns ``id``, ``predicted``, ``score``, ``uri``. With mode ``"argmax"`` no id stands there twice.
+    """
+    found, matched = apply(store, classifier)
+    mask = store.mask(where)
+    if mask is not None:
+        matched = matched & mask
+    classes, positions = np.nonzero(matched)
+    scores = found[classes, positions]
+    rows = store.rows.metadata(["id", "uri"]).take(pa.array(positions))
+    order = total_order(scores, rows.column("id").to_numpy())
+    labels = np.array(classifier.labels, dtype=object)[classes]
+    table = pa.table(
+        {
+            "id": rows.column("id"),
+            "predicted": pa.array(labels.tolist(), pa.string()),
+            "score": pa.array(scores, pa.float32()),
+            "uri": rows.column("uri"),
+        }
+    )
+    return table.take(pa.array(order))
 
 
 def evaluate(store: EmbedStore, classifier: Classifier, labels: Any) -> Evaluation:

@@ -5,6 +5,7 @@ The rows are scored once; the numbers are made by `curves` and `distribution`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from embedstore.concepts import Concept
 from embedstore.curves import Curve, precision_recall
 from embedstore.distribution import ScoreDistribution
+from embedstore.errors import QueryError
 from embedstore.labelling import Labelled, labels_for
-from embedstore.prompts import opposed
+from embedstore.prompts import opposed, rank_prompts
 from embedstore.store import EmbedStore
 
 NONSENSE = ("flurble", "qwxz", "the of and", "zzz", "lorem ipsum dolor", "blorptastic", "a b c", "vnrk")
@@ -98,6 +100,32 @@ def sweep(store: EmbedStore, query: Any, labels: Any = None, **words: Any) -> Sw
     labelled = None if labels is None else labels_for(store.rows, labels)
     curve = None if labelled is None else precision_recall(found[labelled.positions], labelled.values)
     return Sweep(concept.label, ScoreDistribution.of(found), curve, labelled, found)
+
+
+def rank(store: EmbedStore, queries: Sequence[Any], labels: Any, **words: Any) -> list[dict[str, Any]]:
+    """Rank queries by how well they sort labelled rows.
+
+    Parameters
+    ----------
+    store : EmbedStore
+    queries : sequence of query, list of queries, or Concept
+    labels
+        See `labelling.labels_for`.
+    **words
+        `template`, `opposing`: see `Concept.of`.
+
+    Returns
+    -------
+    list of dict
+        ``query``, ``average_precision``, ``roc_auc``, ``best_f1``; best average precision first.
+    """
+    concepts = [Concept.of(query, **words) for query in queries]
+    if not concepts:
+        raise QueryError("give at least one query to rank")
+    labelled = labels_for(store.rows, labels)
+    lines = np.stack([concept_scores(store, concept)[labelled.positions] for concept in concepts])
+    ranked = rank_prompts(lines, labelled.values, [concept.label for concept in concepts])
+    return [{name: value for name, value in row.items() if name != "position"} for row in ranked]
 
 
 def noise_floor(store: EmbedStore, query: Any, share: float = 0.01) -> float:

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from embedstore import deciding
 from embedstore.cli import main
 from embedstore.store import EmbedStore
 
@@ -77,6 +78,39 @@ def test_prompts_options_reach_the_score(photo_store: EmbedStore) -> None:
     rows = json.loads(run("sweep", photo_store.path, "bird", *words, "--thresholds", "0.1", "--json").stdout)
     swept = photo_store.sweep(["bird", "penguin"], template=["{}", "a {}"], opposing=["flower"])
     assert rows == swept.table([0.1])
+
+
+def test_several_classes_make_one_classifier(calibrated: EmbedStore) -> None:
+    """Each image gets at most one class, the one that the library predicts; evaluate counts them."""
+    words = ("--column", "category", "--class", "bird", "--class", "vehicle=a car", "--name", "kinds")
+    assert run("calibrate-classes", calibrated.path, *words).exit_code == 0
+    rows = json.loads(run("classify", calibrated.path, "--classifier", "kinds", "--json").stdout)
+    expected = deciding.predict(calibrated, calibrated.classifier("kinds"))
+    assert [(row["id"], row["predicted"]) for row in rows] == list(
+        zip(expected.column("id").to_pylist(), expected.column("predicted").to_pylist(), strict=True)
+    )
+    assert len({row["id"] for row in rows}) == len(rows) > 30
+    result = json.loads(run("evaluate", calibrated.path, "kinds", "--label", "category", "--json").stdout)
+    assert sum(map(sum, result["confusion"]["counts"])) <= result["n"] == len(calibrated)
+
+
+def test_rank_orders_queries_by_average_precision(photo_store: EmbedStore) -> None:
+    """The figures are scikit-learn's, the best first."""
+    from sklearn.metrics import average_precision_score
+
+    labels = np.array(photo_store.to_table(["category"]).column("category").to_pylist()) == "bird"
+    result = run("rank", photo_store.path, "flower", "bird", "--label", "category=bird", "--json")
+    rows = json.loads(result.stdout)
+    assert [row["query"] for row in rows] == ["'bird'", "'flower'"]
+    expected = average_precision_score(labels, photo_store.scores("bird")[0])
+    assert rows[0]["average_precision"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_without_labels_sweep_suggests(photo_store: EmbedStore) -> None:
+    """The gap and the noise floor are said on stderr."""
+    result = run("sweep", photo_store.path, "bird", "--noise")
+    assert "the widest gap for its rank is at score >" in result.stderr
+    assert "queries that mean nothing exceed" in result.stderr
 
 
 def test_evaluate_measures_on_another_store(calibrated: EmbedStore, store: EmbedStore) -> None:

@@ -11,14 +11,17 @@ from typing import Any
 import click
 
 from embedstore import __version__
-from embedstore.cli import deciding, demo, indexing, keeping, searching, syncing
+from embedstore.cli import deciding, demo, indexing, keeping, searching, showing, syncing
 from embedstore.errors import EmbedStoreError
 
 _SECTIONS = {
     "Try": ("demo",),
     "Fill": ("add", "models", "queries", "compare-backends"),
     "Ask": ("search", "classify", "count", "export", "index"),
-    "Decide": ("sweep", "calibrate", "evaluate", "classifiers", "review", "plot", "report"),
+    "Decide": (
+        *("sweep", "rank", "calibrate", "calibrate-classes", "evaluate"),
+        *("classifiers", "review", "plot", "report"),
+    ),
     "Keep": ("info", "verify", "remove", "compact", "versions", "vacuum"),
     "Share": ("sync",),
 }
@@ -78,6 +81,7 @@ for _command in (
     *keeping.COMMANDS,
     *searching.COMMANDS,
     *deciding.COMMANDS,
+    *showing.COMMANDS,
     *indexing.COMMANDS,
     *syncing.COMMANDS,
     *demo.COMMANDS,

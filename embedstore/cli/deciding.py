@@ -1,4 +1,4 @@
-"""Commands that decide: sweep, calibrate, evaluate, classifiers, review, plot, report."""
+"""Commands that decide: sweep, rank, calibrate, calibrate-classes, evaluate, classifiers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_KINDS = ("pr", "roc", "threshold", "histogram", "boundary")
 _LABEL_HELP = (
     "Which rows are positive: COLUMN=VALUE, or a CSV, JSON lines or Parquet file with a column id (or uri, path, "
     "file_name) and a column label of yes and no; FILE:COLUMN=VALUE for others."
 )
 
 
-def _label_option(required: bool) -> Callable[[F], F]:
+def label_option(required: bool) -> Callable[[F], F]:
+    """Add ``--label``, which says which rows are positive."""
     return click.option("--label", "labels", metavar="LABELS", required=required, help=_LABEL_HELP)
 
 
@@ -61,31 +61,65 @@ def _words(values: dict[str, Any]) -> dict[str, Any]:
 )
 @store_argument
 @click.argument("text", metavar="TEXT")
-@_label_option(required=False)
+@label_option(required=False)
 @_prompt_options
 @click.option("--thresholds", metavar="A,B,C", help="These thresholds.  [default: spread over the top half]")
 @click.option(
     "-n", type=click.IntRange(min=2), default=20, show_default=True, help="How many, when not given."
 )
+@click.option("--noise", is_flag=True, help="Also say what queries that mean nothing score.")
 @rows_output
 def sweep(
-    store: Path, text: str, labels: str | None, thresholds: str | None, n: int, output: Output, **values: Any
+    store: Path,
+    text: str,
+    labels: str | None,
+    thresholds: str | None,
+    n: int,
+    noise: bool,
+    output: Output,
+    **values: Any,
 ) -> None:
     """Print what each threshold gives: matches and, with labels, precision, recall and F1."""
     import pyarrow as pa
 
     from embedstore.store import EmbedStore
+    from embedstore.sweeping import noise_floor
 
     also = values.pop("also")
-    chosen = (
-        None if thresholds is None else [threshold_type.convert(t, None, None) for t in thresholds.split(",")]
-    )
-    swept = EmbedStore.open(store).sweep([text, *also], labels, **_words(values))
+    listed = [] if thresholds is None else thresholds.split(",")
+    chosen = [threshold_type.convert(one, None, None) for one in listed] or None
+    opened = EmbedStore.open(store)
+    swept = opened.sweep([text, *also], labels, **_words(values))
     output.table(pa.Table.from_pylist(swept.table(chosen, n)), _sweep_lines)
     if swept.curve is not None:
+        precision, area = swept.curve.average_precision, swept.curve.roc_auc
+        output.say(f"average precision {precision:.4f}, ROC AUC {area:.4f}")
+    elif (gap := swept.distribution.gap()) is not None:
         output.say(
-            f"average precision {swept.curve.average_precision:.4f}, ROC AUC {swept.curve.roc_auc:.4f}"
+            f"without labels: the widest gap for its rank is at score > {gap.threshold:.4f}, {gap.matches} matches, "
+            f"{gap.prominence:.1f} times the mean" + ("" if gap.prominence >= 8 else " (no more than chance)")
         )
+    if noise:
+        floor = noise_floor(opened, text)
+        output.say(f"queries that mean nothing exceed {floor:.4f} on at most 1 % of the images")
+
+
+@click.command(
+    epilog=example('embedstore rank photos.store bird "a bird in flight" penguin --label category=bird')
+)
+@store_argument
+@click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
+@label_option(required=True)
+@rows_output
+def rank(store: Path, texts: tuple[str, ...], labels: str, output: Output) -> None:
+    """Rank queries by how well they sort labelled images."""
+    import pyarrow as pa
+
+    from embedstore.store import EmbedStore
+    from embedstore.sweeping import rank as rank_queries
+
+    ranked = rank_queries(EmbedStore.open(store), texts, labels)
+    output.table(pa.Table.from_pylist(ranked), _rank_lines)
 
 
 @click.command(
@@ -96,7 +130,7 @@ def sweep(
 )
 @store_argument
 @click.argument("text", metavar="TEXT")
-@_label_option(required=True)
+@label_option(required=True)
 @_prompt_options
 @click.option("--name", metavar="NAME", help="Of the classifier.  [default: the query]")
 @click.option(
@@ -145,11 +179,52 @@ def calibrate(store: Path, text: str, labels: str, no_save: bool, output: Output
 
 
 @click.command(
+    epilog=example(
+        "embedstore calibrate-classes photos.store --column category --class bird --class 'vehicle=a car' --name kinds"
+    )
+)
+@store_argument
+@click.option("--column", required=True, metavar="NAME", help="The column that holds each image's class.")
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    required=True,
+    metavar="VALUE[=TEXT]",
+    help="A value of the column, and what to look for where that is another text; once for each class.",
+)
+@click.option("--name", required=True, metavar="NAME", help="Of the classifier.")
+@click.option(
+    "--mode",
+    type=click.Choice(["argmax", "multi-label"]),
+    default="argmax",
+    show_default=True,
+    help="One class for each image, or none; or any number.",
+)
+@click.option("--objective", default="f1", show_default=True, metavar="WHAT", help="As in `calibrate`.")
+@value_output
+def calibrate_classes(
+    store: Path, column: str, classes: tuple[str, ...], name: str, mode: Any, objective: str, output: Output
+) -> None:
+    """Choose a query's threshold for each of several classes, and save them as one classifier."""
+    from embedstore import deciding
+    from embedstore.store import EmbedStore
+
+    opened = EmbedStore.open(store)
+    pairs = (word.partition("=") for word in classes)
+    queries = {value.strip(): (text or value).strip() for value, _, text in pairs}
+    made = deciding.calibrate_classes(opened, queries, column, name=name, mode=mode, objective=objective)
+    opened.save_classifier(made)
+    output.value(made.to_dict(), "\n".join(_classifier_lines(made)))
+    output.say(f"saved; use it with: embedstore classify {store} --classifier {made.name!r}")
+
+
+@click.command(
     epilog=example("embedstore evaluate other.store bird --from photos.store --label category=bird")
 )
 @store_argument
 @click.argument("name", metavar="NAME")
-@_label_option(required=True)
+@label_option(required=True)
 @click.option(
     "--from",
     "origin",
@@ -196,108 +271,6 @@ def classifiers(store: Path, name: str | None, output: Output) -> None:
     )
 
 
-@click.command(epilog=example("embedstore review photos.store bird -o review.csv --sheet review.png"))
-@store_argument
-@click.argument("name", metavar="NAME")
-@_label_option(required=False)
-@click.option(
-    "--near", type=click.IntRange(min=0), default=20, show_default=True, help="How many near the threshold."
-)
-@click.option(
-    "--spread", type=click.IntRange(min=0), default=20, show_default=True, help="How many over all scores."
-)
-@click.option("--mistakes", is_flag=True, help="Instead: the false positives and negatives among --label.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("-o", "file", type=click.Path(path_type=Path), default=Path("review.csv"), show_default=True)
-@click.option("--sheet", type=click.Path(path_type=Path), help="Draw the pictures into this PNG or JPEG.")
-def review(
-    store: Path,
-    name: str,
-    labels: str | None,
-    near: int,
-    spread: int,
-    mistakes: bool,
-    seed: int,
-    file: Path,
-    sheet: Path | None,
-) -> None:
-    """Pick the pictures to label next, or the mistakes; fill in the CSV's label column and give it to --label."""
-    from embedstore import reviewing
-    from embedstore.store import EmbedStore
-
-    opened = EmbedStore.open(store)
-    kept = opened.classifier(name)
-    if mistakes:
-        if labels is None:
-            raise click.UsageError("--mistakes needs --label")
-        wrong, missed = reviewing.mistakes(opened, kept, labels)
-        picked = reviewing.Review(_joined(wrong.table, missed.table), f"{name}: mistakes", kept.threshold)
-    else:
-        picked = reviewing.review(opened, kept, labels, n_near=near, n_stratified=spread, seed=seed)
-    picked.save_csv(file)
-    click.echo(f"{len(picked)} pictures in {file}", err=True)
-    if sheet is not None:
-        picked.save_sheet(sheet)
-        click.echo(f"drawn in {sheet}", err=True)
-
-
-@click.command(
-    epilog=example("embedstore plot photos.store bird --label category=bird --kind pr -o bird.png")
-)
-@store_argument
-@click.argument("name", metavar="NAME")
-@_label_option(required=True)
-@click.option(
-    "--kind",
-    type=click.Choice(["pr", "roc", "threshold", "histogram", "boundary"]),
-    default="pr",
-    show_default=True,
-)
-@click.option(
-    "-o", "file", type=click.Path(path_type=Path), required=True, help="PNG, SVG or PDF; a boundary: PNG."
-)
-def plot(store: Path, name: str, labels: str, kind: str, file: Path) -> None:
-    """Draw a curve of a saved classifier over labelled rows, or the pictures around its threshold."""
-    from embedstore import deciding, plots, reviewing
-    from embedstore.curves import precision_recall
-    from embedstore.labelling import labels_for
-    from embedstore.store import EmbedStore
-
-    opened = EmbedStore.open(store)
-    kept = opened.classifier(name)
-    if kind == "boundary":
-        reviewing.around(opened, kept, labels).save_sheet(file)
-    else:
-        labelled = labels_for(opened.rows, labels)
-        scores = deciding.apply(opened, kept)[0][0][labelled.positions]
-        curve = precision_recall(scores, labelled.values)
-        curves: dict[str, Any] = {
-            "pr": plots.PrecisionRecallDisplay,
-            "roc": plots.RocDisplay,
-            "threshold": plots.ThresholdDisplay,
-        }
-        if kind in curves:
-            curves[kind].from_curve(curve, kept.threshold, name=name).save(file)
-        else:
-            plots.ScoreHistogramDisplay.from_scores(scores, labelled.values, kept.threshold, name=name).save(file)
-    click.echo(f"drawn in {file}", err=True)
-
-
-@click.command(epilog=example("embedstore report photos.store bird --label category=bird -o bird.html"))
-@store_argument
-@click.argument("name", metavar="NAME")
-@_label_option(required=True)
-@click.option("-o", "file", type=click.Path(path_type=Path), required=True, help="The HTML file to write.")
-def report(store: Path, name: str, labels: str, file: Path) -> None:
-    """Write one HTML page on a saved classifier: figures, curves, the boundary and the mistakes."""
-    from embedstore.report import write_report
-    from embedstore.store import EmbedStore
-
-    opened = EmbedStore.open(store)
-    write_report(opened, opened.classifier(name), labels, file)
-    click.echo(f"written to {file}", err=True)
-
-
 def find_classifier(store: EmbedStore, name: str, origin: Path | None = None) -> Classifier:
     """Return a classifier by name, of this store or of another, or from a JSON file."""
     from embedstore.classifier import Classifier
@@ -308,12 +281,6 @@ def find_classifier(store: EmbedStore, name: str, origin: Path | None = None) ->
     return (store if origin is None else EmbedStore.open(origin)).classifier(name)
 
 
-def _joined(*tables: pa.Table) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.concat_tables(tables)
-
-
 def _sweep_lines(rows: pa.Table) -> Iterator[str]:
     measured = "f1" in rows.column_names
     yield "threshold  matches  percentile" + ("  precision  recall      F1" if measured else "")
@@ -322,6 +289,12 @@ def _sweep_lines(rows: pa.Table) -> Iterator[str]:
         yield line + (
             f"  {row['precision']:>9.4f}  {row['recall']:>6.4f}  {row['f1']:.4f}" if measured else ""
         )
+
+
+def _rank_lines(rows: pa.Table) -> Iterator[str]:
+    yield "average precision  ROC AUC  best F1  query"
+    for row in rows.to_pylist():
+        yield f"{row['average_precision']:>17.4f}  {row['roc_auc']:>7.4f}  {row['best_f1']:>7.4f}  {row['query']}"
 
 
 def _classifier_lines(classifier: Classifier) -> Iterator[str]:
@@ -340,4 +313,4 @@ def _classifier_lines(classifier: Classifier) -> Iterator[str]:
     yield from (f"  warning: {text}" for text in classifier.warnings)
 
 
-COMMANDS = (sweep, calibrate, evaluate, classifiers, review, plot, report)
+COMMANDS = (sweep, rank, calibrate, calibrate_classes, evaluate, classifiers)

@@ -111,7 +111,13 @@ def classify(
         from embedstore.cli.deciding import find_classifier
 
         opened = EmbedStore.open(store, version)
-        matches = deciding.matches(opened, find_classifier(opened, name), threshold, where)
+        kept = find_classifier(opened, name)
+        if len(kept.targets) > 1:
+            if threshold is not None:
+                raise click.UsageError(f"{name!r} has a threshold for each class; leave --threshold out")
+            output.table(deciding.predict(opened, kept, where), _predicted_lines)
+            return
+        matches = deciding.matches(opened, kept, threshold, where)
     output.table(matches.table, _lines)
     above = "" if matches.threshold is None else f" above {matches.threshold:.4f}"
     output.say(f"{len(matches):,} of {len(opened):,} images match {matches.query}{above}")
@@ -169,6 +175,13 @@ def _lines(rows: pa.Table) -> Iterator[str]:
     for row in values:
         labels = "  ".join(f"{str(row[name] or '')[:24]:<{widths[name]}}" for name in shown)
         yield "  ".join(part for part in (f"{row['score']:.4f}", labels, row["uri"]) if part)
+
+
+def _predicted_lines(rows: pa.Table) -> Iterator[str]:
+    """Yield a line for each match: score, class, where it is."""
+    width = max((len(name) for name in rows.column("predicted").to_pylist()), default=0)
+    for row in rows.to_pylist():
+        yield f"{row['score']:.4f}  {row['predicted']:<{width}}  {row['uri']}"
 
 
 def _plain_lines(rows: pa.Table) -> Iterator[str]:
