@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,10 +25,15 @@ from embedstore.space import Space
 from embedstore.table import DeltaFolder
 from embedstore.vectors import Vectors
 
-if TYPE_CHECKING:
-    pass
-
 _log = logging.getLogger("embedstore")
+
+MIXED = "EMBEDSTORE_ALLOW_MIXED_BACKEND"
+"""Environment variable: ``1`` allows another backend of a store's model for queries (``--allow-mixed-backend``)."""
+
+TEXTS_AT_ONCE = 40
+"""Texts that are embedded before their vectors are stored: what a failure can cost."""
+
+_LOCK_TIMEOUT = 10.0
 
 SCHEMA = pa.schema(
     [
@@ -120,6 +125,11 @@ class Query:
         )
 
 
+def mixing_is_allowed() -> bool:
+    """Tell whether the environment lets another backend of a store's model make query vectors."""
+    return os.environ.get(MIXED, "").strip().lower() in ("1", "true", "yes", "on")
+
+
 class QueryCache:
     """The store's ``queries/`` table: vectors by key.
 
@@ -128,11 +138,15 @@ class QueryCache:
     table : DeltaFolder
     space : Space
         Vectors of another space are not found.
+
+    Attributes
+    ----------
+    space : Space
     """
 
     def __init__(self, table: DeltaFolder, space: Space) -> None:
         self._table = table
-        self._space = space
+        self.space = space
         self._known: dict[str, Vectors] | None = None
 
     def __len__(self) -> int:
@@ -144,16 +158,20 @@ class QueryCache:
 
     def put(self, rows: Sequence[tuple[str, str, str]], found: Vectors) -> None:
         """Keep vectors for (key, kind, text) rows; on a read-only disk, for this process only."""
+        from filelock import FileLock  # only new queries need it
+
         known = self._load()
         known.update({key: vector for (key, _, _), vector in zip(rows, found, strict=True)})
         now = datetime.now(UTC)
-        columns = [[*row, self._space.key, now] for row in rows]
+        columns = [[*row, self.space.key, now] for row in rows]
         table = pa.Table.from_arrays([pa.array(c) for c in zip(*columns, strict=True)], schema=SCHEMA)
         try:
-            if not self._table.exists():
-                self._table.create(SCHEMA)
-            changes.upsert(self._table, table, found, replaces=False)
-        except OSError as error:
+            # Small parts are merged, which no two processes may do at once.
+            with FileLock(self._table.path.with_name(".queries.lock"), timeout=_LOCK_TIMEOUT):
+                if not self._table.exists():
+                    self._table.create(SCHEMA)
+                changes.upsert(self._table, table, found, replaces=False)
+        except OSError as error:  # of which the lock's timeout is one
             _log.warning("the query's vector could not be kept in the store: %s", error)
 
     def _load(self) -> dict[str, Vectors]:
@@ -164,9 +182,13 @@ class QueryCache:
                 columns = snapshot.read(["id", "space"]).to_pydict()
                 stored = [row for part in snapshot.parts for group in part.groups() for row in group]
                 for key, space, vector in zip(columns["id"], columns["space"], stored, strict=True):
-                    if space == self._space.key:
+                    if space == self.space.key:
                         self._known[key] = vector
         return self._known
+
+    def beside(self, space: Space) -> QueryCache:
+        """Return the cache of vectors of another space in the same table."""
+        return QueryCache(self._table, space)
 
 
 class Resolver:
@@ -191,64 +213,94 @@ class Resolver:
         vector_by_hash: Callable[[str], Vectors | None],
     ) -> None:
         self._space = space
-        self._cache = cache
+        self._caches = [cache]
         self._embedder = embedder
         self._by_id = vector_by_id
         self._by_hash = vector_by_hash
 
     def vectors(self, queries: Sequence[Query]) -> Vectors:
-        """Return unit vectors, float32 of shape (n_queries, dim); texts not known are embedded in one call.
+        """Return unit vectors, float32 of shape (n_queries, dim); texts not known are embedded together.
 
         Raises
         ------
         QueryError
             An id that is not in the store.
         """
-        texts = [query.value for query in queries if query.kind == "text"]
-        self._embed_texts(
-            list(dict.fromkeys(text for text in texts if self._cache.get(text_key(text)) is None))
-        )
+        self._embed_texts([query.value for query in queries if query.kind == "text"])
         found = [self._vector(query) for query in queries]
         return np.stack(found) if found else np.empty((0, self._space.dim), np.float32)
 
     def _vector(self, query: Query) -> Vectors:
         if query.kind == "text":
-            cached = self._cache.get(text_key(query.value))
+            cached = self._cached(text_key(query.value))
             assert cached is not None
             return cached
         if query.kind == "image":
             return self._image_vector(query.value)
         if query.kind == "vector":
-            return vectors.normalise(
-                vectors.as_vectors(query.value, self._space.dim, "the query"), "the query"
-            )[0]
+            given = vectors.as_vectors(query.value, self._space.dim, "the query")
+            unit: Vectors = vectors.normalise(given, "the query")[0]
+            return unit
         known = self._by_id(query.value)
         if known is None:
             raise QueryError(f"there is no record with the id {query.value!r} in this store")
         return known
 
-    def _embed_texts(self, texts: list[str]) -> None:
-        if texts:
-            found = self._embedder().embed_texts(texts)
-            self._cache.put([(text_key(text), "text", text) for text in texts], found)
+    def _cached(self, key: str) -> Vectors | None:
+        """Look a vector up: of the store's own backend first, then of the one that stands in for it."""
+        found = (cache.get(key) for cache in self._caches)
+        return next((vector for vector in found if vector is not None), None)
+
+    def _new_cache(self, embedder: Embedder) -> QueryCache:
+        """Return where this embedder's vectors are kept: they say which backend made them."""
+        if self._caches[-1].space != embedder.space:
+            _log.warning(
+                "queries are embedded by %s, the store's vectors are of %s: scores differ a little from the store's "
+                "own, and so may decisions near a threshold",
+                embedder.space,
+                self._space,
+            )
+            self._caches.append(self._caches[0].beside(embedder.space))
+        return self._caches[-1]
+
+    def _embed_texts(self, texts: Sequence[str]) -> None:
+        """Embed the texts that no cache has, and store them some at a time."""
+        missing = [text for text in dict.fromkeys(texts) if self._cached(text_key(text)) is None]
+        if not missing:
+            return
+        embedder = self._embedder()
+        cache = self._new_cache(embedder)
+        new = [text for text in missing if cache.get(text_key(text)) is None]
+        for start in range(0, len(new), TEXTS_AT_ONCE):
+            some = new[start : start + TEXTS_AT_ONCE]
+            cache.put([(text_key(text), "text", text) for text in some], embedder.embed_texts(some))
 
     def _image_vector(self, source: Any) -> Vectors:
         from embedstore import images
 
         picture = images.read(source)
+        key = image_key(picture.content_hash)
         known = self._by_hash(picture.content_hash)
         if known is None:
-            known = self._cache.get(image_key(picture.content_hash))
-        if known is None:
-            embedder = self._embedder()
-            found: Vectors = embedder.embed_prepared([embedder.prepare(picture.image)])
-            self._cache.put([(image_key(picture.content_hash), "image", picture.content_hash)], found)
-            return np.asarray(found[0], dtype=np.float32)
-        return known
+            known = self._cached(key)
+        if known is not None:
+            return known
+        embedder = self._embedder()
+        cache = self._new_cache(embedder)
+        if (mixed := cache.get(key)) is not None:
+            return mixed
+        found: Vectors = np.asarray(embedder.embed_prepared([embedder.prepare(picture.image)]), np.float32)
+        cache.put([(key, "image", picture.content_hash)], found)
+        first: Vectors = found[0]
+        return first
 
 
 def text_key(text: str) -> str:
-    """Return the cache key of a text: 32 hex digits."""
+    """Return the cache key of a text: 32 hex digits.
+
+    The text is the finished one, with its template filled in. Texts are always embedded as queries for pictures
+    (Nomic's task type ``search_query``), so the task needs no place in the key; the space is a column beside it.
+    """
     return hashlib.sha256(f"text\0{text}".encode()).hexdigest()[:32]
 
 

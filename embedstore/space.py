@@ -104,6 +104,11 @@ class Space:
     def __str__(self) -> str:
         return f"{self.model} ({self.backend}, {self.precision}, {self.preprocessing}, {self.dim}-d)"
 
+    def same_model(self, other: Space) -> bool:
+        """Tell whether `other` differs at most in what ran the model: backend, precision, preprocessing."""
+        named = "given" not in (self.backend, other.backend)
+        return named and (self.model, self.dim, self.normalised) == (other.model, other.dim, other.normalised)
+
     def require(self, other: Space, what: str) -> None:
         """Refuse vectors of another space.
 
@@ -116,7 +121,12 @@ class Space:
             return
         ours, theirs = self.to_dict(), other.to_dict()
         differing = ", ".join(name for name in ours if ours[name] != theirs[name])
+        advice = (
+            "One model run in two ways gives vectors that are near, not equal: measure it with `embedstore "
+            "compare-backends`, and allow it for queries with --allow-mixed-backend (allow_mixed_backend=True)"
+            if self.same_model(other)
+            else "Scores between them mean nothing; use the store's own model, or make a new store"
+        )
         raise SpaceMismatchError(
-            f"{what} is in the space {other}, this store in {self}: they differ in {differing}. "
-            "Scores between them mean nothing; use the store's own model, or make a new store."
+            f"{what} is in the space {other}, this store in {self}: they differ in {differing}. {advice}."
         )

@@ -21,7 +21,7 @@ from embedstore.folder import StoreFolder
 from embedstore.index import Shelf
 from embedstore.manifest import Manifest
 from embedstore.matches import Matches
-from embedstore.queries import Query, QueryCache, Resolver
+from embedstore.queries import Query, QueryCache, Resolver, mixing_is_allowed
 from embedstore.space import Space
 from embedstore.table import Snapshot
 from embedstore.thresholds import as_thresholds
@@ -62,11 +62,13 @@ class EmbedStore(StoreFolder):
         version: int | None,
         executor: scan.Executor | None,
         embedder: Embedder | None,
+        allow_mixed_backend: bool = False,
     ) -> None:
         super().__init__(path, about, version)
         self._embedder = embedder
+        self._mixed = allow_mixed_backend or mixing_is_allowed()
         self._executor = executor or scan.Threads()
-        if embedder is not None:
+        if embedder is not None and not (self._mixed and self.space.same_model(embedder.space)):
             self.space.require(embedder.space, "the embedder given")
         self._cache = QueryCache(self.table("queries"), self.space)
         self._shelf = Shelf(self.path / "index")
@@ -132,6 +134,7 @@ class EmbedStore(StoreFolder):
         version: int | None = None,
         executor: scan.Executor | None = None,
         embedder: Embedder | None = None,
+        allow_mixed_backend: bool = False,
     ) -> EmbedStore:
         """Open a store; no model is loaded and nothing is written.
 
@@ -143,13 +146,17 @@ class EmbedStore(StoreFolder):
         executor : Executor, optional
         embedder : Embedder, optional
             For text and picture queries; by default the one that the store names.
+        allow_mixed_backend : bool
+            Let another backend of the same model make query vectors (``nomic-local`` for a store of ``nomic``, say);
+            also ``EMBEDSTORE_ALLOW_MIXED_BACKEND=1``. Scores then differ a little from those that the store's own
+            backend gives, and so may decisions near a threshold: `backends.compare` says by how much.
 
         Raises
         ------
         StoreNotFoundError, FormatVersionError, DamagedStoreError, SpaceMismatchError
         """
         path = Path(path)
-        return cls(path, manifest.read(path), version, executor, embedder)
+        return cls(path, manifest.read(path), version, executor, embedder, allow_mixed_backend)
 
     @property
     def embedder(self) -> Embedder:
@@ -163,7 +170,7 @@ class EmbedStore(StoreFolder):
         if self._embedder is None:
             from embedstore.embedders.registry import embedder_for_space
 
-            self._embedder = embedder_for_space(self.space)
+            self._embedder = embedder_for_space(self.space, other_backend=self._mixed)
         return self._embedder
 
     def __repr__(self) -> str:

@@ -105,7 +105,11 @@ class NomicAPIEmbedder:
     ----------
     requests_sent : int
         Embedding requests sent so far, those that failed included.
+    requests_per_second : float
+        What the rate limit allows in the long run.
     """
+
+    requests_per_second: Final = REQUESTS / WINDOW
 
     def __init__(
         self,

@@ -143,8 +143,17 @@ def name_for_space(space: Space) -> str:
     )
 
 
-def embedder_for_space(space: Space, **options: Any) -> Embedder:
+def embedder_for_space(space: Space, *, other_backend: bool = False, **options: Any) -> Embedder:
     """Return the embedder whose vectors can be compared with those of a store.
+
+    Parameters
+    ----------
+    space : Space
+    other_backend : bool
+        Where the store's own embedder is not ready here, take another backend of the same model that is. Its
+        vectors are near those of the store's own, not equal.
+    **options
+        Passed to the embedder's constructor.
 
     Raises
     ------
@@ -153,7 +162,11 @@ def embedder_for_space(space: Space, **options: Any) -> Embedder:
     CredentialsError
         The model is a service, and there is no key.
     """
-    return make_embedder(name_for_space(space), **options)
+    name = name_for_space(space)
+    if other_backend and not MODELS[name].state()[0]:
+        others = (other for other in MODELS if space.same_model(MODELS[other].space()))
+        name = next((other for other in others if MODELS[other].state()[0]), name)
+    return make_embedder(name, **options)
 
 
 def list_models() -> list[ModelInfo]:
