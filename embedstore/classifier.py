@@ -179,11 +179,28 @@ class Classifier:
             matched &= np.arange(len(matched))[:, np.newaxis] == np.argmax(margins, axis=0)
         return matched.reshape(given.shape)
 
-    def predict(self, class_scores: ArrayLike) -> list[str | None]:
-        """Return the label of each row, None where nothing matches; for modes ``"single"`` and ``"argmax"``."""
+    def predict(self, what: Any, embedder: Any = None) -> list[str | None]:
+        """Return the label of each row or picture, None where nothing matches.
+
+        Parameters
+        ----------
+        what : EmbedStore, pictures, or ndarray of shape (n_classes, n_rows), floating
+            A store's rows; one picture or a list of them (paths, bytes, PIL images, pixel arrays); or class scores.
+        embedder : Embedder, optional
+            For pictures; by default the one that the classifier's space names.
+
+        Raises
+        ------
+        ClassifierError
+            The mode is ``"multi-label"``, where a row may have several: use `match`.
+        """
         if self.mode == "multi-label":
             raise ClassifierError("rows may have several labels with mode 'multi-label': use match()")
-        matched = np.atleast_2d(self.match(class_scores))
+        if not (isinstance(what, np.ndarray) and np.issubdtype(what.dtype, np.floating)):
+            from embedstore.predicting import class_scores  # stores and models lie above this module
+
+            what = class_scores(self, what, embedder)
+        matched = np.atleast_2d(self.match(what))
         best = np.where(matched.any(axis=0), np.argmax(matched, axis=0), -1)
         return [self.labels[place] if place >= 0 else None for place in best.tolist()]
 

@@ -75,6 +75,19 @@ def test_a_new_process_decides_the_same_without_model_or_network(store: EmbedSto
     assert json.loads(result.stdout) == [expected.id, [score.hex() for score in expected.score.tolist()]]
 
 
+def test_a_classifier_predicts_stores_and_pictures(photo_store: EmbedStore) -> None:
+    """`predict` gives a label or None for each row, and the same for the pictures themselves."""
+    classifier = photo_store.calibrate("bird", "category=bird", name="bird", resamples=0)
+    rows = photo_store.to_table().to_pylist()
+    predicted = classifier.predict(photo_store)
+    above = photo_store.scores("bird")[0].astype(np.float64) > classifier.threshold
+    assert predicted == ["bird" if match else None for match in above]
+    paths = [Path(row["uri"]) for row in rows[:12]]
+    assert classifier.predict(paths) == predicted[:12]
+    assert classifier.predict(paths[0]) == predicted[:1]
+    assert classifier.predict(photo_store.scores("bird")) == predicted
+
+
 def test_evaluation_on_another_store_says_how_the_scores_differ(
     photo_store: EmbedStore, store: EmbedStore
 ) -> None:
