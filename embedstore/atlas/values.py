@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -160,13 +160,10 @@ def _times(values: pa.Array) -> Converted:
     kind = values.type
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         values = values.cast(pa.timestamp(kind.unit, tz="UTC")).cast(pa.timestamp(kind.unit))
-    try:
-        whole = values.cast(TIME, safe=False)
-        exact = whole.cast(pa.timestamp("us"))
-        if pa.types.is_timestamp(kind) and not _same_seconds(values, exact):
-            raise pa.ArrowInvalid("out of range")
-    except pa.ArrowInvalid:
-        return _as_text(values, "times that milliseconds do not reach: as text")
+    if pa.types.is_timestamp(kind) and not _within_years(values):
+        how = f"times outside the years 1 to 9999: as text, {kind.unit} since 1970"
+        return _as_text(values.cast(pa.int64()), how)
+    whole = values.cast(TIME, safe=False)
     found = Converted(whole)
     if pa.types.is_timestamp(kind) and kind.unit in ("us", "ns"):
         step = 1_000 if kind.unit == "us" else 1_000_000
@@ -177,19 +174,15 @@ def _times(values: pa.Array) -> Converted:
     return found
 
 
-def _same_seconds(before: pa.Array, after: pa.Array) -> bool:
-    """Tell whether two columns of times are equal to the second; a wrapped number is not."""
-    try:
-        seconds = [
-            np.floor_divide(a.cast(pa.int64()).drop_null().to_numpy(), n)
-            for a, n in ((before, _PER_SECOND[before.type.unit]), (after, 1_000_000))
-        ]
-    except pa.ArrowInvalid:
-        return False
-    return bool(np.array_equal(*seconds))
+def _within_years(values: pa.Array) -> bool:
+    """Tell whether all times lie in years that calendars of programs have; milliseconds reach them all."""
+    numbers = values.cast(pa.int64()).drop_null().to_numpy() // _PER_SECOND[values.type.unit]
+    return not len(numbers) or bool(numbers.min() >= _FIRST_SECOND and numbers.max() <= _LAST_SECOND)
 
 
 _PER_SECOND: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_FIRST_SECOND: Final = int(datetime(1, 1, 1, tzinfo=UTC).timestamp())
+_LAST_SECOND: Final = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 
 
 def _nested(values: pa.Array) -> Converted:

@@ -109,7 +109,7 @@ class Atlas:
         conflicts = sorted({i for i in ids if i in known} | {i for i, n in Counter(ids).items() if n > 1})
         if conflicts and ignore_conflicts:
             fresh = [row for row, i in enumerate(ids) if i not in known and i not in ids[:row]]
-            table, ids = table.take(fresh), [ids[row] for row in fresh]
+            table, ids = table.take(pa.array(fresh, pa.int64())), [ids[row] for row in fresh]
         elif conflicts:
             shown = ", ".join(conflicts[:10])
             raise Refused(400, f"Insert failed due to ID conflict. Conflicting IDs: {shown}")
@@ -121,7 +121,7 @@ class Atlas:
         gone = {str(i) for i in ids}
         kept = [row for row, i in enumerate(dataset.ids) if i not in gone]
         if dataset.rows is not None:
-            dataset.rows = dataset.rows.take(kept)
+            dataset.rows = dataset.rows.take(pa.array(kept, pa.int64()))
         dataset.ids = [dataset.ids[row] for row in kept]
 
     def rows_of(self, dataset: Dataset, ids: list[Any]) -> list[dict[str, Any]]:
@@ -131,7 +131,7 @@ class Atlas:
         place = {i: row for row, i in enumerate(dataset.ids)}
         found = [place[str(i)] for i in ids if str(i) in place]
         shown = [name for name in dataset.columns if name != "_embeddings"]
-        rows: list[dict[str, Any]] = dataset.rows.select(shown).take(found).to_pylist()
+        rows: list[dict[str, Any]] = dataset.rows.select(shown).take(pa.array(found, pa.int64())).to_pylist()
         return [{name: _plain(value) for name, value in row.items()} for row in rows]
 
     def add_blob(self, dataset: Dataset, blob: bytes) -> str | None:

@@ -1,0 +1,66 @@
+"""Stores of random vectors for the tests of Atlas, a sync as a process of its own, and a look at the server."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from embedstore.given import add_vectors
+from embedstore.store import EmbedStore
+from embedstore.testing.atlas_dataset import Dataset
+
+ORG = "stand-in"
+
+
+def unit_vectors(rows: int, dim: int, seed: int = 0) -> np.ndarray:
+    made = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+def vector_store(path: Path, rows: int, dim: int = 16, seed: int = 0, **columns: Any) -> EmbedStore:
+    """Make a store of `rows` random unit vectors with ids of 32 characters, and some metadata."""
+    given = {
+        "id": [f"{seed:04x}{row:028x}" for row in range(rows)],
+        "label": [("cat", "dog", None, "")[row % 4] for row in range(rows)],
+        "number": list(range(rows)),
+        **columns,
+    }
+    vectors = unit_vectors(rows, dim, seed)
+    given["vector"] = pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), dim)
+    store = EmbedStore.create(path, space="mine", dim=dim)
+    add_vectors(store, pa.table(given), "vector", progress=False)
+    return store
+
+
+def require_whole(dataset: Dataset, store: EmbedStore) -> None:
+    """Fail unless the dataset has each row of the store exactly once, with its vector as float16."""
+    ids = store.to_table(["id"]).column("id").to_pylist()
+    assert Counter(dataset.ids) == Counter(ids)
+    np.testing.assert_array_equal(dataset.vectors, store.vectors(dataset.ids).astype(np.float16))
+
+
+def main() -> None:
+    """Sync as told by a JSON argument; print the report, or what it failed with."""
+    from embedstore.atlas import apply_sync, plan_sync
+    from embedstore.errors import EmbedStoreError
+
+    told = json.loads(sys.argv[1])
+    try:
+        plan = plan_sync(
+            EmbedStore.open(told["store"]), told["name"], create=True, timeout=told.get("timeout", 60.0)
+        )
+        report = apply_sync(plan, shard_rows=told["shard_rows"])
+    except EmbedStoreError as error:
+        sys.stdout.write(json.dumps({"error": str(error)}))
+        sys.exit(1)
+    sys.stdout.write(json.dumps({"sent": report.sent, "present": report.present, "total": report.total}))
+
+
+if __name__ == "__main__":
+    main()

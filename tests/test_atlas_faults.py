@@ -1,0 +1,265 @@
+"""Everything that goes wrong between a store and Atlas: no run reports a success that the server contradicts."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from atlas_stores import require_whole, vector_store
+
+from embedstore.atlas import apply_sync, plan_sync, pull
+from embedstore.errors import AtlasError
+from embedstore.store import EmbedStore
+from embedstore.testing import Fault, NomicServer
+from embedstore.testing.faults import KINDS, Kind
+
+NAME = "stand-in/photos"
+ADD = "/v1/project/data/add/arrow"
+OF_ATLAS: tuple[Kind, ...] = tuple(
+    kind for kind in KINDS if kind not in ("wrong-count", "wrong-model", "nan")
+)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NomicServer]:
+    with NomicServer() as running:
+        for name, value in running.environment(tmp_path / "home").items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EmbedStore:
+    return vector_store(tmp_path / "s.store", 90)
+
+
+def sync(store: EmbedStore, timeout: float = 8.0, shard_rows: int = 30, **options: Any) -> Any:
+    plan = plan_sync(store, NAME, create=True, timeout=timeout, **options)
+    return apply_sync(plan, shard_rows=shard_rows)
+
+
+@pytest.mark.parametrize("kind", OF_ATLAS)
+def test_an_upload_that_fails(server: NomicServer, store: EmbedStore, kind: Kind) -> None:
+    """After each kind of fault of an upload the dataset is whole, and no row was stored twice."""
+    server.faults.script([None, kind], path=ADD)
+    assert sync(store).sent == 90
+    require_whole(server.atlas.dataset("photos"), store)
+    assert server.faults.left == 0
+
+
+@pytest.mark.parametrize("kind", OF_ATLAS)
+def test_any_request_that_fails(server: NomicServer, store: EmbedStore, kind: Kind) -> None:
+    """Whichever request meets a fault, the first one or a later one, the sync goes through or says it did not."""
+    for place in range(0, 12, 4 if kind == "hung" else 2):
+        name = f"stand-in/photos-{place}"
+        server.faults.script([None] * place + [kind], path="/v1/")
+        try:
+            plan = plan_sync(store, name, create=True, timeout=4.0)
+            assert apply_sync(plan, shard_rows=60).sent == 90
+        except AtlasError:
+            assert kind == "html-413"  # what is too large stays so
+            server.faults.clear()
+            continue
+        require_whole(server.atlas.dataset(f"photos-{place}"), store)
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_conflict(server: NomicServer, store: EmbedStore, strings: bool) -> None:
+    """Rows that get there between plan and upload cost a conflict; only the others are sent again."""
+    plan = plan_sync(store, NAME, create=True, timeout=8.0)
+    sync(EmbedStore.open(store.path), where="number < 37")
+    plan.dataset_id, plan.total = server.atlas.dataset("photos").id, 0
+    server.atlas.string_bodies = strings
+    before = server.atlas.received["photos"]
+    report = apply_sync(plan, shard_rows=30)
+    assert (report.sent, report.refused) == (90, 2)
+    require_whole(server.atlas.dataset("photos"), store)
+    # 30 and 30 refused, 23 of the second shard again, 30 of the third
+    assert server.atlas.received["photos"] - before == 30 + 30 + 23 + 30
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_conflict_that_nothing_explains(
+    server: NomicServer, store: EmbedStore, monkeypatch: pytest.MonkeyPatch, strings: bool
+) -> None:
+    """A conflict with rows that Atlas does not show ends with an error that names a row; the others get through."""
+    whole = server.atlas.rows_of
+    ids = store.to_table(["id"]).column("id").to_pylist()
+    plan = plan_sync(store, NAME, create=True, timeout=8.0)
+    sync(EmbedStore.open(store.path), where="number == 41")
+    plan.dataset_id = server.atlas.dataset("photos").id
+    monkeypatch.setattr(
+        server.atlas, "rows_of", lambda dataset, asked: whole(dataset, [i for i in asked if i != ids[41]])
+    )
+    server.atlas.string_bodies = strings
+    with pytest.raises(AtlasError, match=f"{ids[41]}.*conflict"):
+        apply_sync(plan, shard_rows=90)
+    assert len(server.atlas.dataset("photos").ids) > 40
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_limit(server: NomicServer, store: EmbedStore, strings: bool) -> None:
+    """Rows beyond the organisation's limit end with an error that says so, and how many rows are there."""
+    server.atlas.row_limit = 60
+    server.atlas.string_bodies = strings
+    with pytest.raises(AtlasError, match="limit") as caught:
+        sync(store)
+    assert caught.value.__notes__ == ["60 of 90 rows were sent and seen in Atlas before this"]
+    assert len(server.atlas.dataset("photos").ids) == 60
+    server.atlas.row_limit = 1_000
+    assert sync(store).sent == 30
+    require_whole(server.atlas.dataset("photos"), store)
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_lock(server: NomicServer, store: EmbedStore, strings: bool) -> None:
+    """A lock is waited for; one that stays ends within the timeout, with an error."""
+    sync(store, where="number < 30")
+    dataset = server.atlas.dataset("photos")
+    server.atlas.string_bodies = strings
+    dataset.locked_until = time.monotonic() + 0.4
+    assert sync(store).sent == 60
+    dataset.locked_until = float("inf")
+    more = vector_store(store.path.parent / "more.store", 20, seed=1)
+    told: list[str] = []
+    started = time.monotonic()
+    plan = plan_sync(more, NAME, timeout=2.0)
+    assert any("locked" in note for note in plan.notes)
+    with pytest.raises(AtlasError, match="locked"):
+        apply_sync(plan, progress=told.append)
+    assert time.monotonic() - started < 4.0
+    assert any("waiting" in text for text in told)
+    assert len(dataset.ids) == 90
+
+
+def test_lock_that_only_uploads_meet(
+    server: NomicServer, store: EmbedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that the dataset does not show, but uploads meet, does not hold the sync for ever."""
+    from embedstore.testing.refusals import Refused
+
+    def locked(*_: Any, **__: Any) -> None:
+        raise Refused(400, "Project transaction lock is held")
+
+    monkeypatch.setattr(server.atlas, "add_rows", locked)
+    started = time.monotonic()
+    with pytest.raises(AtlasError, match="lock is held"):
+        sync(store, timeout=2.0)
+    assert time.monotonic() - started < 4.0
+
+
+def test_rows_that_are_accepted_and_lost(
+    server: NomicServer, store: EmbedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that Atlas accepts and does not show are sent again; if it never shows them the sync fails."""
+    whole = server.atlas.add_rows
+    calls = iter(range(1000))
+
+    def forgetful(dataset: Any, table: Any, **options: Any) -> None:
+        number = next(calls)
+        if number % 2:
+            whole(dataset, table if number % 4 == 1 else table.slice(0, 7), **options)
+
+    monkeypatch.setattr(server.atlas, "add_rows", forgetful)
+    assert sync(store, timeout=3.0).sent == 90
+    require_whole(server.atlas.dataset("photos"), store)
+    monkeypatch.setattr(server.atlas, "add_rows", lambda *_, **__: None)
+    with pytest.raises(AtlasError, match="accepted them and does not show them"):
+        sync(vector_store(store.path.parent / "t.store", 40, seed=2), timeout=1.0)
+
+
+def test_rows_that_are_shown_late(
+    server: NomicServer, store: EmbedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that shows new rows only after a moment is asked again, and gets no row twice."""
+    whole, born = server.atlas.rows_of, time.monotonic()
+    monkeypatch.setattr(
+        server.atlas,
+        "rows_of",
+        lambda dataset, ids: whole(dataset, ids) if time.monotonic() - born > 0.5 else [],
+    )
+    assert sync(store, timeout=30.0).uploads == 3
+    require_whole(server.atlas.dataset("photos"), store)
+
+
+def test_rows_deleted_during_a_sync(
+    server: NomicServer, store: EmbedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When confirmed rows vanish before the end the sync fails, as the count says."""
+    whole = server.atlas.add_rows
+
+    def thief(dataset: Any, table: Any, **options: Any) -> None:
+        whole(dataset, table, **options)
+        if len(dataset.ids) > 60:
+            server.atlas.delete_rows(dataset, dataset.ids[:5])
+
+    monkeypatch.setattr(server.atlas, "add_rows", thief)
+    with pytest.raises(AtlasError, match="not confirmed"):
+        sync(store, timeout=2.0)
+
+
+@pytest.mark.parametrize("call", ["plan", "apply", "index", "pull"])
+def test_a_hung_server(server: NomicServer, store: EmbedStore, call: str) -> None:
+    """Against a server that hangs each call ends with an error within its timeout."""
+    sync(store, where="number < 60", index=True)
+    plan = plan_sync(store, NAME, timeout=3.0, index=True)
+    path = "/v1/project/index/" if call == "index" else "/v1/"
+    if call == "pull":
+        path = "/v1/project/" + server.atlas.dataset("photos").id + "/index/"
+    server.faults.random(1.0, seed=1, kinds=[Fault("hung", seconds=60.0)], path=path)
+    calls = {
+        "plan": lambda: plan_sync(store, NAME, timeout=3.0),
+        "apply": lambda: apply_sync(plan),
+        "index": lambda: apply_sync(plan),
+        "pull": lambda: pull(store.path.parent / "copy.store", NAME, timeout=3.0),
+    }
+    started = time.monotonic()
+    with pytest.raises(AtlasError):
+        calls[call]()
+    # the timeout, and what the machine takes for everything else
+    assert time.monotonic() - started < 3.0 + 3.0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_share_of_all_requests_fails(server: NomicServer, store: EmbedStore, seed: int) -> None:
+    """With 10 % faults of all kinds syncs come to a whole dataset, and none lies on the way."""
+    server.faults.random(0.1, seed=seed, kinds=OF_ATLAS, path="/v1/")
+    server.atlas.string_bodies = bool(seed % 2)
+    for _ in range(10):
+        try:
+            sync(store, timeout=6.0, shard_rows=10)
+        except AtlasError:
+            continue
+        require_whole(server.atlas.dataset("photos"), store)
+        return
+    pytest.fail("ten syncs did not come through")
+
+
+def test_killed(server: NomicServer, tmp_path: Path) -> None:
+    """A sync that is killed in the midst of requests, again and again, ends whole, with no row twice."""
+    store = vector_store(tmp_path / "k.store", 400)
+    told = json.dumps({"store": str(store.path), "name": NAME, "shard_rows": 40})
+    dice = random.Random(4)
+    server.latency = 0.003
+    for _ in range(3):
+        begun = server.counts.routes.total()
+        process = subprocess.Popen([sys.executable, Path(__file__).with_name("atlas_stores.py"), told])
+        until = begun + dice.randint(4, 30)
+        while server.counts.routes.total() < until and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(dice.random() * 0.01)
+        process.kill()
+        process.wait()
+    report = sync(store, shard_rows=40)
+    require_whole(server.atlas.dataset("photos"), store)
+    assert report.present + report.sent == 400
+    assert report.present > 0
+    assert os.path.exists(store.path / "atlas" / "stand-in__photos.jsonl")
