@@ -26,7 +26,7 @@ from embedstore.reports import AddReport
 from embedstore.scan import Mask
 from embedstore.sources import VectorBatch, vector_batches
 from embedstore.store import EmbedStore
-from embedstore.vectors import UNIT_TOLERANCE, Vectors, as_vectors, norms
+from embedstore.vectors import EXACT_TOLERANCE, UNIT_TOLERANCE, Vectors, as_vectors, norms
 from embedstore.vectors import normalise as to_unit_length
 
 _BASE = ("uri", "content_hash", "width", "height")
@@ -89,11 +89,11 @@ def _add_batch(store: EmbedStore, held: list[tuple[pa.Table, Vectors]], report: 
     if not held:
         return
     rows = pa.concat_tables([table for table, _ in held], promote_options="permissive")
-    found = np.concatenate([block for _, block in held])
+    found = np.concatenate([block for _, block in held]) if len(held) > 1 else held[0][1]
     held.clear()
     _require_unique(rows)
     with store.writing():
-        known = pc.is_in(rows.column("id"), value_set=_ids_of(store)).to_numpy()
+        known = _known(store, rows.column("id"))
         same = np.zeros(len(rows), bool)
         if known.any():
             places = np.flatnonzero(known)
@@ -102,11 +102,15 @@ def _add_batch(store: EmbedStore, held: list[tuple[pa.Table, Vectors]], report: 
         report.replaced += int((known & ~same).sum())
         report.added += int((~known).sum())
         if not same.all():
-            store.upsert(rows.filter(pa.array(~same)), found[~same], replaces=bool(known.any()))
+            new = (rows.filter(pa.array(~same)), found[~same]) if same.any() else (rows, found)
+            store.upsert(*new, replaces=bool(known.any()))
 
 
-def _ids_of(store: EmbedStore) -> pa.Array:
-    return store.rows.metadata(["id"]).column("id").combine_chunks()
+def _known(store: EmbedStore, ids: pa.ChunkedArray) -> Mask:
+    """Tell which ids the store has; the few are hashed and the many looked up, for each batch is."""
+    old = store.rows.metadata(["id"]).column("id")
+    common = old.filter(pc.is_in(old, value_set=ids.combine_chunks()))
+    return np.asarray(pc.is_in(ids, value_set=common.combine_chunks()).to_numpy())
 
 
 def _unchanged(store: EmbedStore, rows: pa.Table, found: Vectors) -> Mask:
@@ -149,7 +153,7 @@ def _checked(found: Vectors, dim: int, done: int, normalise: bool) -> Vectors:
             f"row {done + off[0]} has length {lengths[off[0]]:.4g} and {len(off)} of {len(found)} rows are not of unit "
             "length; a store holds unit vectors. Scale them with normalise=True (--normalise): cosines stay as they are"
         )
-    return to_unit_length(checked)
+    return checked if np.abs(lengths - 1).max(initial=0) <= EXACT_TOLERANCE else to_unit_length(checked)
 
 
 def _rows(batch: VectorBatch) -> pa.Table:

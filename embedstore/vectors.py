@@ -16,6 +16,9 @@ from embedstore.errors import VectorError
 Vectors = NDArray[np.float32]
 
 UNIT_TOLERANCE = 1e-3
+"""A vector whose length is further from one is not of unit length."""
+EXACT_TOLERANCE = 1e-6
+"""A vector whose length is nearer to one is left as it is."""
 _BLOCK = 256
 """So many rows stay in the cache while several things are done with them."""
 
@@ -83,7 +86,7 @@ def normalise(vectors: Vectors, what: str = "vectors") -> Vectors:
     if len(lengths) and lengths.min() == 0:
         row = int(np.argmin(lengths))
         raise VectorError(f"{what}: row {row} has length zero, which has no direction; leave it out")
-    off = np.abs(lengths - 1) > 1e-6
+    off = np.abs(lengths - 1) > EXACT_TOLERANCE
     if not off.any():
         return vectors
     scaled = vectors.copy()

@@ -135,7 +135,7 @@ def share_rows(work: Path) -> None:
 
 def folder_of(kind: type[Peer], work: Path) -> Path:
     """Return where a peer's files are."""
-    return work / ("indexed" if "," in kind.name else kind.name)
+    return work / kind.name
 
 
 def start(kind: type[Peer], work: Path, number: int) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class Embedstore(Peer):
 class EmbedstoreIndexed(Embedstore):
     """This project with `embedstore index`: the same answers."""
 
-    name = "embedstore, indexed"
+    name = "embedstore + index"
 
     def ingest(self, rows: Rows) -> None:
         shutil.copytree(
