@@ -19,7 +19,9 @@ from embedstore.errors import CredentialsError
 VARIABLE = "NOMIC_API_KEY"
 """Environment variable with the key."""
 
-PLACES = f"give --api-key, set {VARIABLE}, or run `nomic login nk-...` (it writes ~/.nomic/credentials)"
+PLACES = (
+    f"give --api-key-file FILE, set {VARIABLE}, or run `nomic login nk-...` (it writes ~/.nomic/credentials)"
+)
 """The three places of a key, in the order in which they are asked, for messages."""
 
 _MASK = "[key]"

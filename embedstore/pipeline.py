@@ -95,10 +95,11 @@ class Run:
         except BudgetSpentError as error:
             self._report.stopped = str(error)
         except Exception as error:
-            error.add_note(
-                f"{self._report.embedded:,} images were embedded and are stored; "
-                "run the same command again to go on"
-            )
+            if self._report.embedded:
+                error.add_note(
+                    f"{self._report.embedded:,} images were embedded and are stored; "
+                    "run the same command again to go on"
+                )
             raise
         finally:
             self._report.failures.extend(source.failures)

@@ -253,6 +253,8 @@ class Resolver:
 
     def _new_cache(self, embedder: Embedder) -> QueryCache:
         """Return where this embedder's vectors are kept: they say which backend made them."""
+        if self._space.takes(embedder.space):
+            return self._caches[0]
         if self._caches[-1].space != embedder.space:
             _log.warning(
                 "queries are embedded by %s, the store's vectors are of %s: scores differ a little from the store's "

@@ -109,6 +109,10 @@ class Space:
         named = "given" not in (self.backend, other.backend)
         return named and (self.model, self.dim, self.normalised) == (other.model, other.dim, other.normalised)
 
+    def takes(self, other: Space) -> bool:
+        """Tell whether vectors of `other` belong here: the same space, or the exact vectors of a rounded one."""
+        return self in (other, other.rounded())
+
     def require(self, other: Space, what: str) -> None:
         """Refuse vectors of another space.
 
@@ -117,7 +121,7 @@ class Space:
         SpaceMismatchError
             `other` differs; the message names both spaces and what differs.
         """
-        if self == other:
+        if self.takes(other):
             return
         ours, theirs = self.to_dict(), other.to_dict()
         differing = ", ".join(name for name in ours if ours[name] != theirs[name])

@@ -165,7 +165,7 @@ def test_a_space_of_another_version_is_not_taken_for_ours() -> None:
     """A space that differs in one field only is another space; the error names it and those that there are."""
     for change in (
         {"preprocessing": "squash224-2"},
-        {"precision": "float16"},
+        {"precision": "bfloat16"},
         {"backend": "torch"},
         {"dim": 256},
     ):

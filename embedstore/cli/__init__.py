@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from embedstore import __version__
-from embedstore.cli import deciding, demo, indexing, keeping, searching, showing, syncing
+from embedstore.cli import adding, deciding, demo, indexing, keeping, models, searching, showing, syncing
 from embedstore.errors import EmbedStoreError
 
 _SECTIONS = {
@@ -55,7 +55,13 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="embedstore")
 @click.option("--offline", is_flag=True, help="Never touch the network (also: EMBEDSTORE_OFFLINE=1).")
-def main(offline: bool) -> None:
+@click.option(
+    "--allow-mixed-backend",
+    is_flag=True,
+    help="Where a store's own model is not ready, ask with another backend of it (nomic-local for nomic, say): scores "
+    "move a little, and so may decisions near a threshold (also: EMBEDSTORE_ALLOW_MIXED_BACKEND=1).",
+)
+def main(offline: bool, allow_mixed_backend: bool) -> None:
     """Embed images once; search, threshold and classify them locally for ever.
 
     \b
@@ -69,6 +75,10 @@ def main(offline: bool) -> None:
 
     if offline:
         os.environ[SWITCH] = "1"
+    if allow_mixed_backend:
+        from embedstore.queries import MIXED
+
+        os.environ[MIXED] = "1"
     apply_switches()
 
 
@@ -78,6 +88,8 @@ def _first_sentence(command: click.Command) -> str:
 
 
 for _command in (
+    *adding.COMMANDS,
+    *models.COMMANDS,
     *keeping.COMMANDS,
     *searching.COMMANDS,
     *deciding.COMMANDS,

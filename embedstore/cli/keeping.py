@@ -1,151 +1,23 @@
-"""Commands that make, fill and look after a store: add, info, verify, remove, compact, versions, vacuum."""
+"""Commands that look after a store: info, verify, remove, compact, versions, vacuum."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from embedstore.cli.options import (
     example,
-    model_options,
-    source_options,
     store_argument,
     version_option,
     where_option,
 )
 from embedstore.cli.output import Output, rows_output, value_output
-from embedstore.cli.syncing import add_from_atlas
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from embedstore.store import EmbedStore
-
-
-@click.command(
-    epilog=example(
-        "embedstore add photos.store ~/photos --model objects --label-from-folder",
-        "embedstore add clip.store vectors.parquet --embedding-column vector --space my-clip --dim 512",
-        "embedstore add copy.store atlas://my-org/photos",
-    )
-)
-@store_argument
-@click.argument("source", nargs=-1, required=True, metavar="SOURCE...")
-@model_options
-@source_options
-@click.option(
-    "--embedding-column", metavar="NAME", help="The source holds vectors: store them, embed nothing."
-)
-@click.option("--normalise", is_flag=True, help="With --embedding-column: scale vectors to unit length.")
-@click.option(
-    "--reuse",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    envvar="EMBEDSTORE_REUSE",
-    metavar="STORE",
-    help="Copy vectors of known pictures from this store; may be repeated (also: EMBEDSTORE_REUSE).",
-)
-@click.option("--workers", type=click.IntRange(min=1), help="Batches under way at once.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Pictures in one batch.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@value_output
-def add(
-    store: Path,
-    source: tuple[str, ...],
-    model: str | None,
-    space: str | None,
-    dim: int | None,
-    label_from_folder: bool,
-    image_column: str | None,
-    split: str | None,
-    embedding_column: str | None,
-    normalise: bool,
-    reuse: tuple[Path, ...],
-    workers: int | None,
-    batch_size: int | None,
-    dry_run: bool,
-    output: Output,
-) -> None:
-    """Embed what is new in a SOURCE and store it; the STORE is made when it is not there.
-
-    A source is a folder, a glob, a picture, a Parquet or Arrow file, an archive, a list of URLs, or the name of a
-    data set on the Hugging Face hub. From a dataset of Atlas (atlas://ORG/NAME) vectors and metadata come down, and
-    nothing is embedded. Pictures that are in the store already cost nothing, also when they were moved
-    or renamed.
-    """
-    sources: Any = list(source) if len(source) > 1 else source[0]
-    if any(name.startswith("atlas://") for name in source):
-        add_from_atlas(store, source, model, space, dry_run, output)
-        return
-    reading: dict[str, Any] = {
-        "label_from_folder": label_from_folder,
-        "image_column": image_column,
-        "split": split,
-        "progress": False if output.quiet else None,
-    }
-    if dry_run:
-        with _store_for_plan(store, model, space, dim) as opened:
-            plan = opened.plan_add(sources, reuse=reuse, batch_size=batch_size, **reading)
-        output.value(plan.to_dict(), str(plan))
-        return
-    opened, is_new = _open_or_create(store, model, space, dim)
-    try:
-        report = opened.add(
-            sources,
-            embedding_column=embedding_column,
-            normalise=normalise,
-            reuse=reuse,
-            workers=workers,
-            batch_size=batch_size,
-            **reading,
-        )
-    except Exception:
-        opened.refresh()
-        if is_new and not len(opened):
-            _take_back(store)
-        raise
-    output.value(report.to_dict(), str(report))
-
-
-def _open_or_create(
-    path: Path, model: str | None, space: str | None, dim: int | None
-) -> tuple[EmbedStore, bool]:
-    from embedstore.embedders.registry import make_embedder
-    from embedstore.store import EmbedStore
-
-    if not (path / "store.json").exists():
-        return EmbedStore.create(path, model, space=space, dim=dim), True
-    opened = EmbedStore.open(path)
-    if model is not None:
-        opened.space.require(make_embedder(model).space, f"--model {model}")
-    return opened, False
-
-
-def _store_for_plan(path: Path, model: str | None, space: str | None, dim: int | None) -> Any:
-    """Open the store, or make one for the time of the plan where there is none yet."""
-    import contextlib
-    import tempfile
-
-    @contextlib.contextmanager
-    def opened() -> Any:
-        if (path / "store.json").exists():
-            yield _open_or_create(path, model, space, dim)[0]
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            yield _open_or_create(Path(folder) / "plan.store", model, space, dim)[0]
-
-    return opened()
-
-
-def _take_back(path: Path) -> None:
-    """Remove a store that was made for this command and got nothing, so that a retry may choose another model."""
-    import shutil
-
-    if not any((path / "journal").glob("*.journal")):
-        shutil.rmtree(path)
 
 
 @click.command(epilog=example("embedstore info photos.store"))
@@ -256,4 +128,4 @@ def vacuum(store: Path, keep_hours: int, dry_run: bool, output: Output) -> None:
     output.value({"files": names, "dry_run": dry_run}, f"{len(names)} files {what}")
 
 
-COMMANDS = (add, info, verify, remove, compact, versions, vacuum)
+COMMANDS = (info, verify, remove, compact, versions, vacuum)

@@ -65,6 +65,36 @@ def source_options(function: F) -> F:
     return function
 
 
+def _use_api_key(ctx: click.Context, param: click.Parameter, file: Any) -> None:
+    """Read the key and let it stand where the environment's would, for this command."""
+    if file is None:
+        return
+    import os
+
+    from embedstore.credentials import VARIABLE, Key
+
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = Key(file.read(), f"--api-key-file {file.name}").reveal()
+
+    def restore() -> None:
+        os.environ.pop(VARIABLE, None)
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+    ctx.call_on_close(restore)
+
+
+api_key_option = click.option(
+    "--api-key-file",
+    type=click.File("r"),
+    callback=_use_api_key,
+    expose_value=False,
+    metavar="FILE",
+    help="Read Nomic's API key from FILE, or from stdin with `-` (else NOMIC_API_KEY, else ~/.nomic/credentials). "
+    "There is no flag for the key itself: every user of the machine could read it in the list of processes.",
+)
+
+
 def example(*lines: str) -> str:
     """Return the end of a command's help: something to paste."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
