@@ -101,7 +101,8 @@ def plan_add(
 ) -> AddPlan:
     """Say what `add` would do, whose parameters these are: nothing is embedded, sent or written.
 
-    Every file is read, to recognise pictures that are here under another name. Neither a key nor the weights of a
+    Every file is read and hashed, to recognise pictures that are here under another name; none is decoded, so a
+    damaged one counts as one to embed. Neither a key nor the weights of a
     model are needed; without them some figures are missing.
 
     Returns

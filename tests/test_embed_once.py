@@ -184,7 +184,7 @@ def test_a_key_that_is_refused_stops_at_once(server: NomicServer, tmp_path: Path
     with pytest.raises(CredentialsError) as caught:
         store.add(folder, batch_size=4)
     assert server.requests == 0
-    assert "nk-wrong-0815" not in f"{caught.value!r} {caught.value.__notes__}"
+    assert "nk-wrong-0815" not in f"{caught.value!r} {getattr(caught.value, '__notes__', None)}"
     assert len(store) == 0
 
 

@@ -55,11 +55,11 @@ def pull(name: str, output: Output) -> None:
 
 @click.command(epilog=example('embedstore queries photos.store words.txt --template "a photo of a {}"'))
 @store_argument
-@click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.argument("words", metavar="FILE", type=click.File("r", encoding="utf-8"))
 @click.option("--template", multiple=True, metavar="TEXT", help="Put each line where {} is; may be repeated.")
 @api_key_option
 @value_output
-def queries(store: Path, file: Any, template: tuple[str, ...], output: Output) -> None:
+def queries(store: Path, words: Any, template: tuple[str, ...], output: Output) -> None:
     """Embed a FILE of queries, one a line, and keep their vectors: searching for them needs no model then.
 
     With the model nomic ten of them are one request. Lines that are empty are passed over, those that were embedded
@@ -68,9 +68,9 @@ def queries(store: Path, file: Any, template: tuple[str, ...], output: Output) -
     from embedstore.embedders.templates import apply_template
     from embedstore.store import EmbedStore
 
-    lines = [text for line in file if (text := line.strip())]
+    lines = [text for line in words if (text := line.strip())]
     if not lines:
-        raise click.UsageError(f"{file.name} holds no query; expected one on each line")
+        raise click.UsageError(f"{words.name} holds no query; expected one on each line")
     texts = [apply_template(each, line) for line in lines for each in template or (None,)]
     opened = EmbedStore.open(store)
     before = opened.info()["cached_queries"]
