@@ -31,7 +31,8 @@ h1 { font-size: 1.6rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin-t
 p.note { color: #666 } .warning { background: #fff4e0; border-left: 3px solid #d9722b; padding: .4rem .8rem }
 table { border-collapse: collapse } td, th { padding: .25rem .9rem .25rem 0; text-align: right }
 th { font-weight: 600; color: #555; border-bottom: 1px solid #ddd } td:first-child, th:first-child { text-align: left }
-tr.chosen { background: #eef4fb } .plots { margin-top: 1.2rem; display: grid; grid-template-columns: 1fr 1fr; gap: 1rem }
+tr.chosen { background: #eef4fb }
+.plots { margin-top: 1.2rem; display: grid; grid-template-columns: 1fr 1fr; gap: 1rem }
 .plots svg { width: 100%; height: auto } .pictures { display: flex; flex-wrap: wrap; gap: .7rem }
 figure { margin: 0; width: 112px; font-size: .8rem } figure img, figure i { width: 112px; height: 112px }
 figure img { object-fit: contain; background: #f6f6f6 } figure i { display: block; background: #ddd }
