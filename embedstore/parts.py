@@ -23,13 +23,14 @@ from embedstore.errors import DamagedStoreError
 from embedstore.vectors import Vectors, rounding
 
 EMBEDDING = "embedding"
-ROWS_PER_GROUP = 8_192
-"""Rows of a row group. Each row of an answer costs the decoding of its row group; larger ones read no faster."""
+ROWS_PER_GROUP = 4_096
+"""Rows of a row group. Each row of an answer costs the decoding of its row group; larger ones scan no faster."""
 ROWS_PER_PART = 40_000
 """Rows that are gathered before they are written as a part."""
 _LAYOUT_KEY = b"embedstore.layout"
 _LAYOUT_VERSION = 1
 _ALIGNMENT = 64
+_DELTA = {"uri": "DELTA_BYTE_ARRAY", "added_at": "DELTA_BINARY_PACKED"}  # each value is like the one before
 _UNBOUNDED = 2**31 - 1
 _MAX_BLOCK_BYTES = 2**30
 _FEW_ROWS = 500
@@ -320,13 +321,15 @@ def _writer(sink: Any, schema: pa.Schema) -> Any:
 
     leaf = f"{EMBEDDING}.list.element"
     others = [field.name for field in schema if field.name != EMBEDDING]
-    dictionary = [field.name for field in schema if field.name not in (EMBEDDING, "id", "content_hash")]
+    distinct = ("id", "content_hash", *_DELTA)
+    dictionary = [field.name for field in schema if field.name not in (EMBEDDING, *distinct)]
+    delta = {name: encoding for name, encoding in _DELTA.items() if name in others}
     return pq.ParquetWriter(
         sink,
         schema,
         use_dictionary=dictionary or False,
         compression={leaf: "NONE", **dict.fromkeys(others, "ZSTD")},
-        column_encoding={leaf: "PLAIN"},
+        column_encoding={leaf: "PLAIN", **delta},
         write_statistics=others or False,
         data_page_size=_UNBOUNDED,
         max_rows_per_page=_UNBOUNDED,

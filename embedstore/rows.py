@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 
 from embedstore.errors import InputError
 from embedstore.parts import EMBEDDING, Part, embedding_field, pick
-from embedstore.scan import Positions
+from embedstore.scan import Positions, cores
 from embedstore.table import Snapshot, conform
 from embedstore.vectors import Vectors
 
@@ -136,13 +137,17 @@ class Rows:
         if len(positions) > _READ_ALL or all(name in self._columns for name in columns):
             return pick(self.metadata(columns), positions)
         schema = pa.schema([self.snapshot.schema.field(name) for name in columns])
-        tables, places = [], []
-        for part, here, local in self._by_part(positions):
-            tables.append(conform(part.read_rows(local, columns), schema))
-            places.append(here)
-        if not tables:
+        split = self._by_part(positions)
+        if not split:
             return schema.empty_table()
-        return pick(pa.concat_tables(tables), np.argsort(np.concatenate(places)))
+
+        def read(piece: tuple[Part, Positions, Positions]) -> pa.Table:
+            part, _, local = piece
+            return conform(part.read_rows(local, columns), schema)
+
+        with ThreadPoolExecutor(min(cores(), len(split))) as pool:
+            tables = list(pool.map(read, split))
+        return pick(pa.concat_tables(tables), np.argsort(np.concatenate([here for _, here, _ in split])))
 
     def _by_part(self, positions: Positions) -> list[tuple[Part, Positions, Positions]]:
         """Split positions by part: the part, the places in `positions`, the row numbers in the part."""

@@ -33,8 +33,8 @@ STRIP_ROWS = 8192
 TASK_ROWS = 65_536
 """Rows of one task: enough that its start costs nothing, few enough that all cores end together."""
 
-_GATHERED = 256
-_GATHER_BELOW = 0.4
+_GATHERED = 1024
+_GATHER_BELOW = 0.35
 """Where a mask keeps a smaller share of a strip, its rows are picked out; else all are scored."""
 
 
