@@ -56,6 +56,8 @@ class Journal:
         self._lock.acquire(timeout=0 if name else _PATIENCE)
         self._file: IO[bytes] | None = None
         self.rows = 0
+        if name is None:
+            self._opened()
 
     def append(self, table: pa.Table) -> None:
         """Write rows; when this returns they are on the disk."""
