@@ -42,7 +42,7 @@ def small(tmp_path: Path) -> EmbedStore:
 
 
 def sync(store: EmbedStore, name: str = NAME, **options: object) -> object:
-    options = {"create": True, "timeout": 30.0, **options}
+    options = {"create": True, "timeout": 8.0, **options}
     shard_rows = options.pop("shard_rows", None)
     return apply_sync(plan_sync(store, name, **options), shard_rows=shard_rows)  # type: ignore[arg-type]
 
@@ -95,7 +95,9 @@ def test_a_plan_sends_nothing(server: NomicServer, small: EmbedStore) -> None:
 def test_a_dataset_is_private_unless_asked(server: NomicServer, small: EmbedStore) -> None:
     """A new dataset is private; with public=True it is public."""
     sync(small)
-    sync(small, "stand-in/open", public=True)
+    plan = plan_sync(small, "stand-in/open", create=True, public=True)
+    assert any("uri" in note for note in plan.notes)
+    apply_sync(plan)
     assert server.atlas.dataset("photos").is_public is False
     assert server.atlas.dataset("open").is_public is True
 
@@ -113,7 +115,7 @@ def test_a_failed_look_is_no_missing_dataset(server: NomicServer, small: EmbedSt
     """A dataset whose look-up fails is looked up again, not made a second time as the client would."""
     sync(small)
     server.faults.script([kind, kind], path="/v1/project/stand-in/")  # type: ignore[list-item]
-    assert sync(small, timeout=30.0).present == 60
+    assert sync(small).present == 60
     assert server.counts.routes["POST /v1/project/create"] == 1
 
 
@@ -358,12 +360,12 @@ def test_a_map(server: NomicServer, small: EmbedStore, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         server.atlas, "create_index", lambda dataset, body: ordered.append(body) or whole(dataset, body)
     )
-    report = sync(small, where="number < 30", index=True, timeout=10.0)
+    report = sync(small, where="number < 30", index=True)
     assert report.map.startswith("made: https://atlas.nomic.ai/data/stand-in/photos")
     dataset = server.atlas.dataset("photos")
     assert not dataset.locked
-    assert "already" in sync(small, where="number < 30", index=True, timeout=10.0).map
-    assert "made" in sync(small, index=True, timeout=10.0).map
+    assert "already" in sync(small, where="number < 30", index=True).map
+    assert "made" in sync(small, index=True).map
     assert [len(index.ids) for index in dataset.indices] == [30, 60]
     assert len(ordered) == 2
     assert not any(json.loads(body["topic_model_hyperparameters"])["build_topic_model"] for body in ordered)

@@ -32,7 +32,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NomicSer
 
 
 def push(store: EmbedStore, **options: object) -> None:
-    plan = plan_sync(store, NAME, create=True, index=True, timeout=20.0, **options)  # type: ignore[arg-type]
+    plan = plan_sync(store, NAME, create=True, index=True, timeout=10.0, **options)  # type: ignore[arg-type]
     apply_sync(plan)
 
 
@@ -40,7 +40,7 @@ def test_the_same_rows(server: NomicServer, tmp_path: Path) -> None:
     """Each id comes back with its own vector, rounded to float16, and with its metadata."""
     store = vector_store(tmp_path / "s.store", 2_500, dim=24)
     push(store)
-    report = pull(tmp_path / "copy.store", f"atlas://{NAME}", timeout=20.0)
+    report = pull(tmp_path / "copy.store", f"atlas://{NAME}", timeout=10.0)
     assert (report.rows, report.unmapped, report.added.found) == (2_500, 0, 2_500)
     copy = EmbedStore.open(tmp_path / "copy.store")
     table = copy.to_table(["id", "uri", "label", "number"])
@@ -61,7 +61,7 @@ def test_the_same_answers(server: NomicServer, tmp_path: Path) -> None:
     """Of 50 queries the 20 nearest rows are the same in both stores but for ties within the rounding."""
     store = vector_store(tmp_path / "s.store", 3_000, dim=64)
     push(store)
-    pull(tmp_path / "copy.store", NAME, timeout=20.0)
+    pull(tmp_path / "copy.store", NAME, timeout=10.0)
     copy = EmbedStore.open(tmp_path / "copy.store")
     queries = [Query.vector(vector) for vector in unit_vectors(50, 64, seed=3)]
     scores = dict(zip(store.to_table(["id"]).column("id").to_pylist(), store.scores(queries).T, strict=True))
@@ -79,7 +79,7 @@ def test_texts_find_pictures_in_the_copy(
 ) -> None:
     """A pulled store answers texts by the model that its pictures were embedded with, and embeds nothing again."""
     push(photo_store)
-    pull(tmp_path / "copy.store", NAME, timeout=20.0)
+    pull(tmp_path / "copy.store", NAME, timeout=10.0)
     copy = EmbedStore.open(tmp_path / "copy.store")
     assert copy.space.precision == "int8 as float16"
     assert name_for_space(copy.space) == "objects"
@@ -96,22 +96,22 @@ def test_a_second_pull(server: NomicServer, tmp_path: Path) -> None:
     store = vector_store(tmp_path / "s.store", 60)
     push(store, where="number < 40")
     copy = tmp_path / "copy.store"
-    pull(copy, NAME, timeout=20.0)
-    assert pull(copy, NAME, timeout=20.0).added.unchanged == 40
-    apply_sync(plan_sync(store, NAME, timeout=20.0))
-    report = pull(copy, NAME, timeout=20.0)
+    pull(copy, NAME, timeout=10.0)
+    assert pull(copy, NAME, timeout=10.0).added.unchanged == 40
+    apply_sync(plan_sync(store, NAME, timeout=10.0))
+    report = pull(copy, NAME, timeout=10.0)
     assert report.unmapped == 20
     assert "on no map" in str(report)
     push(store)
-    assert pull(copy, NAME, timeout=20.0).added.unchanged == 40
+    assert pull(copy, NAME, timeout=10.0).added.unchanged == 40
     assert len(EmbedStore.open(copy)) == 60
 
 
 def test_a_pulled_store_syncs_back(server: NomicServer, tmp_path: Path) -> None:
     """What came down need not go up: its ids are the same."""
     push(vector_store(tmp_path / "s.store", 30))
-    pull(tmp_path / "copy.store", NAME, timeout=20.0)
-    plan = plan_sync(EmbedStore.open(tmp_path / "copy.store"), NAME, timeout=20.0)
+    pull(tmp_path / "copy.store", NAME, timeout=10.0)
+    plan = plan_sync(EmbedStore.open(tmp_path / "copy.store"), NAME, timeout=10.0)
     assert (plan.missing, plan.present, plan.differing) == (0, 30, {})
 
 
@@ -126,14 +126,14 @@ def test_a_dataset_of_somebody_else(server: NomicServer, tmp_path: Path) -> None
     }
     server.atlas.add_rows(dataset, pa.table(rows))
     with pytest.raises(AtlasError, match="has no map"):
-        pull(tmp_path / "a.store", NAME, timeout=20.0)
+        pull(tmp_path / "a.store", NAME, timeout=10.0)
     server.atlas.create_index(dataset, {"index_name": "m"})
     with pytest.raises(InputError, match="--space"):
-        pull(tmp_path / "a.store", NAME, timeout=20.0)
+        pull(tmp_path / "a.store", NAME, timeout=10.0)
     with pytest.raises(InputError, match="768 dimensions"):
-        pull(tmp_path / "a.store", NAME, space=space_of("nomic"), timeout=20.0)
+        pull(tmp_path / "a.store", NAME, space=space_of("nomic"), timeout=10.0)
     assert not (tmp_path / "a.store").exists()
-    pull(tmp_path / "a.store", NAME, space="theirs", timeout=20.0)
+    pull(tmp_path / "a.store", NAME, space="theirs", timeout=10.0)
     store = EmbedStore.open(tmp_path / "a.store")
     expected = vectors.astype(np.float16).astype(np.float64)
     np.testing.assert_allclose(
@@ -141,9 +141,11 @@ def test_a_dataset_of_somebody_else(server: NomicServer, tmp_path: Path) -> None
         expected / np.linalg.norm(expected, axis=1, keepdims=True),
         atol=1e-6,
     )
+    plan = plan_sync(store, NAME, timeout=10.0)
+    assert (plan.present, plan.missing, plan.problems) == (30, 0, [])
     exact = vector_store(tmp_path / "exact.store", 3, dim=8)
     with pytest.raises(SpaceMismatchError, match="float16"):
-        pull(exact, NAME, space="mine", timeout=20.0)
+        pull(exact, NAME, space="mine", timeout=10.0)
 
 
 @pytest.mark.parametrize("kind", ["500", "html-200", "html-502", "reset", "dropped", "429"])
@@ -153,7 +155,7 @@ def test_tiles_that_fail(server: NomicServer, tmp_path: Path, kind: str) -> None
     push(store)
     quadtree = f"/v1/project/{server.atlas.dataset('photos').id}/index/"
     server.faults.script([kind, None, kind, kind], path=quadtree)  # type: ignore[list-item]
-    assert pull(tmp_path / "copy.store", NAME, timeout=20.0).rows == 1_500
+    assert pull(tmp_path / "copy.store", NAME, timeout=10.0).rows == 1_500
     assert server.faults.left == 0
 
 

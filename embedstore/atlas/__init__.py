@@ -3,11 +3,12 @@
 ``plan`` says what is there, what is missing and what differs (`census` asks the server, `columns` and `values` make
 the rows safe to send, `verdicts` adds a classifier's columns); ``apply`` sends and confirms, and writes a `ledger`;
 ``maps`` makes and reads maps; ``pull`` brings a dataset down. `client` holds the official client at arm's length,
-`answers` judges what Atlas says.
+`answers` judges what Atlas says, `outcome` holds plans and reports.
 """
 
-from embedstore.atlas.apply import SyncReport, apply_sync
-from embedstore.atlas.plan import SyncPlan, plan_sync
+from embedstore.atlas.apply import apply_sync
+from embedstore.atlas.outcome import SyncPlan, SyncReport
+from embedstore.atlas.plan import plan_sync
 from embedstore.atlas.pull import PullReport, pull
 
 __all__ = ["PullReport", "SyncPlan", "SyncReport", "apply_sync", "plan_sync", "pull"]

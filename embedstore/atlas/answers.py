@@ -78,10 +78,8 @@ class Limits:
 
     @property
     def request(self) -> Timeouts:
-        """Of one request; in all at most half a step, so that a step that began can end in time."""
-        return Timeouts(
-            min(10.0, self.step / 12), read=min(60.0, self.step / 6), total=min(180.0, self.step / 6)
-        )
+        """Of one request; in all less than half a step, so that a step that began can end in time."""
+        return Timeouts(min(10.0, self.step / 12), read=min(60.0, self.step / 8), total=self.step / 4)
 
     @property
     def longest_request(self) -> float:
@@ -181,9 +179,9 @@ class AtlasTransport(Transport):
             raise named(found)
         if status == 401:
             raise CredentialsError(f"the key from {self.key.source} was refused; {PLACES}. {found}")
-        if status == 413:
+        if status == 413 and "/data/add/" in path:
             raise TooLargeError(found)
-        if detail is None or status in (408, 425, 429) or status >= 500:
+        if detail is None or status in (408, 413, 425, 429) or status >= 500:
             raise PassingError(found, retry_after(answer.headers.get("Retry-After")))
         raise (NotFoundError if status == 404 else RefusedError)(found)
 

@@ -8,8 +8,7 @@ into the ledger. So a sync that ends well has nothing left to lose, and one that
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -29,7 +28,8 @@ from embedstore.atlas.client import RemoteDataset, Report, open_dataset, silent
 from embedstore.atlas.columns import lacks_picture
 from embedstore.atlas.ledger import Ledger
 from embedstore.atlas.maps import build_map, wait_until_unlocked
-from embedstore.atlas.plan import Loss, SyncPlan, Work, shards
+from embedstore.atlas.outcome import SyncPlan, SyncReport, Work
+from embedstore.atlas.plan import shards
 from embedstore.errors import AtlasError, ImageError
 from embedstore.sources.places import pictures_at
 
@@ -41,76 +41,6 @@ _SENDS: Final = 8
 """Times that rows are sent without one of them getting through, before the sync ends with an error."""
 
 Numbers = NDArray[np.int64]
-
-
-@dataclass
-class SyncReport:
-    """What a sync did, and what the server held when it ended.
-
-    Attributes
-    ----------
-    dataset, dataset_id : str
-    created : bool
-        The dataset was made.
-    rows, present, sent : int
-        Rows of the store that were meant; of these, those that Atlas had, and those that were sent and then seen
-        there.
-    total : int
-        Rows of the dataset, as Atlas counts.
-    uploads, refused : int
-        Uploads made, and those of them that failed or that Atlas did not take, and that were made good.
-    skipped : dict of str to str
-        By id: why a picture could not be sent; nor was its row.
-    loss : Loss
-        What float16 took from the vectors that were sent.
-    map : str or None
-        What became of the map; None if none was asked for.
-    link : str
-    plan : SyncPlan
-    seconds : float
-    """
-
-    plan: SyncPlan = field(repr=False)
-    dataset: str = ""
-    dataset_id: str = ""
-    created: bool = False
-    rows: int = 0
-    present: int = 0
-    sent: int = 0
-    total: int = 0
-    uploads: int = 0
-    refused: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)
-    loss: Loss = field(default_factory=Loss)
-    map: str | None = None
-    link: str = ""
-    seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        names = ("dataset", "dataset_id", "created", "rows", "present", "sent", "total", "uploads", "refused")
-        values: dict[str, Any] = {name: getattr(self, name) for name in (*names, "skipped", "map", "link")}
-        about = {"gone": self.plan.gone, "unnamed": self.plan.unnamed, "differing": len(self.plan.differing)}
-        kept = {"changes": self.plan.changes, "unsent": self.plan.unsent}
-        return {**values, **about, **kept, "float16_loss": vars(self.loss), "seconds": self.seconds}
-
-    def __str__(self) -> str:
-        return "\n".join(self._lines())
-
-    def _lines(self) -> Iterator[str]:
-        made = " (made now)" if self.created else ""
-        yield f"{self.dataset}{made}: {self.sent:,} rows sent and seen there, {self.present:,} were there already"
-        if self.refused:
-            yield f"  {self.refused:,} of {self.uploads:,} uploads failed or were refused, and were made good"
-        if self.skipped:
-            name, reason = next(iter(self.skipped.items()))
-            yield f"  {len(self.skipped):,} rows not sent for want of their picture; the first is {name}: {reason}"
-        if self.loss.rows:
-            yield f"  {self.loss}"
-        yield from self.plan.about_rows()
-        if self.map is not None:
-            yield f"  map: {self.map}"
-        yield f"  {self.total:,} rows there in all: {self.link} ({self.seconds:.1f} s)"
 
 
 def apply_sync(plan: SyncPlan, *, shard_rows: int | None = None, progress: Report = silent) -> SyncReport:

@@ -181,8 +181,8 @@ def open_dataset(
         It is not there, and `create` is not given.
     """
     options = {"unique_id_field": "id", **(create or {})}
-    official = _official_class(transport, create is not None, tiles)
     with told(f"opening {identifier}"):
+        official = _official_class(transport, create is not None, tiles)
         return RemoteDataset(official(identifier=identifier, **options), transport)
 
 

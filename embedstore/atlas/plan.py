@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,11 +36,10 @@ from embedstore.atlas.columns import (
     sendable,
 )
 from embedstore.atlas.ledger import Ledger
+from embedstore.atlas.outcome import SyncPlan, Work, listed
 from embedstore.atlas.verdicts import with_verdicts
 from embedstore.credentials import Key
-from embedstore.rows import Rows
 from embedstore.store import EmbedStore
-from embedstore.vectors import Vectors
 
 SHARD_ROWS: Final = 5_000
 SHARD_PICTURES: Final = 200
@@ -49,183 +47,6 @@ SHARD_BYTES: Final = 12_000_000
 """Largest shard; the client would cut one of more than 16 MB in two."""
 
 _LOSS_ROWS: Final = 20_000
-
-
-@dataclass
-class Loss:
-    """What float16 takes from the vectors.
-
-    Attributes
-    ----------
-    component : float
-        Largest difference of a component.
-    score : float
-        No score with a unit query moves by more: the largest length of a row's difference.
-    rows : int
-        Of so many rows.
-    """
-
-    component: float = 0.0
-    score: float = 0.0
-    rows: int = 0
-
-    def of(self, vectors: Vectors) -> NDArray[np.float16]:
-        """Return vectors as float16, and take the difference into account."""
-        halves = vectors.astype(np.float16)
-        if len(vectors):
-            off = vectors.astype(np.float64) - halves
-            self.component = max(self.component, float(np.abs(off).max()))
-            self.score = max(self.score, float(np.sqrt((off**2).sum(axis=1)).max()))
-            self.rows += len(vectors)
-        return halves
-
-    def __str__(self) -> str:
-        return (
-            f"vectors travel as float16: components off by at most {self.component:.1e}, scores by at most "
-            f"{self.score:.1e} ({self.rows:,} vectors measured)"
-        )
-
-
-@dataclass
-class Work:
-    """What `apply` needs besides what is printed: rows of one version of the store, in the form to be sent."""
-
-    store: EmbedStore
-    rows: Rows
-    transport: AtlasTransport
-    positions: NDArray[np.int64]
-    made: Sendable
-    missing: NDArray[np.int64]
-    public: bool
-    index: bool
-
-
-@dataclass
-class SyncPlan:
-    """What a sync would do.
-
-    Attributes
-    ----------
-    dataset : str
-        ``organisation/dataset``.
-    dataset_id : str or None
-        None: it is not there.
-    create : bool
-        It is to be made.
-    is_public : bool
-        Whether everybody may see it, now or once it is made.
-    images : bool
-        Pictures are sent rather than vectors.
-    rows, present, missing : int
-        Rows of the store that are meant; of these, those that Atlas has and those that are to be sent.
-    total : int
-        Rows of the dataset now.
-    how : str
-        How `present` is known.
-    gone : list of str
-        Ids that Atlas has and the store has not. No client can delete them.
-    unnamed : int
-        Rows that Atlas has besides, whose ids are not known as they are on no map.
-    differing : dict
-        By id and column: (value here, value there). No client can change rows.
-    changes, unsent : dict
-        Of columns, see `columns.Sendable`.
-    problems : list of str
-        What stands in the way; `apply_sync` refuses a plan that has any.
-    notes : list of str
-        What else there is to know.
-    shards : int
-    loss : Loss
-    """
-
-    dataset: str
-    dataset_id: str | None = None
-    create: bool = False
-    is_public: bool = False
-    images: bool = False
-    rows: int = 0
-    present: int = 0
-    missing: int = 0
-    total: int = 0
-    how: str = "there is no dataset"
-    gone: list[str] = field(default_factory=list)
-    unnamed: int = 0
-    differing: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
-    changes: dict[str, list[str]] = field(default_factory=dict)
-    unsent: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    shards: int = 0
-    loss: Loss = field(default_factory=Loss)
-    work: Work | None = field(default=None, repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        names = (
-            "dataset",
-            "dataset_id",
-            "create",
-            "is_public",
-            "images",
-            "rows",
-            "present",
-            "missing",
-            "total",
-        )
-        more = ("how", "gone", "unnamed", "changes", "unsent", "problems", "notes", "shards")
-        values: dict[str, Any] = {name: getattr(self, name) for name in (*names, *more)}
-        differing = {
-            name: {column: list(pair) for column, pair in columns.items()}
-            for name, columns in self.differing.items()
-        }
-        return {**values, "differing": differing, "float16_loss": vars(self.loss)}
-
-    def __str__(self) -> str:
-        return "\n".join([*self._about(), *self.about_rows(), *self._columns(), *self._ends()])
-
-    def _about(self) -> Iterator[str]:
-        what = "pictures" if self.images else "vectors"
-        seen = "public" if self.is_public else "private"
-        if self.dataset_id is None:
-            yield (
-                f"{self.dataset}: to be made, {seen}, with {what}"
-                if self.create
-                else f"{self.dataset}: not there"
-            )
-        else:
-            yield f"{self.dataset}: {self.total:,} rows, {seen}"
-        there = f"{self.present:,} there already ({self.how})"
-        yield f"  {self.rows:,} rows of the store: {there}, {self.missing:,} missing"
-        if self.missing:
-            yield f"  to be sent in {self.shards:,} shards"
-
-    def about_rows(self) -> Iterator[str]:
-        """Yield what is to be said of rows that differ or are in one place only."""
-        if self.gone:
-            rows = _listed(self.gone, "rows that Atlas has and the store has not")
-            yield f"  {rows}; the client cannot delete them"
-        if self.unnamed:
-            yield f"  {self.unnamed:,} further rows there are not this store's; on no map, so their ids are unknown"
-        if self.differing:
-            name, columns = next(iter(self.differing.items()))
-            column, (here, there) = next(iter(columns.items()))
-            yield (
-                f"  {len(self.differing):,} rows differ, and cannot be changed from here; the first is {name}: "
-                f"{column} is {here!r} here and {there!r} there"
-            )
-
-    def _columns(self) -> Iterator[str]:
-        for name, notes in self.changes.items():
-            yield f"  column {name}: {'; '.join(notes)}"
-        for name, reason in self.unsent.items():
-            yield f"  column {name} is not sent: {reason}"
-        if self.loss.rows:
-            yield f"  {self.loss}"
-
-    def _ends(self) -> Iterator[str]:
-        yield from (f"  {note}" for note in self.notes)
-        yield from (f"  problem: {problem}" for problem in self.problems)
-        yield "nothing was sent"
 
 
 def plan_sync(
@@ -299,6 +120,8 @@ def plan_sync(
     plan.rows, plan.missing = len(chosen), len(lacking)
     plan.present = plan.rows - plan.missing
     plan.work = Work(store, store.rows, transport, chosen[lacking], made, lacking, public, index)
+    if plan.is_public and plan.missing and "uri" not in plan.unsent:
+        plan.notes.append("everybody may see the column uri, which holds paths of this machine")
     plan.shards = len(shards(plan, shard_rows))
     if not images:
         _measure(plan)
@@ -330,8 +153,6 @@ def _opened(transport: AtlasTransport, identifier: str, folder: Path, plan: Sync
     if plan.is_public and not remote.meta.get("is_public"):
         plan.notes.append("the dataset is private and stays so: make it public in Atlas itself")
     plan.is_public = bool(remote.meta.get("is_public"))
-    if plan.is_public:
-        plan.notes.append("everybody may see this dataset")
     if remote.locked:
         plan.notes.append("the dataset is locked now, as Atlas makes a map; the sync waits for it")
     return remote
@@ -402,7 +223,7 @@ def _counted(
     bare = [name for name, row in census.rows.items() if lacks_picture(row)] if plan.images else []
     if bare:
         plan.notes.append(
-            f"{_listed(bare, 'rows are there without their picture')}; the client cannot mend them"
+            f"{listed(bare, 'rows are there without their picture')}; the client cannot mend them"
         )
     if not ledger.confirmed(remote.id) and ledger.others(remote.id):
         plan.notes.append(
@@ -418,8 +239,3 @@ def _measure(plan: SyncPlan) -> None:
     step = max(1, math.ceil(len(work.positions) / _LOSS_ROWS))
     for start in range(0, len(work.positions), 4096 * step):
         plan.loss.of(work.rows.vectors(work.positions[start : start + 4096 * step : step]))
-
-
-def _listed(ids: list[str], what: str) -> str:
-    shown = ", ".join(ids[:5])
-    return f"{len(ids):,} {what}: {shown}{' …' if len(ids) > 5 else ''}"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from embedstore import deciding
 from embedstore.classifier import Classifier
 from embedstore.errors import ClassifierError
 from embedstore.rows import Rows
@@ -38,10 +39,8 @@ def with_verdicts(store: EmbedStore, rows: Rows, classifier: Classifier | str | 
     if classifier is None:
         return table
     if isinstance(classifier, str):
-        classifier = Classifier.load(store.path / "classifiers" / f"{classifier}.json")
-    classifier.require_space(store.space)
-    scores = classifier.scores(store.scores(list(classifier.vectors)))
-    matches = classifier.match(scores)
+        classifier = deciding.load(store, classifier)
+    scores, matches = deciding.apply(store, classifier)
     for number, label in enumerate(classifier.labels):
         name = classifier.name if len(classifier.labels) == 1 else f"{classifier.name}_{label}"
         columns: dict[str, Any] = {
