@@ -149,7 +149,8 @@ class Part:
         largest = 0.0
         for _, rows in self.pieces(0, self.rows, ROWS_PER_GROUP):
             with np.errstate(over="ignore", invalid="ignore"):
-                largest = max(largest, float(np.nan_to_num(np.vecdot(rows, rows).max(), nan=np.inf)))
+                longest = float(np.vecdot(rows, rows).max())
+            largest = np.inf if np.isnan(longest) else max(largest, longest)
         return float(np.sqrt(largest * (1 + rounding(self.dim)))) * (1 + 1e-6)
 
     def _map(self) -> list[Vectors]:

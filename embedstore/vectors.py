@@ -125,14 +125,17 @@ def scores(queries: Vectors, rows: Vectors, out: Vectors | None = None) -> Vecto
 def top_k(row_scores: NDArray[np.floating[Any]], k: int) -> NDArray[np.intp]:
     """Return the positions of the `k` largest scores and of all that tie with the last of them, unordered.
 
-    The ties are kept because only the caller knows the ids that decide between them.
+    The ties are kept because only the caller knows the ids that decide between them. NaN, the score of a damaged
+    vector, comes after all numbers.
     """
     if k <= 0:
         return np.empty(0, dtype=np.intp)
     if k >= len(row_scores):
         return np.arange(len(row_scores))
-    floor = np.partition(row_scores, len(row_scores) - k)[len(row_scores) - k]
-    return np.flatnonzero(row_scores >= floor)
+    largest = np.partition(row_scores, len(row_scores) - k)[len(row_scores) - k :]
+    if np.isnan(largest).any():
+        return top_k(np.where(np.isnan(row_scores), -np.inf, row_scores), k)
+    return np.flatnonzero(row_scores >= largest[0])
 
 
 def total_order(row_scores: NDArray[np.floating[Any]], ids: ArrayLike) -> NDArray[np.intp]:
