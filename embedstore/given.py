@@ -55,7 +55,8 @@ def add_vectors(
     Returns
     -------
     AddReport
-        Rows whose id, vector and metadata are in the store already count as unchanged.
+        Rows whose id, vector and metadata are in the store already count as unchanged, those with another vector
+        as replaced, those with other metadata only (the place that they came from included) as updated.
 
     Raises
     ------
@@ -94,12 +95,13 @@ def _add_batch(store: EmbedStore, held: list[tuple[pa.Table, Vectors]], report: 
     _require_unique(rows)
     with store.writing():
         known = _known(store, rows.column("id"))
-        same = np.zeros(len(rows), bool)
+        same, replaced = np.zeros((2, len(rows)), bool)
         if known.any():
             places = np.flatnonzero(known)
-            same[places] = _unchanged(store, rows.take(pa.array(places)), found[places])
+            same[places], replaced[places] = _compared(store, rows.take(pa.array(places)), found[places])
         report.unchanged += int(same.sum())
-        report.replaced += int((known & ~same).sum())
+        report.replaced += int(replaced.sum())
+        report.updated += int((known & ~same & ~replaced).sum())
         report.added += int((~known).sum())
         if not same.all():
             new = (rows.filter(pa.array(~same)), found[~same]) if same.any() else (rows, found)
@@ -113,10 +115,11 @@ def _known(store: EmbedStore, ids: pa.ChunkedArray) -> Mask:
     return np.asarray(pc.is_in(ids, value_set=common.combine_chunks()).to_numpy())
 
 
-def _unchanged(store: EmbedStore, rows: pa.Table, found: Vectors) -> Mask:
-    """Tell which rows are in the store already with the same vector and metadata."""
+def _compared(store: EmbedStore, rows: pa.Table, found: Vectors) -> tuple[Mask, Mask]:
+    """Tell which rows are in the store already just so, and which with another vector."""
     positions = store.rows.positions(rows.column("id").to_pylist())
     same = np.asarray((store.rows.vectors(positions) == found).all(axis=1))
+    replaced = ~same
     for name in rows.schema.names:
         if name == "added_at":
             continue
@@ -128,7 +131,7 @@ def _unchanged(store: EmbedStore, rows: pa.Table, found: Vectors) -> Mask:
         equals = pc.fill_null(pc.equal(before, given), False).to_numpy()
         both_null = pc.and_(before.is_null(nan_is_null=True), given.is_null(nan_is_null=True)).to_numpy()
         same &= equals | both_null
-    return same
+    return same, replaced
 
 
 def _require_unique(rows: pa.Table) -> None:
