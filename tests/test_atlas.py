@@ -20,7 +20,7 @@ from embedstore.atlas.client import connect, open_dataset
 from embedstore.atlas.ledger import Ledger
 from embedstore.classifier import Classifier
 from embedstore.cli import main
-from embedstore.errors import AtlasError, CredentialsError, InputError, StoreLockedError
+from embedstore.errors import AtlasError, CredentialsError, InputError, OfflineError, StoreLockedError
 from embedstore.store import EmbedStore
 from embedstore.targets import Target
 from embedstore.testing import NomicServer
@@ -63,6 +63,8 @@ def test_twelve_thousand_rows(server: NomicServer, tmp_path: Path) -> None:
     assert there["share"] == [float(np.float32(value)) for value in here["share"]]
     assert there["flag"] == ["true" if value else "false" for value in here["flag"]]
     assert report.plan.changes.keys() >= {"label", "share", "flag"}
+    assert "column flag: true and false as text" in str(report)
+    assert "float16" in str(report)
     assert "number" not in report.plan.changes
     received = server.atlas.received["photos"]
     assert received == 12_000
@@ -266,6 +268,24 @@ def test_a_wrong_key_and_a_wrong_name(
     assert "nk-secret" not in str(caught.value)
 
 
+def test_without_a_key_or_the_network(small: EmbedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a key the three places of one are named; with the network switched off nothing is tried."""
+    with pytest.raises(CredentialsError, match="NOMIC_API_KEY"):
+        plan_sync(small, NAME)
+    monkeypatch.delenv("ATLAS_API_PATH", raising=False)
+    monkeypatch.setenv("NOMIC_API_KEY", "nk-some")
+    monkeypatch.setenv("EMBEDSTORE_OFFLINE", "1")
+    with pytest.raises(OfflineError):
+        plan_sync(small, NAME)
+
+
+def test_no_rows_make_no_dataset(server: NomicServer, small: EmbedStore) -> None:
+    """A filter that keeps no row makes no dataset."""
+    with pytest.raises(AtlasError, match="no rows to send"):
+        sync(small, where="number > 1000")
+    assert server.atlas.datasets() == []
+
+
 def test_one_sync_at_a_time(server: NomicServer, small: EmbedStore) -> None:
     """While one process syncs a store with a dataset another one is refused."""
     plan = plan_sync(small, NAME, create=True)
@@ -398,7 +418,8 @@ def test_a_classifier(server: NomicServer, small: EmbedStore) -> None:
     scores = (small.vectors(ids) * vector).sum(axis=1)
     np.testing.assert_allclose(rows.column("cats_score").to_numpy(), scores, atol=1e-6)
     assert rows.column("cats_match").to_pylist() == ["true" if s > 0.1 else "false" for s in scores]
-    with pytest.raises(AtlasError, match="cats_score"):
+    assert sync(small).sent == 0
+    with pytest.raises(AtlasError, match="cats_score.*--classifier"):
         sync(vector_store(small.path.parent / "other.store", 5, seed=8))
 
 

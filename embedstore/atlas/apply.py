@@ -109,10 +109,10 @@ def _opened(plan: SyncPlan, work: Work) -> RemoteDataset:
             pause = min(2 * pause, transport.limits.longest_wait)
     if plan.dataset_id is not None and remote.id != plan.dataset_id:
         raise AtlasError(f"the dataset {plan.dataset} was deleted and made again since the plan: plan anew")
-    if plan.dataset_id is None and bool(remote.meta.get("is_public")) != work.public:
+    if plan.dataset_id is None and remote.meta.get("is_public") and not work.public:
         raise AtlasError(
-            f"{remote.identifier} was to be {'public' if work.public else 'private'} and is not; nothing was sent. "
-            "Somebody else may have made it meanwhile: plan anew"
+            f"{remote.identifier} was to be private and is public; nothing was sent. Somebody else may have made it "
+            "meanwhile: plan anew"
         )
     return remote
 

@@ -105,8 +105,10 @@ def _take(
 def _missing(wanted: Iterable[str], columns: Iterable[str], unsent: Iterable[str]) -> list[str]:
     """Say which columns of the dataset the rows lack."""
     lacking = [name for name in wanted if name not in columns and name not in unsent]
+    hint = " (--classifier NAME adds a classifier's)"
     return [
         f"the dataset has a column {name!r}, which these rows have not: Atlas takes no rows without it"
+        + (hint if name.endswith(("_score", "_match")) else "")
         for name in lacking
     ]
 
@@ -144,9 +146,10 @@ def safe_names(names: Sequence[str], taken: Iterable[str] = ()) -> dict[str, str
 
 
 def dimension(schema: pa.Schema) -> int | None:
-    """Return the number of components of a dataset's vectors; None if it holds none."""
+    """Return the number of components of a dataset's vectors; None if its schema does not say."""
     place = schema.get_field_index(VECTORS)
-    return None if place < 0 else int(schema.field(place).type.list_size)
+    kind = None if place < 0 else schema.field(place).type
+    return int(kind.list_size) if kind is not None and pa.types.is_fixed_size_list(kind) else None
 
 
 def lacks_picture(row: dict[str, Any]) -> bool:

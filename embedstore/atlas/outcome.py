@@ -99,7 +99,7 @@ class SyncPlan:
     changes, unsent : dict
         Of columns, see `columns.Sendable`.
     problems : list of str
-        What stands in the way; `apply_sync` refuses a plan that has any.
+        What stands in the way; `apply_sync` refuses a plan that has any, and rows to send.
     notes : list of str
         What else there is to know.
     shards : int
@@ -149,7 +149,7 @@ class SyncPlan:
         return {**values, "differing": differing, "float16_loss": vars(self.loss)}
 
     def __str__(self) -> str:
-        return "\n".join([*self._about(), *self.about_rows(), *self._columns(), *self._ends()])
+        return "\n".join([*self._about(), *self.about_rows(), *self.about_columns(), *self._ends()])
 
     def _about(self) -> Iterator[str]:
         what = "pictures" if self.images else "vectors"
@@ -182,15 +182,16 @@ class SyncPlan:
                 f"{column} is {here!r} here and {there!r} there"
             )
 
-    def _columns(self) -> Iterator[str]:
+    def about_columns(self) -> Iterator[str]:
+        """Yield what is to be said of columns that are not sent as they are."""
         for name, notes in self.changes.items():
             yield f"  column {name}: {'; '.join(notes)}"
         for name, reason in self.unsent.items():
             yield f"  column {name} is not sent: {reason}"
-        if self.loss.rows:
-            yield f"  {self.loss}"
 
     def _ends(self) -> Iterator[str]:
+        if self.loss.rows:
+            yield f"  {self.loss}"
         yield from (f"  {note}" for note in self.notes)
         yield from (f"  problem: {problem}" for problem in self.problems)
         yield "nothing was sent"
@@ -244,7 +245,7 @@ class SyncReport:
         names = ("dataset", "dataset_id", "created", "rows", "present", "sent", "total", "uploads", "refused")
         values: dict[str, Any] = {name: getattr(self, name) for name in (*names, "skipped", "map", "link")}
         about = {"gone": self.plan.gone, "unnamed": self.plan.unnamed, "differing": len(self.plan.differing)}
-        kept = {"changes": self.plan.changes, "unsent": self.plan.unsent}
+        kept = {"changes": self.plan.changes, "unsent": self.plan.unsent, "notes": self.plan.notes}
         return {**values, **about, **kept, "float16_loss": vars(self.loss), "seconds": self.seconds}
 
     def __str__(self) -> str:
@@ -258,9 +259,12 @@ class SyncReport:
         if self.skipped:
             name, reason = next(iter(self.skipped.items()))
             yield f"  {len(self.skipped):,} rows not sent for want of their picture; the first is {name}: {reason}"
+        if self.sent:
+            yield from self.plan.about_columns()
         if self.loss.rows:
             yield f"  {self.loss}"
         yield from self.plan.about_rows()
+        yield from (f"  {note}" for note in self.plan.notes)
         if self.map is not None:
             yield f"  map: {self.map}"
         yield f"  {self.total:,} rows there in all: {self.link} ({self.seconds:.1f} s)"

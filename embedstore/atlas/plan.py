@@ -119,6 +119,8 @@ def plan_sync(
     lacking = np.array([i for i, name in enumerate(made.ids) if name not in census.present], dtype=np.int64)
     plan.rows, plan.missing = len(chosen), len(lacking)
     plan.present = plan.rows - plan.missing
+    if remote is None and not plan.rows:
+        plan.problems.append("there are no rows to send, and so no dataset is made")
     plan.work = Work(store, store.rows, transport, chosen[lacking], made, lacking, public, index)
     if plan.is_public and plan.missing and "uri" not in plan.unsent:
         plan.notes.append("everybody may see the column uri, which holds paths of this machine")
@@ -154,7 +156,7 @@ def _opened(transport: AtlasTransport, identifier: str, folder: Path, plan: Sync
         plan.notes.append("the dataset is private and stays so: make it public in Atlas itself")
     plan.is_public = bool(remote.meta.get("is_public"))
     if remote.locked:
-        plan.notes.append("the dataset is locked now, as Atlas makes a map; the sync waits for it")
+        plan.notes.append("the dataset is locked, as Atlas makes a map; a sync waits for it")
     return remote
 
 
@@ -194,9 +196,9 @@ def _mismatches(plan: SyncPlan, store: EmbedStore, remote: RemoteDataset) -> Ite
     dim = dimension(schema)
     if plan.images and PICTURES not in schema.names:
         yield "the dataset was not made of pictures, and --images would send some: choose another one"
-    elif not plan.images and dim is None:
+    elif not plan.images and VECTORS not in schema.names:
         yield f"the dataset has no column {VECTORS}: it was made of pictures or texts (--images sends pictures)"
-    elif not plan.images and dim != store.space.dim:
+    elif not plan.images and dim not in (None, store.space.dim):
         yield f"the dataset holds vectors of {dim} numbers, this store of {store.space.dim}"
     if remote.id_field is not None:
         place = schema.get_field_index(remote.id_field)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from embedstore.atlas.answers import Limits
 from embedstore.atlas.client import RemoteDataset, Report, connect, open_dataset, parse_identifier, silent
 from embedstore.atlas.columns import VECTORS
-from embedstore.atlas.maps import read_tiles
+from embedstore.atlas.maps import read_tiles, wait_until_unlocked
 from embedstore.atlas.values import NOTHING
 from embedstore.credentials import Key
 from embedstore.errors import AtlasError, InputError
@@ -119,6 +119,7 @@ def pull(
                 f"{remote.identifier} has no map, and Atlas gives vectors out by its maps only. Make one: "
                 "embedstore sync atlas STORE ORG/NAME --index, or in Atlas itself"
             )
+        wait_until_unlocked(remote, progress)
         report = PullReport(remote.identifier)
         opened: EmbedStore | None = None
         for batch in _batches(remote):

@@ -230,13 +230,15 @@ def with_globals(function: Any, **names: Any) -> Any:
     >>> with_globals(area, pi=3)(2)
     12
     """
-    return FunctionType(
+    copy = FunctionType(
         function.__code__,
         {**function.__globals__, **names},
         function.__name__,
         function.__defaults__,
         function.__closure__,
     )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
 
 
 def official_account(transport: Transport) -> Any:
