@@ -104,7 +104,13 @@ class Matches:
     @property
     def score(self) -> NDArray[np.float32]:
         """Scores, descending."""
-        return np.asarray(self._column("score").to_numpy(), dtype=np.float32)
+        # By their buffers, as Arrow's to_numpy imports pandas.
+        chunks = [
+            np.frombuffer(chunk.buffers()[1], np.float32, len(chunk), 4 * chunk.offset)
+            for chunk in self._column("score").chunks
+            if len(chunk)
+        ]
+        return np.concatenate([np.empty(0, np.float32), *chunks])
 
     def to_pylist(self) -> list[dict[str, Any]]:
         """Return one dictionary for each row."""
