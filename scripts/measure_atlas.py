@@ -37,8 +37,8 @@ from embedstore.atlas import apply_sync, plan_sync
 from embedstore.errors import EmbedStoreError
 from embedstore.store import EmbedStore
 try:
-    plan = plan_sync(EmbedStore.open(sys.argv[1]), sys.argv[2], create=True, timeout=12.0)
-    print(apply_sync(plan, shard_rows=250))
+    plan = plan_sync(EmbedStore.open(sys.argv[1]), sys.argv[2], create=True, timeout=12.0, shard_rows=250)
+    print(apply_sync(plan))
 except EmbedStoreError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """

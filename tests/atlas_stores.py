@@ -53,9 +53,13 @@ def main() -> None:
     told = json.loads(sys.argv[1])
     try:
         plan = plan_sync(
-            EmbedStore.open(told["store"]), told["name"], create=True, timeout=told.get("timeout", 60.0)
+            EmbedStore.open(told["store"]),
+            told["name"],
+            create=True,
+            timeout=60.0,
+            shard_rows=told["shard_rows"],
         )
-        report = apply_sync(plan, shard_rows=told["shard_rows"])
+        report = apply_sync(plan)
     except EmbedStoreError as error:
         sys.stdout.write(json.dumps({"error": str(error)}))
         sys.exit(1)

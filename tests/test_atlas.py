@@ -43,8 +43,7 @@ def small(tmp_path: Path) -> EmbedStore:
 
 def sync(store: EmbedStore, name: str = NAME, **options: object) -> object:
     options = {"create": True, "timeout": 8.0, **options}
-    shard_rows = options.pop("shard_rows", None)
-    return apply_sync(plan_sync(store, name, **options), shard_rows=shard_rows)  # type: ignore[arg-type]
+    return apply_sync(plan_sync(store, name, **options))  # type: ignore[arg-type]
 
 
 def test_twelve_thousand_rows(server: NomicServer, tmp_path: Path) -> None:
@@ -338,7 +337,7 @@ def test_pictures(server: NomicServer, tmp_path: Path) -> None:
     assert sync(store, images=True).sent == 0
 
 
-@pytest.mark.parametrize("kind", ["500", "html-502", "429", "reset"])
+@pytest.mark.parametrize("kind", ["500", "html-200", "html-502", "429", "reset", "hung"])
 def test_failed_batches_of_pictures(server: NomicServer, tmp_path: Path, kind: str) -> None:
     """A batch of pictures that fails is sent again; no row is ever stored without its picture."""
     folder = tmp_path / "pictures"
@@ -419,7 +418,7 @@ def test_a_classifier(server: NomicServer, small: EmbedStore) -> None:
     np.testing.assert_allclose(rows.column("cats_score").to_numpy(), scores, atol=1e-6)
     assert rows.column("cats_match").to_pylist() == ["true" if s > 0.1 else "false" for s in scores]
     assert sync(small).sent == 0
-    with pytest.raises(AtlasError, match="cats_score.*--classifier"):
+    with pytest.raises(AtlasError, match=r"cats_score.*--classifier"):
         sync(vector_store(small.path.parent / "other.store", 5, seed=8))
 
 

@@ -42,8 +42,8 @@ def store(tmp_path: Path) -> EmbedStore:
 
 
 def sync(store: EmbedStore, timeout: float = 8.0, shard_rows: int = 30, **options: Any) -> Any:
-    plan = plan_sync(store, NAME, create=True, timeout=timeout, **options)
-    return apply_sync(plan, shard_rows=shard_rows)
+    plan = plan_sync(store, NAME, create=True, timeout=timeout, shard_rows=shard_rows, **options)
+    return apply_sync(plan)
 
 
 @pytest.mark.parametrize("kind", OF_ATLAS)
@@ -61,20 +61,20 @@ def test_any_request_that_fails(server: NomicServer, store: EmbedStore, kind: Ki
     for place in (0, 4, 9):
         name = f"stand-in/photos-{place}"
         server.faults.script([None] * place + [kind], path="/v1/")
-        plan = plan_sync(store, name, create=True, timeout=4.0)
-        assert apply_sync(plan, shard_rows=60).sent == 90
+        plan = plan_sync(store, name, create=True, timeout=4.0, shard_rows=60)
+        assert apply_sync(plan).sent == 90
         require_whole(server.atlas.dataset(f"photos-{place}"), store)
 
 
 @pytest.mark.parametrize("strings", [False, True])
 def test_conflict(server: NomicServer, store: EmbedStore, strings: bool) -> None:
     """Rows that get there between plan and upload cost a conflict; only the others are sent again."""
-    plan = plan_sync(store, NAME, create=True, timeout=8.0)
+    plan = plan_sync(store, NAME, create=True, timeout=8.0, shard_rows=30)
     sync(EmbedStore.open(store.path), where="number < 37")
     plan.dataset_id, plan.total = server.atlas.dataset("photos").id, 0
     server.atlas.string_bodies = strings
     before = server.atlas.received["photos"]
-    report = apply_sync(plan, shard_rows=30)
+    report = apply_sync(plan)
     assert (report.sent, report.refused) == (90, 2)
     require_whole(server.atlas.dataset("photos"), store)
     # 30 and 30 refused, 23 of the second shard again, 30 of the third
@@ -88,7 +88,7 @@ def test_conflict_that_nothing_explains(
     """A conflict with rows that Atlas does not show ends with an error that names a row; the others get through."""
     whole = server.atlas.rows_of
     ids = store.to_table(["id"]).column("id").to_pylist()
-    plan = plan_sync(store, NAME, create=True, timeout=8.0)
+    plan = plan_sync(store, NAME, create=True, timeout=8.0, shard_rows=90)
     sync(EmbedStore.open(store.path), where="number == 41")
     plan.dataset_id = server.atlas.dataset("photos").id
     monkeypatch.setattr(
@@ -96,7 +96,7 @@ def test_conflict_that_nothing_explains(
     )
     server.atlas.string_bodies = strings
     with pytest.raises(AtlasError, match=f"{ids[41]}.*conflict"):
-        apply_sync(plan, shard_rows=90)
+        apply_sync(plan)
     assert len(server.atlas.dataset("photos").ids) > 40
 
 

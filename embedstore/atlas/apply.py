@@ -29,7 +29,6 @@ from embedstore.atlas.columns import lacks_picture
 from embedstore.atlas.ledger import Ledger
 from embedstore.atlas.maps import build_map, wait_until_unlocked
 from embedstore.atlas.outcome import SyncPlan, SyncReport, Work
-from embedstore.atlas.plan import shards
 from embedstore.errors import AtlasError, ImageError
 from embedstore.sources.places import pictures_at
 
@@ -43,15 +42,13 @@ _SENDS: Final = 8
 Numbers = NDArray[np.int64]
 
 
-def apply_sync(plan: SyncPlan, *, shard_rows: int | None = None, progress: Report = silent) -> SyncReport:
+def apply_sync(plan: SyncPlan, *, progress: Report = silent) -> SyncReport:
     """Carry out a plan.
 
     Parameters
     ----------
     plan : SyncPlan
         Of `plan.plan_sync`.
-    shard_rows : int, optional
-        Most rows in one upload; by default 5,000, or 200 with pictures.
     progress : callable
         Is told in words how things go.
 
@@ -69,17 +66,17 @@ def apply_sync(plan: SyncPlan, *, shard_rows: int | None = None, progress: Repor
         Another process syncs this store with this dataset now.
     """
     work = plan.work
-    if work is None or plan.problems:
-        raise AtlasError(
-            f"{plan.dataset}: {'; '.join(plan.problems) or 'this plan was not made by plan_sync'}"
-        )
+    if work is None:
+        raise AtlasError("this plan was not made by plan_sync")
+    if plan.problems and (plan.missing or plan.dataset_id is None):
+        raise AtlasError(f"{plan.dataset}: {'; '.join(plan.problems)}")
     started = time.perf_counter()
     remote = _opened(plan, work)
     report = SyncReport(plan, remote.identifier, remote.id, plan.dataset_id is None, plan.rows, plan.present)
     ledger = Ledger(work.store.path, remote.identifier)
     try:
         with ledger.held():
-            _Delivery(plan, work, remote, ledger, report, progress).run(shards(plan, shard_rows))
+            _Delivery(plan, work, remote, ledger, report, progress).run(work.cut)
             if work.index:
                 report.map = _mapped(remote, ledger, progress)
     except AtlasError as error:

@@ -64,6 +64,7 @@ class Work:
     positions: NDArray[np.int64]
     made: Sendable
     missing: NDArray[np.int64]
+    cut: list[NDArray[np.int64]]
     public: bool
     index: bool
 

@@ -41,8 +41,9 @@ from embedstore.atlas.verdicts import with_verdicts
 from embedstore.credentials import Key
 from embedstore.store import EmbedStore
 
-SHARD_ROWS: Final = 5_000
-SHARD_PICTURES: Final = 200
+_LARGEST: Final = {False: 5_000, True: 200}
+"""Rows of a shard at most, without pictures and with them."""
+
 SHARD_BYTES: Final = 12_000_000
 """Largest shard; the client would cut one of more than 16 MB in two."""
 
@@ -87,7 +88,7 @@ def plan_sync(
     recheck : bool
         Look every id up, though there are more than `census.EVERY_ID`.
     shard_rows : int, optional
-        Most rows in one upload.
+        Most rows in one upload; by default 5,000, or 200 with pictures.
     key : Key or str, optional
         By default as configured, see `credentials.find_key`.
     timeout : float
@@ -121,26 +122,21 @@ def plan_sync(
     plan.present = plan.rows - plan.missing
     if remote is None and not plan.rows:
         plan.problems.append("there are no rows to send, and so no dataset is made")
-    plan.work = Work(store, store.rows, transport, chosen[lacking], made, lacking, public, index)
+    cut = _shards(len(lacking), made.table, store.space.dim, shard_rows or _LARGEST[images])
+    plan.work = Work(store, store.rows, transport, chosen[lacking], made, lacking, cut, public, index)
+    plan.shards = len(cut)
     if plan.is_public and plan.missing and "uri" not in plan.unsent:
         plan.notes.append("everybody may see the column uri, which holds paths of this machine")
-    plan.shards = len(shards(plan, shard_rows))
     if not images:
         _measure(plan)
     return plan
 
 
-def shards(plan: SyncPlan, most: int | None) -> list[NDArray[np.int64]]:
-    """Cut the missing rows into uploads, as numbers among them."""
-    assert plan.work is not None
-    count = len(plan.work.missing)
-    if not count:
-        return []
-    table = plan.work.made.table
-    row_bytes = table.nbytes / max(len(table), 1) + 2 * plan.work.store.space.dim
-    limit = most or (SHARD_PICTURES if plan.images else SHARD_ROWS)
-    limit = max(1, min(limit, math.floor(SHARD_BYTES / row_bytes)))
-    return np.array_split(np.arange(count), math.ceil(count / limit))
+def _shards(count: int, table: pa.Table, dim: int, most: int) -> list[NDArray[np.int64]]:
+    """Cut so many missing rows into uploads, as numbers among them."""
+    row_bytes = table.nbytes / max(len(table), 1) + 2 * dim
+    limit = max(1, min(most, math.floor(SHARD_BYTES / row_bytes)))
+    return np.array_split(np.arange(count), math.ceil(count / limit)) if count else []
 
 
 def _opened(transport: AtlasTransport, identifier: str, folder: Path, plan: SyncPlan) -> RemoteDataset | None:
