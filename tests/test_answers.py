@@ -214,7 +214,7 @@ def test_a_search_imports_nothing_that_it_does_not_need(
     slow = "{'pandas', 'deltalake', 'faiss', 'sklearn', 'PIL', 'pyarrow.compute', 'datasets', 'onnxruntime'}"
     code = (
         "import sys, numpy as np; from embedstore import EmbedStore; s = EmbedStore.open(sys.argv[1]);"
-        f"m = s.search(np.ones({DIM}, 'f4'), k=5); m.id, m.uri, m.score, m.to_pylist();"
+        f"m = s.search(np.ones({DIM}, 'f4'), k=5); m.id, m.uri, m.score, m.table;"
         f"print(len(m), sorted(set(sys.modules) & {slow}))"
     )
     done = subprocess.run(
