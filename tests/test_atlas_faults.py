@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +101,30 @@ def test_conflict_that_nothing_explains(
     with pytest.raises(AtlasError, match=f"{ids[41]}.*conflict"):
         apply_sync(plan)
     assert len(server.atlas.dataset("photos").ids) > 40
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_two_machines_at_once(server: NomicServer, store: EmbedStore, strings: bool) -> None:
+    """Two copies of a store that sync at the same moment both succeed, and no row is there twice."""
+    copy = Path(shutil.copytree(store.path, store.path.parent / "copy.store"))
+    server.atlas.string_bodies = strings
+    both = threading.Barrier(2)
+    whole = server.atlas.create
+
+    def together(fields: dict[str, Any]) -> Any:
+        server.atlas.lock.release()  # the route holds it, and both are to get here
+        both.wait(timeout=20)
+        server.atlas.lock.acquire()
+        return whole(fields)
+
+    server.atlas.create = together  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(
+            pool.map(lambda path: sync(EmbedStore.open(path), timeout=20.0, shard_rows=9), [store.path, copy])
+        )
+    require_whole(server.atlas.dataset("photos"), store)
+    assert [report.sent for report in reports] == [90, 90]
+    assert sum(report.refused for report in reports) > 0
 
 
 @pytest.mark.parametrize("strings", [False, True])
@@ -197,6 +224,15 @@ def test_rows_deleted_during_a_sync(
     monkeypatch.setattr(server.atlas, "add_rows", thief)
     with pytest.raises(AtlasError, match="not confirmed"):
         sync(store, timeout=2.0)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("path", [ADD, "/v1/project/data/get", "/v1/user"])
+def test_asked_to_wait_for_an_hour(server: NomicServer, store: EmbedStore, path: str) -> None:
+    """When Atlas asks to wait for longer than the timeout the sync ends with what Atlas said."""
+    server.faults.script([None, Fault("429", retry_after=3600.0)], path=path)
+    with pytest.raises(AtlasError, match="429"):
+        sync(store)
 
 
 @pytest.mark.timeout(60)

@@ -146,7 +146,8 @@ class AtlasTransport(Transport):
                 pause = max(error.pause, wait * random.uniform(0.5, 1.0))
                 if not self.has_time(pause):
                     raise AtlasError(
-                        f"given up after {attempts} attempts, as {self.limits.step:g} s are over: {error}"
+                        f"given up after {attempts} attempts, as a further one might not end within "
+                        f"{self.limits.step:g} s: {error}"
                     ) from None
                 time.sleep(pause)
                 wait, attempts = min(2 * wait, self.limits.longest_wait), attempts + 1

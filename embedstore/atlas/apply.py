@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from embedstore import images
 from embedstore.atlas.answers import (
+    AtlasTransport,
     ConflictError,
     LimitError,
     LockedError,
@@ -24,10 +25,10 @@ from embedstore.atlas.answers import (
     RefusedError,
     TooLargeError,
 )
-from embedstore.atlas.client import RemoteDataset, Report, open_dataset, silent
+from embedstore.atlas.client import MissingDatasetError, RemoteDataset, Report, open_dataset, silent
 from embedstore.atlas.columns import lacks_picture
 from embedstore.atlas.ledger import Ledger
-from embedstore.atlas.maps import build_map, wait_until_unlocked
+from embedstore.atlas.maps import ensure_map, wait_until_unlocked
 from embedstore.atlas.outcome import SyncPlan, SyncReport, Work
 from embedstore.errors import AtlasError, ImageError
 from embedstore.sources.places import pictures_at
@@ -78,7 +79,7 @@ def apply_sync(plan: SyncPlan, *, progress: Report = silent) -> SyncReport:
         with ledger.held():
             _Delivery(plan, work, remote, ledger, report, progress).run(work.cut)
             if work.index:
-                report.map = _mapped(remote, ledger, progress)
+                report.map = ensure_map(remote, ledger, progress)
     except AtlasError as error:
         error.add_note(f"{report.sent:,} of {plan.missing:,} rows were sent and seen in Atlas before this")
         raise
@@ -93,17 +94,8 @@ def _opened(plan: SyncPlan, work: Work) -> RemoteDataset:
     if plan.dataset_id is None:
         described = f"Images of an embedstore store. {work.store.space.to_json()}"
         create = {"description": described, "is_public": work.public}
-    pause = transport.limits.first_wait
     transport.begin()
-    while True:
-        try:
-            remote = open_dataset(transport, plan.dataset, create=create)
-            break
-        except PassingError as error:  # it may have been made all the same: then it is found
-            if not transport.has_time(pause):
-                raise AtlasError(f"the dataset {plan.dataset} could not be made: {error}") from None
-            time.sleep(pause)
-            pause = min(2 * pause, transport.limits.longest_wait)
+    remote = _made_or_found(plan, transport, create)
     if plan.dataset_id is not None and remote.id != plan.dataset_id:
         raise AtlasError(f"the dataset {plan.dataset} was deleted and made again since the plan: plan anew")
     if plan.dataset_id is None and remote.meta.get("is_public") and not work.public:
@@ -112,6 +104,24 @@ def _opened(plan: SyncPlan, work: Work) -> RemoteDataset:
             "meanwhile: plan anew"
         )
     return remote
+
+
+def _made_or_found(plan: SyncPlan, transport: AtlasTransport, create: dict[str, Any] | None) -> RemoteDataset:
+    """Open or make the dataset; after a failure it may have been made all the same, by us or by another process."""
+    pause = transport.limits.first_wait
+    while True:
+        try:
+            return open_dataset(transport, plan.dataset, create=create)
+        except (PassingError, RefusedError) as error:
+            if not transport.has_time(pause) or create is None:
+                raise AtlasError(f"the dataset {plan.dataset} could not be opened: {error}") from None
+            if isinstance(error, RefusedError):
+                try:
+                    return open_dataset(transport, plan.dataset)
+                except MissingDatasetError:
+                    raise error from None
+            time.sleep(pause)
+            pause = min(2 * pause, transport.limits.longest_wait)
 
 
 class _Delivery:
@@ -201,11 +211,12 @@ class _Delivery:
                 for half in np.array_split(left, 2):
                     self._deliver(numbers[half], table.take(pa.array(half)), _taken(load, half))
                 return
-            if fruitless >= _SENDS or not transport.has_time(pause) or isinstance(failure, RefusedError):
+            wait = max(pause, failure.pause if isinstance(failure, PassingError) else 0.0)
+            if fruitless >= _SENDS or not transport.has_time(wait) or isinstance(failure, RefusedError):
                 raise self._undelivered(len(left), ids[0], failure)
             if isinstance(failure, LockedError):
                 wait_until_unlocked(self._remote, self._progress)
-            time.sleep(max(pause, failure.pause if isinstance(failure, PassingError) else 0.0))
+            time.sleep(wait)
             pause = min(2 * pause, self._limits.longest_wait)
 
     def _send(self, table: pa.Table, load: Any) -> AtlasError | None:
@@ -279,13 +290,3 @@ class _Delivery:
 def _taken(load: Any, places: Numbers) -> Any:
     """Return the vectors or pictures at some places."""
     return load[places] if isinstance(load, np.ndarray) else [load[i] for i in places]
-
-
-def _mapped(remote: RemoteDataset, ledger: Ledger, progress: Report) -> str:
-    """Make a map, unless there is one of exactly these rows."""
-    known = ledger.mapped(remote.id)
-    if any(known.get(index) == remote.total for index in remote.maps):
-        return f"there is one of these rows already: {remote.link}/map"
-    index = build_map(remote, progress)
-    ledger.built(remote.id, index, remote.total)
-    return f"made: {remote.link}/map"

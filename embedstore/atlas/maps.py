@@ -16,6 +16,7 @@ from pyarrow import feather
 
 from embedstore.atlas.answers import LockedError, NotFoundError, PassingError
 from embedstore.atlas.client import RemoteDataset, Report, told
+from embedstore.atlas.ledger import Ledger
 from embedstore.errors import AtlasError
 
 FEWEST_ROWS = 20
@@ -47,6 +48,16 @@ def wait_until_unlocked(remote: RemoteDataset, progress: Report) -> None:
             )
         progress(f"{remote.identifier} is locked while Atlas makes a map; waiting, {waited:.0f} s so far")
         time.sleep(transport.limits.longest_wait)
+
+
+def ensure_map(remote: RemoteDataset, ledger: Ledger, progress: Report) -> str:
+    """Make a map, unless the ledger knows one of as many rows; return what became of it, with its link."""
+    known = ledger.mapped(remote.id)
+    if any(known.get(index) == remote.total for index in remote.maps):
+        return f"there is one of these rows already: {remote.link}/map"
+    index = build_map(remote, progress)
+    ledger.built(remote.id, index, remote.total)
+    return f"made: {remote.link}/map"
 
 
 def build_map(remote: RemoteDataset, progress: Report) -> str:
