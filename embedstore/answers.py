@@ -121,15 +121,18 @@ class Answers:
     def _indexes(self) -> dict[str, PartIndex]:
         """Return the exact indexes by their parts' names, once it pays to open them."""
         parts = self._rows.snapshot.parts
-        if self._shelf is None or not self._shelf.pays(parts, "fp16"):
+        # What FAISS has mapped cannot travel to the processes of another executor.
+        if self._shelf is None or not isinstance(self._executor, scan.Threads):
+            return {}
+        if not self._shelf.pays(parts, "fp16"):
             return {}
         return self._shelf.get_all(parts, "fp16", self._executor)
 
     def _candidates(self, queries: Vectors, k: int, mask: scan.Mask | None) -> scan.PartialScan:
         """Answer from an index that may miss rows."""
-        parts = self._rows.snapshot.parts
+        parts, executor = self._rows.snapshot.parts, scan.Threads()
         for kind in ("ivf", "rabitq"):
-            indexes = self._shelf.get_all(parts, kind, self._executor) if self._shelf is not None else {}
+            indexes = self._shelf.get_all(parts, kind, executor) if self._shelf is not None else {}
             if indexes:
                 break
         else:
@@ -139,7 +142,7 @@ class Answers:
         return _side_by_side(
             k,
             [
-                shortlist.candidates(parts, indexes, queries[n : n + 1], k, mask, self._executor)
+                shortlist.candidates(parts, indexes, queries[n : n + 1], k, mask, executor)
                 for n in range(len(queries))
             ],
         )

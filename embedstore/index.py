@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.errors import InputError
+from embedstore.errors import DamagedStoreError
 from embedstore.parts import Part
 from embedstore.vectors import Vectors, norms, rounding
 
@@ -211,7 +211,7 @@ class Shelf:
         self._open.pop((part.name, kind), None)
         built = self.get(part, kind)
         if built is None:
-            raise InputError(f"the index of {part.name} cannot be read back; is the disk full?")
+            raise DamagedStoreError(f"the index of {part.name} cannot be read back; is the disk full?")
         return built
 
     def prune(self, parts: Iterable[Part]) -> list[str]:

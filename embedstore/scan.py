@@ -255,16 +255,23 @@ def _cut(mask: Mask | None, start: int, length: int) -> Mask | None:
 def all_scores(parts: Sequence[Part], queries: Vectors, executor: Executor) -> Vectors:
     """Return the scores of all rows, float32 of shape (n_queries, n_rows), rows in the order of `parts`."""
     out = np.empty((len(queries), sum(part.rows for part in parts)), dtype=np.float32)
-
-    def fill(strip: tuple[Part, int, int, int]) -> None:
-        part, first, last, position = strip
-        for start, rows in part.pieces(first, last, STRIP_ROWS):
-            begin = position + start - first
-            vectors.scores(queries, rows, out[:, begin : begin + len(rows)])
-
-    for _ in executor.map(fill, strips(parts, TASK_ROWS)):
-        continue
+    nothing = np.empty(0, np.float32)
+    tasks = [
+        Task(part, first, last, position, queries, 0, None, nothing)
+        for part, first, last, position in strips(parts, TASK_ROWS)
+    ]
+    for task, found in zip(tasks, executor.map(score_part, tasks), strict=True):
+        out[:, task.position : task.position + task.last - task.first] = found
     return out
+
+
+def score_part(task: Task) -> Vectors:
+    """Score every row of a task, float32 of shape (n_queries, last - first)."""
+    found = np.empty((len(task.queries), task.last - task.first), np.float32)
+    for start, rows in task.part.pieces(task.first, task.last, STRIP_ROWS):
+        begin = start - task.first
+        vectors.scores(task.queries, rows, found[:, begin : begin + len(rows)])
+    return found
 
 
 def strips(parts: Sequence[Part], limit: int) -> Iterator[tuple[Part, int, int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -242,6 +243,37 @@ def test_an_approximate_index_is_used_only_when_asked_for(tmp_path: Path, kind: 
     positions = [int(identity) for identity in found.id]
     assert np.array_equal(found.score, np.vecdot(x[positions], x[0]))
     assert store.search(x[0], k=2000).id == EmbedStore.open(store.path).search(x[0], k=2000).id
+
+
+def test_the_command_says_what_was_built(tmp_path: Path) -> None:
+    """`embedstore index` prints the report, for people and as JSON; the second time nothing is left to do."""
+    from click.testing import CliRunner
+
+    from embedstore.cli import main
+
+    store_of(tmp_path / "s.store", unit(50))
+    first = CliRunner().invoke(main, ["index", str(tmp_path / "s.store")])
+    assert first.exit_code == 0
+    assert first.stdout.startswith("fp16: 1 built, 0 in order")
+    second = CliRunner().invoke(main, ["index", str(tmp_path / "s.store"), "--json"])
+    report = json.loads(second.stdout)
+    assert (report["built"], report["kept"]) == (0, 1)
+
+
+def test_another_executor_searches_without_the_index(tmp_path: Path) -> None:
+    """Mapped indexes stay in their process; the answers of other executors are the same."""
+
+    class Elsewhere:
+        def map(self, function, tasks):  # type: ignore[no-untyped-def]
+            return [function(pickle.loads(pickle.dumps(task))) for task in tasks]
+
+    x = unit(300)
+    here = store_of(tmp_path / "s.store", x)
+    here.index()
+    there = EmbedStore.open(tmp_path / "s.store", executor=Elsewhere())
+    there.index()
+    assert there.search(x[7], k=9).id == here.search(x[7], k=9).id
+    assert there.count(x[7], 0.1) == here.count(x[7], 0.1)
 
 
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:

@@ -111,8 +111,9 @@ def test_all_scores_are_the_plain_dot_products(stored: tuple[list[parts.Part], n
     """Rows in the order of the parts, one line for each query."""
     found, x = stored
     queries = unit(5, seed=9)
-    scores = scan.all_scores(found, queries, scan.Threads())
-    assert np.array_equal(scores, np.stack([np.vecdot(x, query) for query in queries]))
+    for executor in (scan.Threads(), OneByOne()):
+        scores = scan.all_scores(found, queries, executor)
+        assert np.array_equal(scores, np.stack([np.vecdot(x, query) for query in queries]))
 
 
 def test_nothing_is_found_in_nothing() -> None:

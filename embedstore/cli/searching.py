@@ -47,6 +47,7 @@ def _query(text: str | None, image: Path | None, identity: str | None) -> Any:
     "-n", "k", type=click.IntRange(min=1), default=10, show_default=True, help="At most so many rows."
 )
 @click.option("--threshold", type=threshold_type, help="Only rows with a score larger than this.")
+@click.option("--approximate", is_flag=True, help="Use an index of the kind ivf or rabitq; it may miss rows.")
 @where_option
 @version_option
 @rows_output
@@ -59,13 +60,14 @@ def search(
     threshold: float | None,
     where: str | None,
     version: int | None,
+    approximate: bool,
     output: Output,
 ) -> None:
     """Print the pictures nearest to a query, nearest first."""
     query = _query(text, image, identity)
     from embedstore.store import EmbedStore
 
-    matches = EmbedStore.open(store, version).search(query, k, threshold, where)
+    matches = EmbedStore.open(store, version).search(query, k, threshold, where, approximate=approximate)
     output.table(matches.table, _lines)
 
 
