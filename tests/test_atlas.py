@@ -187,6 +187,12 @@ def test_a_ledger_believed_only_with_proof(
     dataset = server.atlas.dataset("photos")
     server.atlas.delete_rows(dataset, [dataset.ids[7]])
     assert plan_sync(small, NAME).missing == 1
+    row = dataset.rows.slice(0, 1).to_pylist()[0]
+    server.atlas.add_rows(dataset, pa.Table.from_pylist([{**row, "id": "other"}], schema=dataset.rows.schema))
+    server.atlas.delete_rows(dataset, [dataset.ids[0]])
+    server.atlas.add_rows(dataset, pa.Table.from_pylist([{**row, "id": "third"}], schema=dataset.rows.schema))
+    assert len(dataset.ids) == 60  # the count agrees, the sample does not
+    assert plan_sync(small, NAME).missing == 2
     assert EVERY_ID == 50_000
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from atlas_stores import require_whole, vector_store
 
@@ -224,6 +225,25 @@ def test_rows_deleted_during_a_sync(
     monkeypatch.setattr(server.atlas, "add_rows", thief)
     with pytest.raises(AtlasError, match="not confirmed"):
         sync(store, timeout=2.0)
+
+
+def test_rows_swapped_during_a_sync(
+    server: NomicServer, store: EmbedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When confirmed rows give way to others before the end the sync fails, though the count is right."""
+    whole = server.atlas.add_rows
+
+    def swap(dataset: Any, table: Any, **options: Any) -> None:
+        whole(dataset, table, **options)
+        if len(dataset.ids) == 90:
+            place = table.column_names.index("id")
+            others = pa.array([f"other-{row}" for row in range(5)])
+            server.atlas.delete_rows(dataset, dataset.ids[:5])
+            whole(dataset, table.slice(0, 5).set_column(place, table.schema.field("id"), others))
+
+    monkeypatch.setattr(server.atlas, "add_rows", swap)
+    with pytest.raises(AtlasError, match="5 of 90 rows looked up at the end"):
+        sync(store)
 
 
 @pytest.mark.timeout(60)

@@ -148,6 +148,19 @@ def test_a_dataset_of_somebody_else(server: NomicServer, tmp_path: Path) -> None
         pull(exact, NAME, space="mine", timeout=10.0)
 
 
+def test_rows_that_atlas_numbered(server: NomicServer, tmp_path: Path) -> None:
+    """Rows of a dataset without a column of ids come down under the ids that Atlas gave them."""
+    dataset = server.atlas.create({"project_name": "photos", "unique_id_field": None, "is_public": False})
+    vectors = unit_vectors(25, 8)
+    column = pa.FixedSizeListArray.from_arrays(vectors.astype(np.float16).reshape(-1), 8)
+    server.atlas.add_rows(dataset, pa.table({"label": ["a"] * 25, "_embeddings": column}))
+    server.atlas.create_index(dataset, {"index_name": "m"})
+    pull(tmp_path / "a.store", NAME, space="theirs", timeout=10.0)
+    np.testing.assert_allclose(
+        EmbedStore.open(tmp_path / "a.store").vectors(dataset.ids), vectors, atol=2 * ROUNDING
+    )
+
+
 @pytest.mark.parametrize("kind", ["500", "html-200", "html-502", "reset", "dropped", "429"])
 def test_tiles_that_fail(server: NomicServer, tmp_path: Path, kind: str) -> None:
     """An error page in the place of a tile is no tile: it is fetched again."""
