@@ -7,9 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from embedstore.store import EmbedStore
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("embedstore", deadline=None)
+settings.load_profile("embedstore")
 
 PHOTOS = Path(__file__).parents[1] / "data" / "photos"
 
