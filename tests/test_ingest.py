@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
@@ -10,20 +11,29 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import save_picture
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
 from embedstore import images, journal, pipeline
 from embedstore.embedders.objects import ObjectsEmbedder
-from embedstore.errors import EmbedderError, InputError, ServiceError, SpaceMismatchError
+from embedstore.errors import (
+    EmbedderError,
+    InputError,
+    ServiceError,
+    SourceError,
+    SpaceMismatchError,
+    StoreLockedError,
+)
 from embedstore.reports import FAILURES, read_failures
+from embedstore.sources import Record, Source
 from embedstore.store import EmbedStore
 
 
@@ -398,6 +408,81 @@ def test_the_list_of_failures_goes_when_nothing_fails(
         read_failures(counting.path / "store.json")
     with pytest.raises(InputError, match="nothing to try again"):
         counting.add(only=[])
+
+
+def records(*loads: Any) -> Source:
+    """A source whose records load as the functions do; an exception among them is raised while listing."""
+
+    class Made(Source):
+        def describe(self) -> str:
+            return f"{len(loads)} made"
+
+        def count(self) -> int:
+            return len(loads)
+
+        def __iter__(self) -> Iterator[Record]:
+            for number, load in enumerate(loads):
+                if isinstance(load, Exception):
+                    raise load
+                yield Record(f"made:{number}", f"made {number}", load)
+
+    return Made()
+
+
+def pixels(seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+
+
+def test_whatever_a_record_raises_is_its_own_failure(counting: EmbedStore) -> None:
+    """A source of the user's own may raise anything for one record, or give nonsense: the others are stored."""
+
+    def broken() -> Any:
+        raise ZeroDivisionError("division by zero")
+
+    source = records(lambda: pixels(1), broken, lambda: "no picture", lambda: pixels(2))
+    report = pipeline.Run(counting, [], None, None).run(source, False)
+    assert (report.found, report.embedded, len(counting)) == (4, 2, 2)
+    assert {failure.uri: failure.reason.split(",")[0] for failure in report.failures} == {
+        "made 1": "ZeroDivisionError: division by zero",
+        "made 2": "expected bytes",
+    }
+
+
+def test_a_source_that_breaks_off_leaves_what_came_before(counting: EmbedStore) -> None:
+    """A source that raises in the middle ends the add with its error; the pictures before it are stored."""
+    source = records(*(functools.partial(pixels, n) for n in range(20)), SourceError("the tape is torn"))
+    with pytest.raises(SourceError, match="torn"):
+        pipeline.Run(counting, [], 1, 2).run(source, False)
+    before = embedded(counting)
+    assert len(counting) == before
+    whole = records(*(functools.partial(pixels, n) for n in range(25)))
+    assert pipeline.Run(counting, [], 1, 2).run(whole, False).embedded == 25 - before
+
+
+def test_a_store_that_is_locked_meanwhile_costs_nothing(
+    counting: EmbedStore, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process takes the store's lock during an add and keeps it: the rows wait in the journal, the error
+    counts them, and the next add takes them in without embedding."""
+    monkeypatch.setattr("embedstore.folder.LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr("embedstore.parts.rows_per_part", lambda dim: 4)
+    lock = FileLock(counting.path / ".lock")
+    embed = Counting.embed_prepared
+
+    def then_lock(self: Counting, prepared: Any) -> Any:
+        lock.acquire()
+        return embed(self, prepared)
+
+    monkeypatch.setattr(Counting, "embed_prepared", then_lock)
+    with pytest.raises(StoreLockedError) as caught:
+        counting.add(pictures, batch_size=2, workers=1)
+    assert "12 rows wait in the journal; the next add takes them in" in caught.value.__notes__
+    with pytest.raises(StoreLockedError):
+        counting.add(pictures)
+    lock.release(force=True)
+    report = counting.add(pictures)
+    assert (report.recovered, report.unchanged, embedded(counting), len(counting)) == (12, 12, 12, 12)
+    assert_consistent(counting)
 
 
 # --- a model that fails, an interrupt -------------------------------------------------------------------------
