@@ -138,10 +138,10 @@ def folder_of(kind: type[Peer], work: Path) -> Path:
     return work / kind.name
 
 
-def start(kind: type[Peer], work: Path, number: int) -> dict[str, Any]:
-    """Ask one question in a new process."""
+def start(kind: type[Peer], work: Path, number: int, *more: str) -> dict[str, Any]:
+    """Ask one question in a new process, or more."""
     command = [sys.executable, str(Path(__file__).with_name("bench_start.py")), kind.name]
-    command += [str(folder_of(kind, work)), str(work / "queries.npy"), str(number)]
+    command += [str(folder_of(kind, work)), str(work / "queries.npy"), str(number), *more]
     started = time.perf_counter()
     # Packages are installed with their bytecode; without it this project alone would be compiled each time.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -163,7 +163,7 @@ def forget(folder: Path) -> None:
 def measure(peers: list[type[Peer]], work: Path, rows: Rows, rounds: int) -> tuple[Times, dict[str, Any]]:
     """Measure every work in rounds."""
     times: Times = {work_name: {} for work_name in WORKS}
-    other: dict[str, Any] = {"cold start": {}, "start MB": {}, "recall": {}}
+    other: dict[str, Any] = {"cold start": {}, "peak MB": {}, "recall": {}}
     queries = np.load(work / "queries.npy")
     limit = Limit(rows.npy)
     for kind in peers:
@@ -171,9 +171,9 @@ def measure(peers: list[type[Peer]], work: Path, rows: Rows, rounds: int) -> tup
         other["cold start"][kind.name] = start(kind, work, 0)["process"]
     for number in range(rounds):
         for kind in peers:
-            answer = start(kind, work, number)
-            times["start"].setdefault(kind.name, []).append(answer["process"])
-            other["start MB"][kind.name] = answer["megabytes"]
+            times["start"].setdefault(kind.name, []).append(start(kind, work, number)["process"])
+    for kind in peers:
+        other["peak MB"][kind.name] = start(kind, work, 0, "all")["megabytes"]
     opened = [kind(folder_of(kind, work)) for kind in peers]
     for peer in opened:
         peer.open()
@@ -281,7 +281,7 @@ def report(n: int, skipped: list[str], made: dict[str, Any], times: Times, other
         "",
         "| | rows/s in | bytes/row | "
         + " | ".join(WORKS.values())
-        + " | cold start | private MB | recall@20 |",
+        + " | cold start | peak private MB | recall@20 |",
         "|---" * (len(WORKS) + 6) + "|",
     ]
     for name in [LIMIT, "one gemv", *made]:
