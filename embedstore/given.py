@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedstore.arrivals import recover
 from embedstore.errors import InputError, VectorError
 from embedstore.folder import SCHEMA
 from embedstore.incoming import bar
 from embedstore.known import is_usable_id, record_id
 from embedstore.metadata import column_name, storable_types
 from embedstore.parts import rows_per_part
-from embedstore.pipeline import recover
 from embedstore.reports import AddReport
 from embedstore.scan import Mask
 from embedstore.sources import VectorBatch, vector_batches

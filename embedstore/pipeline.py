@@ -1,8 +1,8 @@
-"""Records that have been read -> rows of a store: batches to the model, vectors to the journal, journal to parts.
+"""Records that have been read -> batches to the model -> vectors in the journal.
 
 One `Run` is one `add`. Only its own thread writes; readers and requests run on two pools. A batch that comes back
-is in the journal before the next one leaves, and the journal becomes a part when it has grown to one, every ten
-minutes, and at the end. What a record means for the store is decided by `known`, how it is read by `incoming`.
+is in the journal before the next one leaves. What a record means for the store is decided by `known`, how it is
+read by `incoming`, how rows become parts by `arrivals`.
 """
 
 from __future__ import annotations
@@ -12,43 +12,25 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from embedstore import journal, parts, scan, vectors
+from embedstore import scan, vectors
+from embedstore.arrivals import Arrival, Arrivals, recover, tally
 from embedstore.embedders.protocol import Embedder
-from embedstore.errors import BudgetSpentError, EmbedderError, RejectedImagesError, StoreLockedError
-from embedstore.folder import SCHEMA
+from embedstore.errors import BudgetSpentError, EmbedderError, RejectedImagesError
 from embedstore.incoming import Ready, ahead, bar, read
-from embedstore.known import Decision, Known
-from embedstore.metadata import Columns
-from embedstore.reports import AddReport, Counts, write_failures
+from embedstore.reports import AddReport, write_failures
 from embedstore.sources import Failure, Record, Source
 from embedstore.store import EmbedStore
 from embedstore.vectors import Vectors
 
-_FREE_ROWS = 1_000
-_FOLD_SECONDS = 600.0
 _BATCHES_AHEAD = 64
 _MOST_WORKERS = 256
 
 Batch = list[tuple[str, Any]]
 """Content hashes of pictures, each with what the embedder's ``prepare`` made of it."""
-
-
-@dataclass(slots=True)
-class _Row:
-    """A row on its way into the store."""
-
-    decision: Decision
-    record: Record
-    content_hash: str
-    width: int | None
-    height: int | None
 
 
 class Run:
@@ -67,29 +49,22 @@ class Run:
         self, store: EmbedStore, lenders: Sequence[EmbedStore], workers: int | None, batch_size: int | None
     ) -> None:
         self._store = store
-        self._lenders = lenders
         self._workers = workers
         self._batch_size = batch_size
-        self._report = AddReport()
-        self._journal: journal.Journal | None = None
+        self._report = AddReport(recovered=recover(store))
+        self._arrivals = Arrivals(store, lenders)
         self._seen: set[str] = set()
         self._batch: Batch = []
         self._to_send: deque[Batch] = deque()
         self._under_way: dict[Future[Vectors], Batch] = {}
-        self._waiting: dict[str, list[_Row]] = {}
-        self._fresh: dict[str, Vectors] = {}
-        self._free: list[tuple[_Row, Vectors]] = []
+        self._waiting: dict[str, list[Arrival]] = {}
         self._failure: Exception | None = None
-        self._folded_at = 0.0
         self._loading = threading.Lock()
         self._embedder: Embedder | None = None
 
     def run(self, source: Source, progress: bool | None) -> AddReport:
         """Take everything from a source; whatever ends this early, what was embedded is stored first."""
         started = time.perf_counter()
-        self._report.recovered = recover(self._store)
-        self._columns = Columns(self._store.snapshot.schema)
-        self._read_store()
         try:
             self._take_all(source, progress)
         except BudgetSpentError as error:
@@ -104,14 +79,14 @@ class Run:
         finally:
             self._report.failures.extend(source.failures)
             write_failures(self._store.path, self._report.failures)
-            self._close()
+            self._arrivals.close()
             self._report.seconds = time.perf_counter() - started
             self._report.images, self._report.version = len(self._store), self._store.version
         return self._report
 
     def _take_all(self, source: Source, progress: bool | None) -> None:
         def read_one(record: Record) -> Ready | Failure:
-            return read(record, self._known.holds, self._prepare)
+            return read(record, self._arrivals.known.holds, self._prepare)
 
         window = 4 * scan.cores() + 2 * (self._batch_size or _BATCHES_AHEAD)
         shown = bar(source, source.count(), "added", progress)
@@ -156,39 +131,28 @@ class Run:
             self._report.unchanged += 1
             return
         self._seen.add(record.uri)
-        known = isinstance(ready, Ready) and self._known.holds(ready.content_hash)
+        known = isinstance(ready, Ready) and self._arrivals.known.holds(ready.content_hash)
         if isinstance(ready, Ready) and ready.prepared is None and not known:
             # Another process has removed the row whose vector this picture was to share.
-            ready = read(record, self._known.holds, self._prepare)
+            ready = read(record, self._arrivals.known.holds, self._prepare)
         if isinstance(ready, Failure):
             self._report.failures.append(ready)
             return
-        metadata = self._columns.fit(record.metadata, record.uri)
-        decision = self._known.decide(record, ready.content_hash, metadata)
+        metadata = self._arrivals.columns.fit(record.metadata, record.uri)
+        decision = self._arrivals.known.decide(record, ready.content_hash, metadata)
         if decision.action == "unchanged":
             tally(self._report, decision, needed=False, lent=False)
             return
-        row = _Row(decision, record, ready.content_hash, ready.width, ready.height)
-        vector = self._fresh.get(ready.content_hash)
-        if vector is None:
-            vector = self._known.vector(ready.content_hash)
+        row = Arrival(decision, record, ready.content_hash, ready.width, ready.height)
+        vector = self._arrivals.vector(ready.content_hash)
         if vector is not None:
-            self._take_free(row, vector)
+            tally(self._report, decision, needed=False, lent=self._arrivals.known.lent(ready.content_hash))
+            self._arrivals.write_later(row, vector)
         elif ready.content_hash in self._waiting:
             self._waiting[ready.content_hash].append(row)
         else:
             self._waiting[ready.content_hash] = [row]
             self._batch.append((ready.content_hash, ready.prepared))
-
-    def _take_free(self, row: _Row, vector: Vectors) -> None:
-        """Take a row whose vector is here: many of them go to the journal at once."""
-        if row.width is None:
-            row.width, row.height = self._known.size(row.content_hash)
-        tally(self._report, row.decision, needed=False, lent=self._known.lent(row.content_hash))
-        self._free.append((row, vector))
-        if len(self._free) >= _FREE_ROWS:
-            self._write_free()
-            self._fold_when_due()
 
     def _send(self, *, full_only: bool) -> None:
         """Give batches to the model, once the number under way allows; without `full_only` until none is left."""
@@ -206,8 +170,7 @@ class Run:
 
     def _submit(self, batch: Batch) -> None:
         """Start one call of the embedder; there is a journal for its answer before it leaves."""
-        if self._journal is None:
-            self._journal = journal.Journal(self._store.path / "journal")
+        self._arrivals.begin()
         self._report.requests += 1
         self._under_way[self._models.submit(_embed, self._model(), [item for _, item in batch])] = batch
 
@@ -230,7 +193,7 @@ class Run:
                 self._failure = error if isinstance(error, Exception) else EmbedderError(repr(error))
             del self._under_way[future]
         if done:
-            self._fold_when_due()
+            self._arrivals.fold_when_due()
 
     def _halve(self, batch: Batch, error: RejectedImagesError) -> None:
         """Send the halves of a refused batch before all others; a picture that is refused alone is to blame."""
@@ -248,111 +211,11 @@ class Run:
             for (content_hash, _), vector in zip(batch, found, strict=True)
             for row in self._waiting.get(content_hash, ())
         ]
-        self._write([row for row, _ in pairs], [vector for _, vector in pairs])
+        self._arrivals.write([row for row, _ in pairs], [vector for _, vector in pairs])
         for (content_hash, _), vector in zip(batch, found, strict=True):
             for number, row in enumerate(self._waiting.pop(content_hash, ())):
                 tally(self._report, row.decision, needed=number == 0, lent=False)
-            self._fresh[content_hash] = vector
-
-    def _write_free(self) -> None:
-        """Put down rows whose vectors cost nothing."""
-        self._write([row for row, _ in self._free], [vector for _, vector in self._free])
-        self._free = []
-
-    def _write(self, rows: Sequence[_Row], found: Sequence[Vectors]) -> None:
-        """Append rows to the journal; when this returns they are on the disk."""
-        if not rows:
-            return
-        if self._journal is None:
-            self._journal = journal.Journal(self._store.path / "journal")
-        column = parts.list_array(np.stack(found))
-        self._journal.append(self._table(rows).append_column(parts.embedding_field(), column))
-
-    def _table(self, rows: Sequence[_Row]) -> pa.Table:
-        """Return rows as a table without vectors."""
-        base = {
-            "id": [row.decision.id for row in rows],
-            "uri": [row.record.uri for row in rows],
-            "content_hash": [row.content_hash for row in rows],
-            "width": [row.width for row in rows],
-            "height": [row.height for row in rows],
-            "added_at": [datetime.now(UTC)] * len(rows),
-        }
-        table = pa.table(base, schema=SCHEMA)
-        metadata = self._columns.table([row.decision.metadata for row in rows])
-        for field in metadata.schema:
-            table = table.append_column(field, metadata.column(field.name))
-        return table
-
-    def _fold_when_due(self) -> None:
-        """Fold the journal if it has grown to a part, or has waited long enough."""
-        if self._journal is None:
-            return
-        full = self._journal.rows >= parts.rows_per_part(self._store.space.dim)
-        if full or time.monotonic() - self._folded_at > _FOLD_SECONDS:
-            try:
-                self._fold()
-            except StoreLockedError:
-                self._folded_at = time.monotonic()  # another process rewrites the store: the journal can wait
-
-    def _fold(self) -> None:
-        """Turn the journal into rows of the store."""
-        self._write_free()
-        if self._journal is None:
-            return
-        with self._store.writing():
-            self._store.fold(self._journal)
-        self._journal = None
-        self._fresh = {}
-        self._read_store()
-
-    def _close(self) -> None:
-        """Fold what is left; if that fails, leave the journal for the next writer."""
-        try:
-            self._fold()
-        except BaseException as error:
-            if self._journal is not None:
-                error.add_note(f"{self._journal.rows:,} rows wait in the journal; the next add takes them in")
-                self._journal.close()
-            raise
-
-    def _read_store(self) -> None:
-        """Learn what the store holds now."""
-        self._known = Known(self._store.rows, self._lenders)
-        self._columns.stored(self._store.snapshot.schema)
-        self._folded_at = time.monotonic()
-
-
-def recover(store: EmbedStore) -> int:
-    """Take in what an `add` that was killed has left in its journal.
-
-    Returns
-    -------
-    int
-        Number of rows that the store has gained.
-
-    Raises
-    ------
-    StoreLockedError, InputError
-        The store cannot be written to, which is better known before anything is paid for.
-    """
-    with store.writing():
-        before = len(store)
-        for orphan in journal.orphans(store.path / "journal"):
-            store.fold(orphan)
-        return len(store) - before
-
-
-def tally(counts: Counts, decision: Decision, *, needed: bool, lent: bool) -> None:
-    """Count a decision; `needed` tells whether it costs an embedding, `lent` whether another store has it."""
-    if decision.action in ("unchanged", "updated", "moved", "replaced"):
-        setattr(counts, decision.action, getattr(counts, decision.action) + 1)
-    if needed:
-        counts.embedded += 1
-    elif lent:
-        counts.reused += 1
-    elif decision.action in ("copied", "embedded"):
-        counts.copied += 1
+            self._arrivals.remember(content_hash, vector)
 
 
 def _embed(embedder: Embedder, prepared: list[Any]) -> Vectors:

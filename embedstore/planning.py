@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from embedstore import images, journal, scan
+from embedstore.arrivals import tally
 from embedstore.errors import EmbedderError, InputError
 from embedstore.incoming import ahead, bar, measured
 from embedstore.known import Known
 from embedstore.metadata import Columns
-from embedstore.pipeline import tally
 from embedstore.reports import AddPlan
 from embedstore.sources import Failure, Record, Source
 from embedstore.store import EmbedStore
