@@ -21,7 +21,7 @@ from embedstore.embedders.protocol import Embedder
 from embedstore.embedders.registry import make_embedder, space_of
 from embedstore.errors import EmbedderError, ImageError, RejectedImagesError
 from embedstore.memory import MEMORY
-from embedstore.queries import QueryCache, image_key, text_key
+from embedstore.query_cache import QueryCache, image_key, text_key
 from embedstore.scan import cores
 from embedstore.space import Space
 from embedstore.store import EmbedStore

@@ -21,7 +21,8 @@ from embedstore.folder import StoreFolder
 from embedstore.index import Shelf
 from embedstore.manifest import Manifest
 from embedstore.matches import Matches
-from embedstore.queries import Query, QueryCache, Resolver, mixing_is_allowed
+from embedstore.queries import Query, Resolver, mixing_is_allowed
+from embedstore.query_cache import QueryCache
 from embedstore.space import Space
 from embedstore.table import Snapshot
 from embedstore.thresholds import as_thresholds
