@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedstore import images
+from embedstore import images, journal
 from embedstore.embedders.nomic_api import NomicAPIEmbedder
 from embedstore.store import EmbedStore
 from embedstore.testing import NomicServer
@@ -42,14 +42,16 @@ class Launcher:
             text=True,
         )
 
-    def run(self, words: list[str], moment: Callable[[], None] | None = None) -> int:
-        """Run a command; kill it when `moment` returns, if it has not ended; return its wait status."""
+    def run(
+        self, words: list[str], moment: Callable[[], None] | None = None, by: signal.Signals = signal.SIGKILL
+    ) -> int:
+        """Run a command; send it a signal when `moment` returns, if it has not ended; return its wait status."""
         assert self._process.stdout is not None
         self._say(json.dumps(words))
         pid = int(self._process.stdout.readline())
         if moment is not None:
             moment()
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, by)
         self._say("")
         return int(self._process.stdout.readline())
 
@@ -157,3 +159,24 @@ def test_killed_at_random_moments(server: NomicServer, launcher: Launcher, tmp_p
     uris = tables[0].column("uri").to_pylist()
     expected = [server.image_vector(prepare(images.read(Path(uri)).image)) for uri in uris]
     np.testing.assert_allclose(disturbed.vectors(ids), expected, atol=1e-7)
+
+
+def test_interrupted_by_ctrl_c(server: NomicServer, launcher: Launcher, tmp_path: Path) -> None:
+    """Ctrl-C in the middle of an add: requests under way are waited for and stored, and nothing is paid for twice."""
+    folder, path = tmp_path / "p", tmp_path / "s.store"
+    words = ["add", str(path), str(folder), "--model", "nomic"]
+    words += ["--workers", str(WORKERS), "--batch-size", str(BATCH), "--quiet"]
+    dice = random.Random(5)
+    stopped = 0
+    for number in range(5):
+        more_pictures(folder, number)
+        status = launcher.run(words, _moment(server, dice, 0.15), by=signal.SIGINT)
+        stopped += os.waitstatus_to_exitcode(status) == 1
+        assert paid(server) == sum(server.counts.images.values())
+        if (path / "store.json").exists():
+            rows = EmbedStore.open(path).to_table(["content_hash"]).column("content_hash").to_pylist()
+            assert len(set(rows) | journal.content_hashes(path / "journal")) == paid(server)
+    assert stopped >= 2
+    assert launcher.run(words) == 0
+    assert len(EmbedStore.open(path)) == 5 * PICTURES
+    assert set(server.counts.images.values()) == {1}
