@@ -290,7 +290,7 @@ def report(n: int, skipped: list[str], made: dict[str, Any], times: Times, other
             before = [f"{made[name]['rows_per_second']:,.0f}", f"{made[name]['bytes_per_row']:,.0f}"]
             after = [
                 f"{other['cold start'][name]:.2f} s",
-                f"{other['start MB'][name]:.0f}",
+                f"{other['peak MB'][name]:.0f}",
                 f"{other['recall'][name]:.3f}",
             ]
         else:
@@ -362,10 +362,10 @@ def main() -> None:
     finally:
         shutil.rmtree(work)
     chosen.output.mkdir(parents=True, exist_ok=True)
-    text = report(chosen.n, skipped, made, times, other)
-    (chosen.output / f"peers-{chosen.n}.md").write_text(text)
     raw = {"n": chosen.n, "made": made, "times": times, "other": other}
     (chosen.output / f"peers-{chosen.n}.json").write_text(json.dumps(raw, indent=1))
+    text = report(chosen.n, skipped, made, times, other)
+    (chosen.output / f"peers-{chosen.n}.md").write_text(text)
     if importlib.util.find_spec("matplotlib"):
         plot(chosen.n, times, chosen.output / f"peers-{chosen.n}.png")
     print(text)
