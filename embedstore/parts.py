@@ -34,6 +34,7 @@ _DELTA = {"uri": "DELTA_BYTE_ARRAY", "added_at": "DELTA_BINARY_PACKED"}  # each 
 _UNBOUNDED = 2**31 - 1
 _MAX_BLOCK_BYTES = 2**30
 _FEW_ROWS = 500
+_MANY_GROUPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,10 @@ class Part:
             starts = np.concatenate([[0], np.cumsum(sizes)])
             group_of = np.searchsorted(starts, wanted, side="right") - 1
             groups, rank = np.unique(group_of, return_inverse=True)
-            table = file.read_row_groups([int(group) for group in groups], columns=present)
+            # Whoever reads several parts has a thread for each; Arrow's own would get in their way.
+            table = file.read_row_groups(
+                [int(group) for group in groups], columns=present, use_threads=len(groups) > _MANY_GROUPS
+            )
             read_starts = np.concatenate([[0], np.cumsum([sizes[group] for group in groups])])
             return pick(table, read_starts[rank] + wanted - starts[group_of])
 

@@ -37,6 +37,7 @@ Times = dict[str, dict[str, list[float]]]
 WORKS = {
     "start": "new process to first top-20",
     "top": "warm top-20",
+    "rows": "warm top-20 with uris",
     "many": "100 queries, top-20",
     "above1": "all rows over t, 1 %",
     "above30": "all rows over t, 30 %",
@@ -222,7 +223,8 @@ def _round(
     over = {query: thresholds.keeping(query, share) for query, share in ((one, 0.01), (thirty, 0.3))}
     many = np.quantile(thresholds.scores(swept), np.linspace(0.5, 0.999, 1000))
     works: dict[str, Callable[[Peer], Any]] = {
-        "top": lambda peer: peer.top(queries[number], K),
+        "top": lambda peer: peer.nearest(queries[number], K),
+        "rows": lambda peer: peer.top(queries[20 + number], K),
         "many": lambda peer: peer.top_of_many(queries[:100], K),
         "above1": lambda peer: peer.above(queries[one], over[one]),
         "above30": lambda peer: peer.above(queries[thirty], over[thirty]),
@@ -327,7 +329,7 @@ def plot(n: int, times: Times, file: Path) -> None:
     from matplotlib import pyplot
 
     works = [work for work in WORKS if work != "further" and times[work]]
-    figure, axes = pyplot.subplots(2, 4, figsize=(20, 8), layout="constrained")
+    figure, axes = pyplot.subplots(2, 5, figsize=(24, 8), layout="constrained")
     for axis, work in zip(axes.flat, works, strict=False):
         names = list(times[work])[::-1]
         values = [float(np.median(times[work][name])) * 1e3 for name in names]

@@ -68,7 +68,11 @@ class Peer(ABC):
 
     @abstractmethod
     def top(self, query: np.ndarray, k: int) -> np.ndarray:
-        """Return the numbers of the nearest `k` rows."""
+        """Return the numbers of the nearest `k` rows; a store of records reads their uris for it."""
+
+    def nearest(self, query: np.ndarray, k: int) -> Any:
+        """Find the nearest `k` rows and their scores; reading what else is known of them is not asked for."""
+        return self.top(query, k)
 
     def warm(self, queries: np.ndarray) -> None:
         """Do what a process does at first only."""
@@ -84,7 +88,7 @@ class Peer(ABC):
         raise NotImplementedError
 
     def filtered(self, query: np.ndarray, k: int) -> np.ndarray:
-        """Return the nearest `k` rows whose label is `KEPT_LABEL`."""
+        """Find the nearest `k` rows whose label is `KEPT_LABEL`."""
         raise NotImplementedError
 
     def sweep(self, query: np.ndarray, thresholds: np.ndarray) -> Any:
@@ -111,6 +115,9 @@ class Embedstore(Peer):
     def top(self, query: np.ndarray, k: int) -> np.ndarray:
         return self._rows(self.store.search(query, k))
 
+    def nearest(self, query: np.ndarray, k: int) -> Any:
+        return self.store.search(query, k).score
+
     def top_of_many(self, queries: np.ndarray, k: int) -> Any:
         return self.store.search_many(list(queries), k)
 
@@ -118,7 +125,7 @@ class Embedstore(Peer):
         return len(self.store.classify(query, threshold))
 
     def filtered(self, query: np.ndarray, k: int) -> np.ndarray:
-        return self._rows(self.store.search(query, k, where=f"label == {KEPT_LABEL}"))
+        return self.store.search(query, k, where=f"label == {KEPT_LABEL}").score
 
     def sweep(self, query: np.ndarray, thresholds: np.ndarray) -> Any:
         return [self.store.count(query, float(threshold)) for threshold in thresholds]
