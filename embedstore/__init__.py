@@ -11,21 +11,25 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Classifier": "embedstore.measures.classifier",
+    "Concept": "embedstore.deciding.concepts",
     "EmbedStore": "embedstore.store",
     "ImageClassifierFromTextQuery": "embedstore.estimators",
-    "Query": "embedstore.queries",
-    "Matches": "embedstore.matches",
+    "Matches": "embedstore.searching.matches",
+    "Query": "embedstore.searching.queries",
     "Space": "embedstore.space",
 }
+_MODULES = {"curves": "embedstore.measures.curves", "plots": "embedstore.deciding.plots"}
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_HOMES, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    if name not in _HOMES:
         raise AttributeError(f"module 'embedstore' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -18,18 +18,18 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import validate_data
 
-from embedstore.calibration import Calibration, calibrate_scores
-from embedstore.classifier import Classifier
-from embedstore.concepts import Concept
-from embedstore.curves import precision_recall
-from embedstore.distribution import ScoreDistribution
-from embedstore.embed_once import EmbedOnce
+from embedstore.deciding.concepts import Concept
 from embedstore.embedders.protocol import Embedder
 from embedstore.errors import LabelError, QueryError, VectorError
 from embedstore.estimator_input import pictures_or_table, two_classes
+from embedstore.ingest.embed_once import EmbedOnce
+from embedstore.measures.calibration import Calibration, calibrate_scores
+from embedstore.measures.classifier import Classifier
+from embedstore.measures.curves import precision_recall
+from embedstore.measures.distribution import ScoreDistribution
+from embedstore.measures.targets import Target
+from embedstore.measures.thresholds import above, as_thresholds
 from embedstore.store import EmbedStore
-from embedstore.targets import Target
-from embedstore.thresholds import above, as_thresholds
 from embedstore.vectors import Vectors, normalise, scores
 
 _BOOLS = np.array([False, True])

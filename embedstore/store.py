@@ -14,27 +14,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore import journal, manifest, scan
-from embedstore.answers import Answers
 from embedstore.errors import InputError
-from embedstore.folder import StoreFolder
-from embedstore.index import Shelf
-from embedstore.manifest import Manifest
-from embedstore.matches import Matches
-from embedstore.queries import Query, Resolver, mixing_is_allowed
-from embedstore.query_cache import QueryCache
+from embedstore.measures.thresholds import as_thresholds
+from embedstore.searching import scan
+from embedstore.searching.answers import Answers
+from embedstore.searching.index import Shelf
+from embedstore.searching.matches import Matches
+from embedstore.searching.queries import Query, Resolver, mixing_is_allowed
+from embedstore.searching.query_cache import QueryCache
 from embedstore.space import Space
-from embedstore.table import Snapshot
-from embedstore.thresholds import as_thresholds
+from embedstore.storage import journal, manifest
+from embedstore.storage.folder import StoreFolder
+from embedstore.storage.manifest import Manifest
+from embedstore.storage.table import Snapshot
 from embedstore.vectors import Vectors
 
 if TYPE_CHECKING:
-    from embedstore.classifier import Classifier
-    from embedstore.deciding import Evaluation
+    from embedstore.deciding.decide import Evaluation
+    from embedstore.deciding.sweeping import Sweep
     from embedstore.embedders.protocol import Embedder
-    from embedstore.indexing import IndexReport
-    from embedstore.reports import AddPlan, AddReport
-    from embedstore.sweeping import Sweep
+    from embedstore.ingest.reports import AddPlan, AddReport
+    from embedstore.measures.classifier import Classifier
+    from embedstore.searching.indexing import IndexReport
     from embedstore.verify import VerifyReport
 
 
@@ -199,16 +200,16 @@ class EmbedStore(StoreFolder):
         }
 
     def add(self, source: Any = None, **options: Any) -> AddReport:
-        """Embed what is new in `source` and store it. See `ingest.add`, whose options these are."""
-        from embedstore import ingest
+        """Embed what is new in `source` and store it. See `adding.add`, whose options these are."""
+        from embedstore.ingest import adding
 
-        return ingest.add(self, source, **options)
+        return adding.add(self, source, **options)
 
     def plan_add(self, source: Any = None, **options: Any) -> AddPlan:
-        """Say what `add` would do, without doing it. See `ingest.plan_add`."""
-        from embedstore import ingest
+        """Say what `add` would do, without doing it. See `adding.plan_add`."""
+        from embedstore.ingest import adding
 
-        return ingest.plan_add(self, source, **options)
+        return adding.plan_add(self, source, **options)
 
     def to_table(self, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table:
         """Return rows as an Arrow table.
@@ -241,7 +242,7 @@ class EmbedStore(StoreFolder):
 
     def index(self, kind: str = "fp16") -> IndexReport:
         """Make index files for new parts, so that search reads fewer bytes. See `indexing.build`."""
-        from embedstore import indexing
+        from embedstore.searching import indexing
 
         return indexing.build(self, self._shelf, kind)
 
@@ -339,9 +340,9 @@ class EmbedStore(StoreFolder):
             Only rows that this keeps.
         """
         if hasattr(query, "targets"):
-            from embedstore import deciding
+            from embedstore.deciding import decide
 
-            return deciding.matches(self, query, threshold, where)
+            return decide.matches(self, query, threshold, where)
         if threshold is None:
             raise InputError("a query needs a threshold to decide by; see `calibrate` for how to find one")
         limit = float(as_thresholds(threshold))
@@ -361,39 +362,39 @@ class EmbedStore(StoreFolder):
 
     def sweep(self, query: Any, labels: Any = None, **words: Any) -> Sweep:
         """Score every row once, for all thresholds: see `sweeping.sweep`."""
-        from embedstore import sweeping
+        from embedstore.deciding import sweeping
 
         return sweeping.sweep(self, query, labels, **words)
 
     def calibrate(self, query: Any, labels: Any, **options: Any) -> Classifier:
-        """Choose a threshold by labels and measure it: see `deciding.calibrate`."""
-        from embedstore import deciding
+        """Choose a threshold by labels and measure it: see `decide.calibrate`."""
+        from embedstore.deciding import decide
 
-        return deciding.calibrate(self, query, labels, **options)
+        return decide.calibrate(self, query, labels, **options)
 
     def evaluate(self, classifier: Classifier, labels: Any) -> Evaluation:
-        """Measure a classifier on labelled rows: see `deciding.evaluate`."""
-        from embedstore import deciding
+        """Measure a classifier on labelled rows: see `decide.evaluate`."""
+        from embedstore.deciding import decide
 
-        return deciding.evaluate(self, classifier, labels)
+        return decide.evaluate(self, classifier, labels)
 
     def save_classifier(self, classifier: Classifier) -> None:
         """Keep a classifier in the store, as ``classifiers/NAME.json``."""
-        from embedstore import deciding
+        from embedstore.deciding import decide
 
-        deciding.save(self, classifier)
+        decide.save(self, classifier)
 
     def classifier(self, name: str) -> Classifier:
-        """Return a classifier that the store keeps: see `deciding.load`."""
-        from embedstore import deciding
+        """Return a classifier that the store keeps: see `decide.load`."""
+        from embedstore.deciding import decide
 
-        return deciding.load(self, name)
+        return decide.load(self, name)
 
     def classifiers(self) -> list[str]:
         """Return the names of the classifiers that the store keeps, sorted."""
-        from embedstore import deciding
+        from embedstore.deciding import decide
 
-        return deciding.names(self)
+        return decide.names(self)
 
     def _read(self, snapshot: Snapshot) -> None:
         super()._read(snapshot)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedstore.errors import DamagedStoreError
-from embedstore.parts import Part, open_part
+from embedstore.storage.parts import Part, open_part
 from embedstore.vectors import UNIT_TOLERANCE, norms
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from embedstore import journal, parts
-from embedstore.folder import SCHEMA
+from embedstore.storage import journal, parts
+from embedstore.storage.folder import SCHEMA
 from embedstore.store import EmbedStore
 
 BATCH = 64

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from sklearn import metrics
 
-from embedstore.curves import metrics_at, precision_recall
+from embedstore.measures.curves import metrics_at, precision_recall
 
 
 def seconds(call: Callable[[], Any]) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore import EmbedStore
-from embedstore.manifest import FORMAT_VERSION
+from embedstore.storage.manifest import FORMAT_VERSION
 
 
 def main() -> None:

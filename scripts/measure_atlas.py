@@ -25,8 +25,8 @@ import pyarrow as pa
 
 from embedstore.atlas import apply_sync, plan_sync, pull
 from embedstore.errors import EmbedStoreError
-from embedstore.given import add_vectors
-from embedstore.queries import Query
+from embedstore.ingest.given import add_vectors
+from embedstore.searching.queries import Query
 from embedstore.store import EmbedStore
 from embedstore.testing import KINDS, Fault, NomicServer
 

@@ -149,7 +149,7 @@ class EmbedstoreIndexed(Embedstore):
         EmbedStore.open(self.folder / "rows.store").index()
 
     def warm(self, queries: np.ndarray) -> None:
-        from embedstore.index import PATIENCE
+        from embedstore.searching.index import PATIENCE
 
         searches = 8 + PATIENCE // (len(self.store) * DIM * 4)  # the index is used once it pays to open it
         for number in range(searches):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from embedstore import EmbedStore
-from embedstore.curves import precision_recall
+from embedstore.measures.curves import precision_recall
 
 
 @dataclass(frozen=True)

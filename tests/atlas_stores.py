@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore.given import add_vectors
+from embedstore.ingest.given import add_vectors
 from embedstore.store import EmbedStore
 from embedstore.testing.atlas_dataset import Dataset
 

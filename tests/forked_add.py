@@ -41,9 +41,10 @@ def serve() -> None:
     from nomic import embed  # noqa: F401
     from PIL import Image
 
-    from embedstore import ingest, planning, store  # noqa: F401
+    from embedstore import store  # noqa: F401
     from embedstore.cli import main  # noqa: F401
     from embedstore.embedders import nomic_api  # noqa: F401
+    from embedstore.ingest import adding, planning  # noqa: F401
 
     Image.init()
     for line in sys.stdin:

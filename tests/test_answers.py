@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore import answers, scan
-from embedstore.lines import Line, Lines
+from embedstore.searching import answers, scan
+from embedstore.searching.lines import Line, Lines
 from embedstore.store import EmbedStore
 
 DIM = 16
@@ -184,7 +184,7 @@ def test_answers_do_not_depend_on_the_number_of_threads(
     store = made[0]
     store.index()
     code = (
-        "import sys, hashlib, numpy as np; from embedstore import index; from embedstore.store import EmbedStore;"
+        "import sys, hashlib, numpy as np; from embedstore import EmbedStore; from embedstore.searching import index;"
         "index.PATIENCE = float(sys.argv[2]); s = EmbedStore.open(sys.argv[1]);"
         f"q = np.random.default_rng(3).standard_normal((40, {DIM})).astype('f4');"
         "found = [*(s.search(v, k=50) for v in q), *s.search_many(list(q), k=50), s.classify(q[0], 0.1)];"

@@ -18,11 +18,11 @@ from embedstore.atlas import apply_sync, plan_sync
 from embedstore.atlas.census import EVERY_ID
 from embedstore.atlas.client import connect, open_dataset
 from embedstore.atlas.ledger import Ledger
-from embedstore.classifier import Classifier
 from embedstore.cli import main
 from embedstore.errors import AtlasError, CredentialsError, InputError, OfflineError, StoreLockedError
+from embedstore.measures.classifier import Classifier
+from embedstore.measures.targets import Target
 from embedstore.store import EmbedStore
-from embedstore.targets import Target
 from embedstore.testing import NomicServer
 
 NAME = "stand-in/photos"

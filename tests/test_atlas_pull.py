@@ -13,7 +13,7 @@ from atlas_stores import unit_vectors, vector_store
 from embedstore.atlas import apply_sync, plan_sync, pull
 from embedstore.embedders.registry import name_for_space, space_of
 from embedstore.errors import AtlasError, InputError, SpaceMismatchError
-from embedstore.queries import Query
+from embedstore.searching.queries import Query
 from embedstore.space import Space
 from embedstore.store import EmbedStore
 from embedstore.testing import NomicServer

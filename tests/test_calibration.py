@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from embedstore.calibration import calibrate_scores
-from embedstore.curves import precision_recall
-from embedstore.decisions import choose_threshold
 from embedstore.errors import InputError, LabelError, UnreachableError
-from embedstore.objectives import Constraints, Objective
-from embedstore.resampling import bootstrap
-from embedstore.samples import as_sample, holdouts
+from embedstore.measures.calibration import calibrate_scores
+from embedstore.measures.choice import choose_threshold
+from embedstore.measures.curves import precision_recall
+from embedstore.measures.objectives import Constraints, Objective
+from embedstore.measures.resampling import bootstrap
+from embedstore.measures.samples import as_sample, holdouts
 
 
 def draw(seed, n, distance=2.2, positives=0.5):

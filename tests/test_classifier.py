@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedstore.calibration import calibrate_scores
-from embedstore.classifier import Classifier
 from embedstore.errors import ClassifierError
-from embedstore.json_files import check_name
+from embedstore.measures.calibration import calibrate_scores
+from embedstore.measures.classifier import Classifier
+from embedstore.measures.json_files import check_name
+from embedstore.measures.targets import Target
 from embedstore.space import Space
-from embedstore.targets import Target
 from embedstore.vectors import normalise, scores
 
 GOLDEN = Path(__file__).parent / "golden" / "classifier-v1.json"
@@ -63,7 +63,7 @@ def test_saved_classifier_matches_to_the_bit_in_a_new_process(tmp_path):
     program = """
 import hashlib, sys
 import numpy as np
-from embedstore.classifier import Classifier
+from embedstore.measures.classifier import Classifier
 classifier = Classifier.load(sys.argv[1])
 found = classifier.score_rows(np.load(sys.argv[2]))
 heavy = {"onnxruntime", "fastembed", "nomic", "requests", "sklearn", "torch"} & set(sys.modules)

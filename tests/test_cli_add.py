@@ -88,7 +88,7 @@ def test_the_plan_knows_what_waits_in_a_journal(server: NomicServer, tmp_path: P
     """Pictures that a killed add has paid for count as embedded already."""
     path = tmp_path / "s.store"
     code = (
-        "import os, sys; from embedstore import journal; from embedstore.store import EmbedStore\n"
+        "import os, sys; from embedstore.storage import journal; from embedstore.store import EmbedStore\n"
         "append = journal.Journal.append\n"
         "def die(self, table): append(self, table); os._exit(9)\n"
         "journal.Journal.append = die\n"

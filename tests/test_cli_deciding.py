@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from embedstore import deciding
 from embedstore.cli import main
+from embedstore.deciding import decide
 from embedstore.store import EmbedStore
 
 
@@ -85,7 +85,7 @@ def test_several_classes_make_one_classifier(calibrated: EmbedStore) -> None:
     words = ("--column", "category", "--class", "bird", "--class", "vehicle=a car", "--name", "kinds")
     assert run("calibrate-classes", calibrated.path, *words).exit_code == 0
     rows = json.loads(run("classify", calibrated.path, "--classifier", "kinds", "--json").stdout)
-    expected = deciding.predict(calibrated, calibrated.classifier("kinds"))
+    expected = decide.predict(calibrated, calibrated.classifier("kinds"))
     assert [(row["id"], row["predicted"]) for row in rows] == list(
         zip(expected.column("id").to_pylist(), expected.column("predicted").to_pylist(), strict=True)
     )

@@ -13,9 +13,9 @@ import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore.curves import curves, metrics_at, precision_recall
 from embedstore.errors import InputError, LabelError
-from embedstore.thresholds import above, midway, midways
+from embedstore.measures.curves import curves, metrics_at, precision_recall
+from embedstore.measures.thresholds import above, midway, midways
 
 CLOSE = {"rtol": 0, "atol": 1e-12}
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from embedstore import deciding, sweeping
-from embedstore.classifier import Classifier
-from embedstore.concepts import Concept
+from embedstore.deciding import decide, sweeping
+from embedstore.deciding.concepts import Concept
+from embedstore.deciding.labelling import labels_for
 from embedstore.errors import ClassifierError, InputError, LabelError, QueryError, UnreachableError
-from embedstore.labelling import labels_for
-from embedstore.prompts import combine
-from embedstore.queries import Query
+from embedstore.measures.classifier import Classifier
+from embedstore.measures.prompts import combine
+from embedstore.searching.queries import Query
 from embedstore.store import EmbedStore
 
 
@@ -54,7 +54,7 @@ def test_a_calibrated_classifier_is_saved_and_applied_again(photo_store: EmbedSt
     assert classifier.store_id == photo_store.id
     again = Classifier.load(classifier.save(tmp_path))
     assert photo_store.classify(again).table == found.table
-    stricter = deciding.matches(photo_store, again, threshold=0.8)
+    stricter = decide.matches(photo_store, again, threshold=0.8)
     assert set(stricter.id) < set(found.id)
 
 
@@ -93,7 +93,7 @@ def test_evaluation_on_another_store_says_how_the_scores_differ(
 ) -> None:
     """Measured on labels it has not seen, with the shift of the score distribution."""
     classifier = photo_store.calibrate("bird", "category=bird", name="bird")
-    there = deciding.evaluate(store, classifier, "label=cat")
+    there = decide.evaluate(store, classifier, "label=cat")
     scores = store.scores("bird")[0].astype(np.float64)
     labels = np.array(store.to_table(["label"]).column("label").to_pylist()) == "cat"
     predicted = scores > classifier.threshold
@@ -110,12 +110,12 @@ def test_evaluation_on_another_store_says_how_the_scores_differ(
 def test_many_classes_decide_for_one_or_abstain(photo_store: EmbedStore) -> None:
     """One query and threshold for each class; the confusion counts add up to the labelled rows."""
     queries = {"bird": "bird", "flower": "flower", "vehicle": ["car", "truck", "airplane"]}
-    classifier = deciding.calibrate_classes(photo_store, queries, "category", name="kinds")
+    classifier = decide.calibrate_classes(photo_store, queries, "category", name="kinds")
     assert classifier.labels == ("bird", "flower", "vehicle")
     report = photo_store.evaluate(classifier, "category")
     assert report.confusion is not None
     assert report.confusion.n == report.n == len(photo_store)
-    scores, matched = deciding.apply(photo_store, classifier)
+    scores, matched = decide.apply(photo_store, classifier)
     assert scores.shape == matched.shape == (3, len(photo_store))
     assert matched.sum(axis=0).max() == 1
     with pytest.raises(ClassifierError, match="has 3 classes"):

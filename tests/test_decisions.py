@@ -10,10 +10,10 @@ import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore.curves import precision_recall
-from embedstore.decisions import choose_threshold
 from embedstore.errors import InputError, UnreachableError
-from embedstore.guarantees import chance_of, fewest_matches, lower_bound, precision_holds
+from embedstore.measures.choice import choose_threshold
+from embedstore.measures.curves import precision_recall
+from embedstore.measures.guarantees import chance_of, fewest_matches, lower_bound, precision_holds
 
 COST = {"fp": 1.0, "fn": 5.0, "tp": -0.5}
 

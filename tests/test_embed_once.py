@@ -15,11 +15,12 @@ from conftest import save_picture
 from numpy.typing import NDArray
 from PIL import Image
 
-from embedstore import images, journal
+from embedstore import images
 from embedstore.embedders.nomic_api import NomicAPIEmbedder, Retries
 from embedstore.embedders.nomic_transport import Timeouts
 from embedstore.errors import CredentialsError, QueryError, ServiceError
-from embedstore.queries import Query
+from embedstore.searching.queries import Query
+from embedstore.storage import journal
 from embedstore.store import EmbedStore
 from embedstore.testing import KINDS, Fault, NomicServer
 

@@ -30,8 +30,6 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from embedstore import ImageClassifierFromTextQuery
-from embedstore.calibration import calibrate_scores
-from embedstore.classifier import Classifier
 from embedstore.embedders.objects import ObjectsEmbedder
 from embedstore.errors import (
     ImageError,
@@ -44,7 +42,9 @@ from embedstore.errors import (
     StoreNotFoundError,
     VectorError,
 )
-from embedstore.memory import MEMORY, Memory
+from embedstore.ingest.memory import MEMORY, Memory
+from embedstore.measures.calibration import calibrate_scores
+from embedstore.measures.classifier import Classifier
 from embedstore.store import EmbedStore
 
 with (PHOTOS / "metadata.csv").open(newline="") as file:

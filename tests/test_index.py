@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore import index, parts, scan, shortlist, vectors
+from embedstore import vectors
 from embedstore.errors import InputError
-from embedstore.index import Shelf
+from embedstore.searching import index, scan, shortlist
+from embedstore.searching.index import Shelf
+from embedstore.storage import parts
 from embedstore.store import EmbedStore
 
 DIM = 48

@@ -22,7 +22,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from embedstore import images, journal, pipeline
+from embedstore import images
 from embedstore.embedders.objects import ObjectsEmbedder
 from embedstore.errors import (
     EmbedderError,
@@ -32,8 +32,10 @@ from embedstore.errors import (
     SpaceMismatchError,
     StoreLockedError,
 )
-from embedstore.reports import FAILURES, read_failures
+from embedstore.ingest import pipeline
+from embedstore.ingest.reports import FAILURES, read_failures
 from embedstore.sources import Record, Source
+from embedstore.storage import journal
 from embedstore.store import EmbedStore
 
 
@@ -464,8 +466,8 @@ def test_a_store_that_is_locked_meanwhile_costs_nothing(
 ) -> None:
     """Another process takes the store's lock during an add and keeps it: the rows wait in the journal, the error
     counts them, and the next add takes them in without embedding."""
-    monkeypatch.setattr("embedstore.folder.LOCK_TIMEOUT", 0.05)
-    monkeypatch.setattr("embedstore.parts.rows_per_part", lambda dim: 4)
+    monkeypatch.setattr("embedstore.storage.folder.LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr("embedstore.storage.parts.rows_per_part", lambda dim: 4)
     lock = FileLock(counting.path / ".lock")
     embed = Counting.embed_prepared
 
@@ -576,7 +578,7 @@ def test_a_journal_is_folded_on_the_way(
         save_picture(pictures / "more" / f"{number}.png", number)
         shutil.copy(pictures / "more" / f"{number}.png", pictures / "more" / f"{number}b.png")
     shutil.copytree(pictures / "more", pictures / "zz")
-    monkeypatch.setattr("embedstore.parts.rows_per_part", lambda dim: 4)
+    monkeypatch.setattr("embedstore.storage.parts.rows_per_part", lambda dim: 4)
     folds = []
     fold = EmbedStore.fold
     monkeypatch.setattr(EmbedStore, "fold", lambda self, j: (fold(self, j), folds.append(len(self)))[0])

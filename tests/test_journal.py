@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from embedstore import changes, journal, parts
-from embedstore.folder import SCHEMA
-from embedstore.journal import Journal
+from embedstore.storage import changes, journal, parts
+from embedstore.storage.folder import SCHEMA
+from embedstore.storage.journal import Journal
 from embedstore.store import EmbedStore
 
 DIM = 8
@@ -170,7 +170,7 @@ def test_a_crash_between_any_two_steps_of_a_fold(small: EmbedStore, steps: int) 
         expected |= dict(zip(table.column("id").to_pylist(), found, strict=True))
         kept.append(table)
     fold_in_steps(small, kept, steps)
-    from embedstore.arrivals import recover
+    from embedstore.ingest.arrivals import recover
 
     opened = EmbedStore.open(small.path)
     recovered = recover(opened)
@@ -196,7 +196,7 @@ def test_a_fold_is_remembered_beyond_checkpoints(small: EmbedStore) -> None:
             small.fold(later)
     small.remove([f"{0:032x}"])
     (small.path / "journal" / f"{name}.journal").write_bytes(content)
-    from embedstore.arrivals import recover
+    from embedstore.ingest.arrivals import recover
 
     assert recover(small) == 0
     assert len(small) == 56

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedstore import images, journal
+from embedstore import images
 from embedstore.embedders.nomic_api import NomicAPIEmbedder
+from embedstore.storage import journal
 from embedstore.store import EmbedStore
 from embedstore.testing import NomicServer
 

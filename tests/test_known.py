@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedstore.known import Decision, Known, is_usable_id, record_id
-from embedstore.lookup import Lookup
+from embedstore.ingest.known import Decision, Known, is_usable_id, record_id
 from embedstore.sources import Record
+from embedstore.storage.lookup import Lookup
 from embedstore.store import EmbedStore
 
 
@@ -33,9 +33,9 @@ def test_a_lookup_is_a_list_search(values: list[str | None], wanted: str) -> Non
 
 def test_equal_hashes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts whose hashes collide are compared as texts."""
-    import embedstore.lookup
+    import embedstore.storage.lookup
 
-    monkeypatch.setattr(embedstore.lookup, "hash", lambda text: 7, raising=False)
+    monkeypatch.setattr(embedstore.storage.lookup, "hash", lambda text: 7, raising=False)
     lookup = Lookup(pa.chunked_array([pa.array(["a", "b", "a", "c"])]))
     assert list(lookup.positions("a")) == [0, 2]
     assert lookup.first("c") == 3

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedstore.errors import InputError
-from embedstore.metadata import RESERVED, Columns, column_name, equal, storable_type
+from embedstore.storage.metadata import RESERVED, Columns, column_name, equal, storable_type
 
 
 class Colour(enum.StrEnum):

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore import parts
 from embedstore.errors import DamagedStoreError
+from embedstore.storage import parts
 
 
 def rows_of(count: int, dim: int, seed: int = 0) -> tuple[pa.Table, np.ndarray]:

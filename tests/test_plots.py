@@ -10,9 +10,14 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from embedstore.curves import precision_recall
+from embedstore.deciding.plots import (
+    PrecisionRecallDisplay,
+    RocDisplay,
+    ScoreHistogramDisplay,
+    ThresholdDisplay,
+)
 from embedstore.errors import InputError
-from embedstore.plots import PrecisionRecallDisplay, RocDisplay, ScoreHistogramDisplay, ThresholdDisplay
+from embedstore.measures.curves import precision_recall
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.random(300) < 0.5
@@ -101,9 +106,9 @@ def test_without_matplotlib_the_command_is_named():
     program = """
 import sys
 sys.modules["matplotlib.figure"] = None
-from embedstore.curves import precision_recall
+from embedstore.measures.curves import precision_recall
 from embedstore.errors import MissingDependencyError
-from embedstore.plots import RocDisplay
+from embedstore.deciding.plots import RocDisplay
 display = RocDisplay.from_curve(precision_recall([0.1, 0.2], [False, True]))
 try:
     display.plot()

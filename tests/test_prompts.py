@@ -7,7 +7,7 @@ import pytest
 import sklearn.metrics as sk
 
 from embedstore.errors import InputError, QueryError
-from embedstore.prompts import combine, fill, opposed, rank_prompts
+from embedstore.measures.prompts import combine, fill, opposed, rank_prompts
 from embedstore.vectors import normalise
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 
-from embedstore.confusion import confusion
 from embedstore.errors import InputError, LabelError
-from embedstore.review import boundary, errors_of, review_sample
+from embedstore.measures.confusion import confusion
+from embedstore.measures.review import boundary, errors_of, review_sample
 
 SCORES = np.random.default_rng(0).normal(0.06, 0.01, 500).astype(np.float32)
 

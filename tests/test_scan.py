@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore import batched, parts, scan, vectors
+from embedstore import vectors
+from embedstore.searching import batched, scan
+from embedstore.storage import parts
 
 DIM = 24
 

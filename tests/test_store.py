@@ -20,7 +20,7 @@ from embedstore.errors import (
     StoreNotFoundError,
     VectorError,
 )
-from embedstore.queries import Query
+from embedstore.searching.queries import Query
 from embedstore.store import EmbedStore
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from embedstore import changes
 from embedstore.errors import DamagedStoreError, InputError, StoreNotFoundError
+from embedstore.storage import changes
+from embedstore.storage.table import DeltaFolder
 from embedstore.store import EmbedStore
-from embedstore.table import DeltaFolder
 
 SCHEMA = pa.schema([("id", pa.string()), ("n", pa.int64())])
 

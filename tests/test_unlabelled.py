@@ -9,9 +9,9 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore.distribution import ScoreDistribution
 from embedstore.errors import InputError
-from embedstore.shift import distribution_shift
+from embedstore.measures.distribution import ScoreDistribution
+from embedstore.measures.shift import distribution_shift
 
 some_scores = npst.arrays(
     np.float32, st.integers(1, 40), elements=st.integers(-9, 9).map(lambda step: step / 128)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from embedstore.atlas.answers import AtlasTransport
 from embedstore.atlas.columns import Sendable
-from embedstore.rows import Rows
+from embedstore.storage.rows import Rows
 from embedstore.store import EmbedStore
 from embedstore.vectors import Vectors
 

@@ -24,8 +24,8 @@ from embedstore.atlas.maps import read_tiles, wait_until_unlocked
 from embedstore.atlas.values import NOTHING
 from embedstore.credentials import Key
 from embedstore.errors import AtlasError, InputError
-from embedstore.given import add_vectors
-from embedstore.reports import AddReport
+from embedstore.ingest.given import add_vectors
+from embedstore.ingest.reports import AddReport
 from embedstore.space import Space
 from embedstore.store import EmbedStore
 

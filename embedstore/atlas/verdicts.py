@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from embedstore import deciding
-from embedstore.classifier import Classifier
+from embedstore.deciding import decide
 from embedstore.errors import ClassifierError
-from embedstore.rows import Rows
+from embedstore.measures.classifier import Classifier
+from embedstore.storage.rows import Rows
 from embedstore.store import EmbedStore
 
 
@@ -39,8 +39,8 @@ def with_verdicts(store: EmbedStore, rows: Rows, classifier: Classifier | str | 
     if classifier is None:
         return table
     if isinstance(classifier, str):
-        classifier = deciding.load(store, classifier)
-    scores, matches = deciding.apply(store, classifier)
+        classifier = decide.load(store, classifier)
+    scores, matches = decide.apply(store, classifier)
     for number, label in enumerate(classifier.labels):
         name = classifier.name if len(classifier.labels) == 1 else f"{classifier.name}_{label}"
         columns: dict[str, Any] = {

@@ -76,7 +76,7 @@ def main(offline: bool, allow_mixed_backend: bool) -> None:
     if offline:
         os.environ[SWITCH] = "1"
     if allow_mixed_backend:
-        from embedstore.queries import MIXED
+        from embedstore.searching.queries import MIXED
 
         os.environ[MIXED] = "1"
     apply_switches()

@@ -94,7 +94,7 @@ def add(
     if any(name.startswith("atlas://") for name in source):
         add_from_atlas(store, source, model, space, dry_run, output)
         return
-    from embedstore.reports import read_failures
+    from embedstore.ingest.reports import read_failures
 
     options["progress"] = False if output.quiet else None
     options["only"] = None if retry_failed is None else read_failures(retry_failed)

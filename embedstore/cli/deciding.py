@@ -14,7 +14,7 @@ from embedstore.cli.output import Output, rows_output, value_output
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from embedstore.classifier import Classifier
+    from embedstore.measures.classifier import Classifier
     from embedstore.store import EmbedStore
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -82,8 +82,8 @@ def sweep(
     """Print what each threshold gives: matches and, with labels, precision, recall and F1."""
     import pyarrow as pa
 
+    from embedstore.deciding.sweeping import noise_floor
     from embedstore.store import EmbedStore
-    from embedstore.sweeping import noise_floor
 
     also = values.pop("also")
     listed = [] if thresholds is None else thresholds.split(",")
@@ -115,8 +115,8 @@ def rank(store: Path, texts: tuple[str, ...], labels: str, output: Output) -> No
     """Rank queries by how well they sort labelled images."""
     import pyarrow as pa
 
+    from embedstore.deciding.sweeping import rank as rank_queries
     from embedstore.store import EmbedStore
-    from embedstore.sweeping import rank as rank_queries
 
     ranked = rank_queries(EmbedStore.open(store), texts, labels)
     output.table(pa.Table.from_pylist(ranked), _rank_lines)
@@ -207,13 +207,13 @@ def calibrate_classes(
     store: Path, column: str, classes: tuple[str, ...], name: str, mode: Any, objective: str, output: Output
 ) -> None:
     """Choose a query's threshold for each of several classes, and save them as one classifier."""
-    from embedstore import deciding
+    from embedstore.deciding import decide
     from embedstore.store import EmbedStore
 
     opened = EmbedStore.open(store)
     pairs = (word.partition("=") for word in classes)
     queries = {value.strip(): (text or value).strip() for value, _, text in pairs}
-    made = deciding.calibrate_classes(opened, queries, column, name=name, mode=mode, objective=objective)
+    made = decide.calibrate_classes(opened, queries, column, name=name, mode=mode, objective=objective)
     opened.save_classifier(made)
     output.value(made.to_dict(), "\n".join(_classifier_lines(made)))
     output.say(f"saved; use it with: embedstore classify {store} --classifier {made.name!r}")
@@ -273,7 +273,7 @@ def classifiers(store: Path, name: str | None, output: Output) -> None:
 
 def find_classifier(store: EmbedStore, name: str, origin: Path | None = None) -> Classifier:
     """Return a classifier by name, of this store or of another, or from a JSON file."""
-    from embedstore.classifier import Classifier
+    from embedstore.measures.classifier import Classifier
     from embedstore.store import EmbedStore
 
     if name.endswith(".json"):

@@ -23,7 +23,7 @@ _WHERE_PHOTOS_ARE = (
 )
 def demo(query: str, store: Path, photos: Path | None) -> None:
     """Make a store of sample photographs, search it, decide with a threshold, and measure the decision."""
-    from embedstore.curves import precision_recall
+    from embedstore.measures.curves import precision_recall
     from embedstore.store import EmbedStore
 
     folder = photos or Path(__file__).resolve().parents[2] / "data" / "photos"

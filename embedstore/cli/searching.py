@@ -31,7 +31,7 @@ def _query(text: str | None, image: Path | None, identity: str | None) -> Any:
     given = [value for value in (text, image, identity) if value is not None]
     if len(given) != 1:
         raise click.UsageError("ask with one of: a text, --image FILE, --id ID")
-    from embedstore.queries import Query
+    from embedstore.searching.queries import Query
 
     if identity is not None:
         return Query.id(identity)
@@ -109,17 +109,17 @@ def classify(
     else:
         if text or image or identity:
             raise click.UsageError("a classifier has its own query; leave the query out")
-        from embedstore import deciding
         from embedstore.cli.deciding import find_classifier
+        from embedstore.deciding import decide
 
         opened = EmbedStore.open(store, version)
         kept = find_classifier(opened, name)
         if len(kept.targets) > 1:
             if threshold is not None:
                 raise click.UsageError(f"{name!r} has a threshold for each class; leave --threshold out")
-            output.table(deciding.predict(opened, kept, where), _predicted_lines)
+            output.table(decide.predict(opened, kept, where), _predicted_lines)
             return
-        matches = deciding.matches(opened, kept, threshold, where)
+        matches = decide.matches(opened, kept, threshold, where)
     output.table(matches.table, _lines)
     above = "" if matches.threshold is None else f" above {matches.threshold:.4f}"
     output.say(f"{len(matches):,} of {len(opened):,} images match {matches.query}{above}")

@@ -42,7 +42,7 @@ def review(
     sheet: Path | None,
 ) -> None:
     """Pick the pictures to label next, or the mistakes; fill in the CSV's label column and give it to --label."""
-    from embedstore import reviewing
+    from embedstore.deciding import reviewing
     from embedstore.store import EmbedStore
 
     opened = EmbedStore.open(store)
@@ -78,9 +78,9 @@ def review(
 )
 def plot(store: Path, name: str, labels: str, kind: str, file: Path) -> None:
     """Draw a curve of a saved classifier over labelled rows, or the pictures around its threshold."""
-    from embedstore import deciding, plots, reviewing
-    from embedstore.curves import precision_recall
-    from embedstore.labelling import labels_for
+    from embedstore.deciding import decide, plots, reviewing
+    from embedstore.deciding.labelling import labels_for
+    from embedstore.measures.curves import precision_recall
     from embedstore.store import EmbedStore
 
     opened = EmbedStore.open(store)
@@ -89,7 +89,7 @@ def plot(store: Path, name: str, labels: str, kind: str, file: Path) -> None:
         reviewing.around(opened, kept, labels).save_sheet(file)
     else:
         labelled = labels_for(opened.rows, labels)
-        scores = deciding.apply(opened, kept)[0][0][labelled.positions]
+        scores = decide.apply(opened, kept)[0][0][labelled.positions]
         curve = precision_recall(scores, labelled.values)
         curves: dict[str, Any] = {
             "pr": plots.PrecisionRecallDisplay,
@@ -112,7 +112,7 @@ def plot(store: Path, name: str, labels: str, kind: str, file: Path) -> None:
 @click.option("-o", "file", type=click.Path(path_type=Path), required=True, help="The HTML file to write.")
 def report(store: Path, name: str, labels: str, file: Path) -> None:
     """Write one HTML page on a saved classifier: figures, curves, the boundary and the mistakes."""
-    from embedstore.report import write_report
+    from embedstore.deciding.report import write_report
     from embedstore.store import EmbedStore
 
     opened = EmbedStore.open(store)

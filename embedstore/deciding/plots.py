@@ -1,0 +1,298 @@
+"""Curves and scores in, pictures out: display objects that hold their numbers and draw last.
+
+Each is made from numbers (``from_curve``, ``from_scores``), holds them as plain arrays for whoever draws
+otherwise, and draws into axes that are given or into a figure of its own. No pyplot, so no state outside the
+objects.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from embedstore.errors import InputError, MissingDependencyError
+from embedstore.measures.curves import Curve
+from embedstore.measures.labels import as_labels, as_scores
+from embedstore.measures.rates import Floats, Ints, Metrics
+
+BLUE, ORANGE, GREEN, INK, PALE = "#2f6ca8", "#d9722b", "#3f8f5f", "#333333", "#9a9a9a"
+FORMATS = (".png", ".svg", ".pdf")
+MAX_POINTS = 2000
+
+
+@dataclass(eq=False)
+class Display:
+    """What all displays share: `name`, the title; after `plot`, `ax_` and `figure_`."""
+
+    name: str = field(default="", kw_only=True)
+    ax_: Any = field(default=None, init=False, repr=False)
+    figure_: Any = field(default=None, init=False, repr=False)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw into `ax`, or into a new figure.
+
+        Raises
+        ------
+        MissingDependencyError
+            matplotlib is not installed.
+        """
+        self.ax_ = _new_axes() if ax is None else ax
+        self.figure_ = self.ax_.figure
+        for side in ("top", "right"):
+            self.ax_.spines[side].set_visible(False)
+        self.ax_.grid(color="#e6e6e6", linewidth=0.8)
+        self.ax_.set_axisbelow(True)
+        self._draw(self.ax_)
+        self.ax_.set_title(self.name or self._title(), loc="left", fontsize=12, color=INK)
+        return self
+
+    def save(self, path: str | os.PathLike[str], dpi: int = 150) -> Path:
+        """Draw into a new figure and write it; the ending of the name (.png, .svg, .pdf) says how.
+
+        Raises
+        ------
+        InputError
+            Another ending. MissingDependencyError as `plot`.
+        """
+        file = Path(path)
+        if file.suffix.lower() not in FORMATS:
+            raise InputError(f"a picture's name must end in one of {', '.join(FORMATS)}, found {file.name!r}")
+        self.plot()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.figure_.savefig(file, dpi=dpi, facecolor="white")
+        return file
+
+    def _title(self) -> str:
+        """Return the title when there is no name."""
+        raise NotImplementedError
+
+    def _draw(self, ax: Any) -> None:
+        """Draw the numbers."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class PrecisionRecallDisplay(Display):
+    """Precision over recall at every threshold.
+
+    Attributes
+    ----------
+    precision, recall : ndarray of float64
+        As scikit-learn's `precision_recall_curve` has them: recall descending, ending at precision 1.
+    average_precision : float
+    prevalence : float
+        Share of positives: the precision of chance.
+    chosen : Metrics or None
+        The threshold to be marked.
+    """
+
+    precision: Floats
+    recall: Floats
+    average_precision: float
+    prevalence: float
+    chosen: Metrics | None = None
+
+    @classmethod
+    def from_curve(cls, curve: Curve, threshold: float | None = None, name: str = "") -> Self:
+        """Take the numbers of a curve; `threshold` is marked."""
+        precision, recall, _ = curve.precision_recall_curve()
+        chosen = None if threshold is None else curve.at(threshold)
+        prevalence = curve.n_pos / curve.n
+        return cls(precision, recall, curve.average_precision, prevalence, chosen, name=name)
+
+    def _title(self) -> str:
+        return "Precision and recall"
+
+    def _draw(self, ax: Any) -> None:
+        recall, precision = _thin(self.recall, self.precision)
+        label = f"average precision {self.average_precision:.3f}"
+        ax.plot(recall, precision, color=BLUE, linewidth=2, drawstyle="steps-post", label=label)
+        ax.axhline(
+            self.prevalence, color=PALE, linewidth=1, linestyle="--", label=f"chance {self.prevalence:.3f}"
+        )
+        if self.chosen is not None:
+            _mark(ax, self.chosen.recall, self.chosen.precision, self.chosen)
+        _unit_axes(ax, "Recall", "Precision")
+        ax.legend(loc="lower left", frameon=False)
+
+
+@dataclass(eq=False)
+class RocDisplay(Display):
+    """True over false positives at every threshold.
+
+    Attributes
+    ----------
+    fpr, tpr : ndarray of float64
+        Ascending, from (0, 0) to (1, 1).
+    roc_auc : float
+        NaN with one class only.
+    chosen : Metrics or None
+        The threshold to be marked.
+    """
+
+    fpr: Floats
+    tpr: Floats
+    roc_auc: float
+    chosen: Metrics | None = None
+
+    @classmethod
+    def from_curve(cls, curve: Curve, threshold: float | None = None, name: str = "") -> Self:
+        """Take the numbers of a curve; `threshold` is marked."""
+        fpr, tpr, _ = curve.roc_curve()
+        return cls(fpr, tpr, curve.roc_auc, None if threshold is None else curve.at(threshold), name=name)
+
+    def _title(self) -> str:
+        return "Receiver operating characteristic"
+
+    def _draw(self, ax: Any) -> None:
+        fpr, tpr = _thin(self.fpr, self.tpr)
+        ax.plot(fpr, tpr, color=BLUE, linewidth=2, label=f"area {self.roc_auc:.3f}")
+        ax.plot([0, 1], [0, 1], color=PALE, linewidth=1, linestyle="--", label="chance 0.500")
+        if self.chosen is not None:
+            _mark(ax, 1 - self.chosen.specificity, self.chosen.recall, self.chosen)
+        _unit_axes(ax, "False-positive rate", "True-positive rate (recall)")
+        ax.legend(loc="lower right", frameon=False)
+
+
+@dataclass(eq=False)
+class ThresholdDisplay(Display):
+    """Precision, recall and F1 over the threshold.
+
+    Attributes
+    ----------
+    thresholds, precision, recall, f1 : ndarray of float64
+        Ascending thresholds; the cut at which nothing matches is left out, as precision means nothing there.
+    chosen : Metrics or None
+        The threshold to be marked.
+    """
+
+    thresholds: Floats
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    chosen: Metrics | None = None
+
+    @classmethod
+    def from_curve(cls, curve: Curve, threshold: float | None = None, name: str = "") -> Self:
+        """Take the numbers of a curve; `threshold` is marked."""
+        chosen = None if threshold is None else curve.at(threshold)
+        precision, recall, f1 = curve.precision[:-1], curve.recall[:-1], curve.f1[:-1]
+        return cls(curve.thresholds[:-1], precision, recall, f1, chosen, name=name)
+
+    def _title(self) -> str:
+        return "Precision, recall and F1 at each threshold"
+
+    def _draw(self, ax: Any) -> None:
+        thresholds, precision, recall, f1 = _thin(self.thresholds, self.precision, self.recall, self.f1)
+        lines = (("precision", precision, BLUE), ("recall", recall, ORANGE), ("F1", f1, GREEN))
+        for label, values, colour in lines:
+            ax.plot(thresholds, values, color=colour, linewidth=2, drawstyle="steps-post", label=label)
+        if self.chosen is not None:
+            _mark_threshold(ax, self.chosen.threshold)
+            for value, (_, _, colour) in zip(
+                (self.chosen.precision, self.chosen.recall, self.chosen.f1), lines, strict=True
+            ):
+                ax.plot(
+                    self.chosen.threshold, value, "o", color=colour, markeredgecolor="white", markersize=8
+                )
+        ax.set_ylim(-0.02, 1.02)
+        ax.set_xlabel("Threshold (a match is score > threshold)")
+        ax.legend(loc="lower left", frameon=False)
+
+
+@dataclass(eq=False)
+class ScoreHistogramDisplay(Display):
+    """How many rows have which score, by label.
+
+    Attributes
+    ----------
+    edges : ndarray of shape (bins + 1,), float64
+    counts : dict of str to ndarray of shape (bins,)
+        ``"positive"`` and ``"negative"``, or ``"all"`` without labels.
+    threshold : float or None
+        To be marked.
+    """
+
+    edges: Floats
+    counts: dict[str, Ints]
+    threshold: float | None = None
+
+    @classmethod
+    def from_scores(
+        cls,
+        scores: ArrayLike,
+        labels: ArrayLike | None = None,
+        threshold: float | None = None,
+        bins: int = 50,
+        name: str = "",
+    ) -> Self:
+        """Count scores in bins of equal width, with the same edges for both labels."""
+        values = as_scores(scores).astype(np.float64)
+        edges = np.histogram_bin_edges(values, bins)
+        groups = {"all": values}
+        if labels is not None:
+            truth = as_labels(labels, len(values))
+            groups = {"negative": values[~truth], "positive": values[truth]}
+        counts = {key: np.histogram(group, edges)[0].astype(np.int64) for key, group in groups.items()}
+        return cls(edges, counts, threshold, name=name)
+
+    def _title(self) -> str:
+        return "Scores"
+
+    def _draw(self, ax: Any) -> None:
+        colours = {"negative": PALE, "positive": BLUE, "all": BLUE}
+        for key, counts in self.counts.items():
+            label = f"{key} ({int(counts.sum()):,})"
+            ax.stairs(counts, self.edges, fill=True, alpha=0.45, color=colours[key], label=label)
+            ax.stairs(counts, self.edges, color=colours[key], linewidth=1.2)
+        if self.threshold is not None:
+            _mark_threshold(ax, self.threshold)
+        ax.set_xlabel("Score")
+        ax.set_ylabel("Rows")
+        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.set_ylim(0, None)
+        ax.legend(loc="upper right", frameon=False)
+
+
+def _new_axes() -> Any:
+    """Return the axes of a new figure that no global state knows."""
+    try:
+        from matplotlib.figure import Figure  # an optional package, and slow to import
+    except ImportError as error:
+        raise MissingDependencyError(
+            "pictures need matplotlib, which is not installed: pip install 'embedstore[plots]'"
+        ) from error
+    return Figure(figsize=(6.4, 4.8), layout="constrained").add_subplot()
+
+
+def _unit_axes(ax: Any, x_label: str, y_label: str) -> None:
+    """Label two axes that run from 0 to 1."""
+    ax.set_xlabel(x_label)
+    ax.set_ylabel(y_label)
+    ax.set_xlim(-0.02, 1.02)
+    ax.set_ylim(-0.02, 1.02)
+
+
+def _mark(ax: Any, x: float, y: float, chosen: Metrics) -> None:
+    """Mark a point of a curve with its threshold and F1."""
+    label = f"score > {chosen.threshold:.4f}: F1 {chosen.f1:.3f}"
+    ax.plot(x, y, "o", color=ORANGE, markeredgecolor="white", markersize=9, label=label)
+
+
+def _mark_threshold(ax: Any, threshold: float) -> None:
+    """Draw the threshold as an upright line."""
+    ax.axvline(threshold, color=INK, linewidth=1.2, linestyle="--", label=f"threshold {threshold:.4f}")
+
+
+def _thin(*columns: Floats) -> tuple[Floats, ...]:
+    """Return at most `MAX_POINTS` points, the ends among them: more cannot be seen, and make large SVG files."""
+    n = len(columns[0])
+    if n <= MAX_POINTS:
+        return columns
+    kept = np.linspace(0, n - 1, MAX_POINTS).round().astype(np.intp)
+    return tuple(column[kept] for column in columns)

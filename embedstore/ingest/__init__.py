@@ -1,0 +1,1 @@
+"""From sources to rows: each picture embedded once."""

@@ -1,0 +1,284 @@
+"""Scores and labels in, exact counts at *every* distinct score out. Pure NumPy; no grid, no files, no models.
+
+One sort makes a `Curve`; every figure at every threshold is then a look-up. What a threshold matches is said
+in `thresholds`; choosing one is left to `choice`, scores without labels to `distribution`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from embedstore.errors import InputError
+from embedstore.measures.labels import as_labels, as_scores
+from embedstore.measures.rates import Floats, Ints, Metrics, MetricsTable, Rates
+from embedstore.measures.thresholds import as_thresholds, floor, floors, midway, midways
+
+
+@dataclass(frozen=True, eq=False)
+class Curve(Rates[Floats]):
+    """Exact counts at every place where a threshold can lie.
+
+    With `m` distinct scores there are `m` + 1 *cuts*: cut `i` matches the scores from ``scores[i]`` upwards,
+    so cut 0 matches every row and cut `m` none. All arrays of rates (`precision`, `recall`, `f1`, ...) have
+    one value for each cut. A rate of zero by zero is 0, as with scikit-learn's ``zero_division=0``.
+
+    Attributes
+    ----------
+    scores : ndarray of shape (m,), float32 or float64
+        Distinct scores, ascending.
+    tp, fp : ndarray of shape (m + 1,), int64
+        Positives and negatives that match at each cut.
+    n_pos, n_neg : int
+        Rows labelled true and false.
+    """
+
+    scores: NDArray[np.floating[Any]]
+    tp: Ints
+    fp: Ints
+    n_pos: int
+    n_neg: int
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.n_pos + self.n_neg
+
+    @property
+    def fn(self) -> Ints:
+        """Positives that do not match, at each cut."""
+        return self.n_pos - self.tp
+
+    @property
+    def tn(self) -> Ints:
+        """Negatives that do not match, at each cut."""
+        return self.n_neg - self.fp
+
+    @property
+    def matches(self) -> Ints:
+        """Rows that match, at each cut."""
+        return self.tp + self.fp
+
+    @cached_property
+    def thresholds(self) -> Floats:
+        """A threshold for each cut, ascending float64: midway between neighbouring scores (see `midway`)."""
+        return midways(self.scores)
+
+    @property
+    def one_class(self) -> bool:
+        """Whether all labels are equal, which leaves ROC AUC and one of precision and recall undefined."""
+        return self.n_pos == 0 or self.n_neg == 0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes these figures say little, one sentence each."""
+        found = []
+        if self.n_pos == 0:
+            found.append("no row is labelled positive: precision, recall and F1 are 0 by convention")
+        if self.n_neg == 0:
+            found.append("no row is labelled negative: precision is 1 wherever anything matches")
+        if len(self.scores) == 1:
+            found.append("all scores are equal: no threshold can separate anything")
+        return tuple(found)
+
+    def cut(self, threshold: float) -> int:
+        """Return the cut at which `threshold` lies: the number of distinct scores that do not exceed it."""
+        return int(self.scores.searchsorted(floor(threshold, self.scores.dtype), side="right"))
+
+    @overload
+    def at(self, threshold: float) -> Metrics: ...
+    @overload
+    def at(self, threshold: NDArray[Any] | list[float]) -> MetricsTable: ...
+    def at(self, threshold: float | ArrayLike) -> Metrics | MetricsTable:
+        """Return the counts and rates at any threshold, by binary search.
+
+        Parameters
+        ----------
+        threshold : float or array-like of shape (n_thresholds,)
+            Any number, infinity too; it need not be a score.
+
+        Returns
+        -------
+        Metrics for one threshold, MetricsTable for many.
+
+        Raises
+        ------
+        InputError
+            A threshold is NaN or not a number.
+
+        Examples
+        --------
+        >>> curve = precision_recall([0.02, 0.05, 0.06, 0.09], [False, True, False, True])
+        >>> curve.at(0.05)
+        Metrics(threshold=0.05, tp=1, fp=1, fn=1, tn=1)
+        >>> curve.at([0.0, 0.07]).precision.tolist()
+        [0.5, 1.0]
+        """
+        if isinstance(threshold, float):
+            return self._at_cut(self.cut(threshold), threshold)
+        wanted = as_thresholds(threshold)
+        if wanted.ndim == 0:
+            return self._at_cut(self.cut(float(wanted)), float(wanted))
+        cuts = self.scores.searchsorted(floors(wanted, self.scores.dtype), side="right")
+        tp, fp = self.tp[cuts], self.fp[cuts]
+        return MetricsTable(wanted, tp, fp, self.n_pos - tp, self.n_neg - fp)
+
+    def at_cut(self, cut: int) -> Metrics:
+        """Return the figures at one cut, with the threshold midway between the scores on its two sides."""
+        return self._at_cut(cut, midway(self.scores, cut))
+
+    def _at_cut(self, cut: int, threshold: float) -> Metrics:
+        """Name the counts at a cut."""
+        tp, fp = int(self.tp[cut]), int(self.fp[cut])
+        return Metrics(threshold, tp, fp, self.n_pos - tp, self.n_neg - fp)
+
+    @property
+    def average_precision(self) -> float:
+        """Sum of the precisions weighted by the steps of recall; 0 without positives, as in scikit-learn."""
+        if self.n_pos == 0:
+            return 0.0
+        steps = self.tp[:-1] - self.tp[1:]
+        matched = self.matches[:-1]  # at least one row matches at every cut but the last
+        return float(np.dot(steps, self.tp[:-1] / matched) / self.n_pos)
+
+    @property
+    def roc_auc(self) -> float:
+        """Chance that a positive scores above a negative, ties counting half; NaN when there is one class
+        only.
+
+        The sum is taken in whole numbers, so it is exact.
+        """
+        if self.one_class:
+            return float("nan")
+        doubled = np.dot(self.fp[:-1] - self.fp[1:], self.tp[:-1] + self.tp[1:])
+        return int(doubled) / (2 * self.n_pos * self.n_neg)
+
+    def precision_recall_curve(self) -> tuple[Floats, Floats, NDArray[np.floating[Any]]]:
+        """Return what `sklearn.metrics.precision_recall_curve` returns, to the same conventions.
+
+        There a row matches at ``score >= threshold``, the thresholds are the distinct scores, the last
+        precision is 1, and recall is 1 throughout when there are no positives.
+
+        Returns
+        -------
+        precision, recall : ndarray of shape (m + 1,), float64
+        thresholds : ndarray of shape (m,)
+            Ascending.
+        """
+        precision = np.ones(len(self.tp))
+        np.divide(self.tp[:-1], self.matches[:-1], out=precision[:-1])
+        recall = self.tp / self.n_pos if self.n_pos else np.ones(len(self.tp))
+        recall[-1] = 0.0
+        return precision, recall, self.scores
+
+    def roc_curve(self) -> tuple[Floats, Floats, Floats]:
+        """Return false-positive rate, true-positive rate and threshold at each cut, thresholds descending.
+
+        A rate whose class has no rows is 0 throughout.
+        """
+        fpr = self.fp / max(self.n_neg, 1)
+        return fpr[::-1], self.recall[::-1], self.thresholds[::-1]
+
+
+def precision_recall(scores: ArrayLike, labels: ArrayLike) -> Curve:
+    """Count true and false positives at every distinct score.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n,)
+        Larger is nearer; negative scores are as good as any. float32 stays float32, other types become
+        float64.
+    labels : array-like of shape (n,)
+        True for the rows that should match. 0 and 1 will do.
+
+    Returns
+    -------
+    Curve
+
+    Raises
+    ------
+    InputError
+        No scores, a score that is NaN or infinite, or not one row of numbers.
+    LabelError
+        Labels of another length, missing ones, or values that are not true or false.
+
+    Notes
+    -----
+    One class only, or one score only, works: see `Curve.warnings`.
+    """
+    values = as_scores(scores)
+    truth = as_labels(labels, len(values))
+    ordered, hits = _sorted_pairs(values, truth)
+    changes = ordered[1:] != ordered[:-1]
+    positives = np.cumsum(hits, dtype=np.int64)
+    n, n_pos = len(ordered), int(positives[-1])
+    # Rows and positives below each cut but the first (none) and the last (all).
+    below = np.flatnonzero(changes) + 1
+    hits_below = positives[:-1] if len(below) == n - 1 else positives[:-1][changes]
+    tp = np.empty(len(below) + 2, dtype=np.int64)
+    fp = np.empty_like(tp)
+    tp[0], tp[-1], fp[0], fp[-1] = n_pos, 0, n - n_pos, 0
+    np.subtract(n_pos, hits_below, out=tp[1:-1])
+    np.subtract(n, below, out=fp[1:-1])
+    fp[1:-1] -= tp[1:-1]
+    distinct = np.empty(len(below) + 1, dtype=values.dtype)
+    distinct[0], distinct[1:] = ordered[0], ordered[1:] if len(below) == n - 1 else ordered[1:][changes]
+    return Curve(distinct, tp, fp, n_pos, n - n_pos)
+
+
+def metrics_at(scores: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> MetricsTable:
+    """Count at some thresholds only: ``precision_recall(scores, labels).at(thresholds)`` in half the time.
+
+    Raises
+    ------
+    InputError, LabelError
+        As `precision_recall`; and for thresholds that are NaN or no numbers.
+    """
+    values = as_scores(scores)
+    truth = as_labels(labels, len(values))
+    wanted = np.atleast_1d(as_thresholds(thresholds))
+    limits = floors(wanted, values.dtype)
+    positives = values[truth]
+    positives.sort()
+    n, n_pos = len(values), len(positives)
+    tp = n_pos - np.searchsorted(positives, limits, side="right")
+    fp = n - np.searchsorted(np.sort(values), limits, side="right") - tp
+    return MetricsTable(wanted, tp, fp, n_pos - tp, n - n_pos - fp)
+
+
+def curves(scores: ArrayLike, labels: ArrayLike) -> list[Curve]:
+    """Return one `Curve` for each row of a (n_queries, n_rows) matrix of scores.
+
+    `labels` has shape (n_rows,), or (n_queries, n_rows) when each query has its own.
+    """
+    matrix = np.atleast_2d(np.asarray(scores))
+    truth = np.asarray(labels)
+    rows = truth if truth.ndim == 2 else [truth] * len(matrix)
+    if len(rows) != len(matrix):
+        raise InputError(
+            f"{len(rows)} rows of labels for {len(matrix)} rows of scores; give one for each, or one"
+        )
+    return [precision_recall(row, mine) for row, mine in zip(matrix, rows, strict=True)]
+
+
+def _sorted_pairs(scores: NDArray[Any], labels: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return scores ascending and the labels (as 0 and 1) in that order.
+
+    float32 scores widened to float64 leave 29 bits at zero: the label travels in the lowest of them, so one
+    sort of plain numbers does, which is several times faster than sorting positions.
+    """
+    if scores.dtype != np.float32:
+        order = np.argsort(scores)
+        return scores[order], labels[order].view(np.uint8)
+    widened = scores.astype(np.float64)
+    widened += 0.0  # minus zero and zero are one score
+    bits = widened.view(np.int64)
+    bits |= labels
+    widened.sort()
+    hits = bits & 1
+    bits ^= hits
+    return widened, hits

@@ -1,0 +1,1 @@
+"""From queries to rows: vectors of queries, scans, indexes, exact answers."""

@@ -1,0 +1,232 @@
+"""Changes to the rows of a table: fold a journal in, remove rows, merge small parts.
+
+Each is one commit. Whoever calls holds the store's lock, because the log does not check removes for conflicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from embedstore.errors import InputError
+from embedstore.searching.scan import Mask
+from embedstore.storage import parts
+from embedstore.storage.journal import Journal
+from embedstore.storage.parts import EMBEDDING, Part
+from embedstore.storage.table import DeltaFolder, Snapshot, conform
+from embedstore.vectors import Vectors
+
+Batch = tuple[pa.Table, Vectors]
+
+_TIER = 8
+"""Small parts are merged when so many of one size class have gathered: each row is copied a few times at most."""
+
+COMPACT_ROWS = 400_000
+"""Largest part that `compact` makes of smaller ones: 1.2 GB at 768 components."""
+
+
+def fold(table: DeltaFolder, journal: Journal) -> Snapshot:
+    """Turn a journal into one part and discard it; rows whose ids the table has already are replaced.
+
+    Safe to repeat: the commit carries the journal's name, so rows are neither lost nor doubled if the process dies
+    between any two steps.
+    """
+    batches = journal.read()
+    if batches and not table.is_applied(journal.name):
+        rows = _last_of_each_id(_concatenated(batches, table.snapshot().schema))
+        vectors = parts.vectors_of(rows.column(EMBEDDING), table.dim, "the journal")
+        upsert(table, rows.drop_columns([EMBEDDING]), vectors, transaction=journal.name)
+    journal.discard()
+    return table.snapshot()
+
+
+def upsert(
+    table: DeltaFolder,
+    rows: pa.Table,
+    vectors: Vectors,
+    *,
+    transaction: str | None = None,
+    replaces: bool = True,
+) -> Snapshot:
+    """Add rows in one commit, in place of those with the same ids.
+
+    Parameters
+    ----------
+    table : DeltaFolder
+    rows : pyarrow.Table
+        Metadata columns; new ones widen the table.
+    vectors : ndarray of shape (n_rows, dim), float32
+    transaction : str, optional
+        See `DeltaFolder.commit`.
+    replaces : bool
+        False when the caller knows that no id is in the table.
+    """
+    snapshot = table.snapshot()
+    schema = merged_schema(snapshot.schema, rows.schema)
+    new_fields = [field for field in schema if field.name not in snapshot.schema.names]
+    added = [table.new_part(_grouped(conform(rows, schema), vectors), schema)]
+    removed: list[Part] = []
+    if replaces:
+        ids = rows.column("id").combine_chunks()
+        rewritten, removed = _without(table, snapshot, lambda part: _is_in(part, ids))
+        added = rewritten + added
+    committed = table.commit(added, removed, operation="add", new_fields=new_fields, transaction=transaction)
+    return merge_small(table, committed)
+
+
+def remove(table: DeltaFolder, snapshot: Snapshot, leaving: Mask) -> Snapshot:
+    """Remove the rows marked in `leaving`, bool of shape (n_rows,)."""
+    starts = dict(zip(snapshot.parts, np.cumsum([0, *(part.rows for part in snapshot.parts)]), strict=False))
+    added, removed = _without(table, snapshot, lambda part: leaving[starts[part] : starts[part] + part.rows])
+    return table.commit(added, removed, operation="remove") if removed else snapshot
+
+
+def merge_small(table: DeltaFolder, snapshot: Snapshot) -> Snapshot:
+    """Merge parts smaller than `parts.ROWS_PER_PART` where `_TIER` of one size class have gathered."""
+    tiers: dict[int, list[Part]] = {}
+    for part in snapshot.parts:
+        if part.rows < parts.rows_per_part(table.dim) and part.mapped:
+            tiers.setdefault(len(np.base_repr(max(part.rows, 1), _TIER)), []).append(part)
+    full = [group for group in tiers.values() if len(group) >= _TIER]
+    if not full:
+        return snapshot
+    return merge_small(table, _merge(table, snapshot, full))
+
+
+def compact(table: DeltaFolder, snapshot: Snapshot) -> Snapshot:
+    """Merge parts up to `COMPACT_ROWS` and lay foreign ones out to be mapped."""
+    groups: list[list[Part]] = []
+    for part in snapshot.parts:
+        if part.rows >= COMPACT_ROWS and part.mapped:
+            continue
+        if groups and sum(other.rows for other in groups[-1]) + part.rows <= COMPACT_ROWS:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    groups = [group for group in groups if len(group) > 1 or not group[0].mapped]
+    return _merge(table, snapshot, groups) if groups else snapshot
+
+
+def merged_schema(old: pa.Schema, new: pa.Schema) -> pa.Schema:
+    """Return the columns of both.
+
+    Raises
+    ------
+    InputError
+        A column has one type in the table and another, that does not fit, in the new rows.
+    """
+    fields = list(old)
+    for field in new:
+        if field.name not in old.names:
+            kind = pa.string() if pa.types.is_null(field.type) else field.type
+            fields.append(pa.field(field.name, kind))
+        elif not _fits(field.type, old.field(field.name).type):
+            raise InputError(
+                f"column {field.name!r} holds {old.field(field.name).type} in this store and {field.type} in what is "
+                "being added; rename it in the source, or convert its values"
+            )
+    return pa.schema(fields)
+
+
+def _fits(given: pa.DataType, wanted: pa.DataType) -> bool:
+    if given == wanted or pa.types.is_null(given) or pa.types.is_string(wanted):
+        return True
+    return bool(pa.types.is_integer(given) and pa.types.is_floating(wanted)) or (
+        pa.types.is_integer(given) and pa.types.is_integer(wanted)
+    )
+
+
+def _merge(table: DeltaFolder, snapshot: Snapshot, groups: Sequence[Sequence[Part]]) -> Snapshot:
+    added = [
+        table.new_part(_regrouped(group, snapshot.schema, table.dim), snapshot.schema) for group in groups
+    ]
+    removed = [part for group in groups for part in group]
+    return table.commit(added, removed, operation="compact", data_change=False)
+
+
+def _without(table: DeltaFolder, snapshot: Snapshot, leaving_of) -> tuple[list[Part], list[Part]]:  # type: ignore[no-untyped-def]
+    """Write each part that loses rows anew; return the parts to add and those to take out."""
+    added, removed = [], []
+    for part in snapshot.parts:
+        leaving = np.asarray(leaving_of(part))
+        if not leaving.any():
+            continue
+        removed.append(part)
+        if not leaving.all():
+            added.append(table.new_part(_kept(part, snapshot.schema, ~leaving), snapshot.schema))
+    return added, removed
+
+
+def _kept(part: Part, schema: pa.Schema, keep: Mask) -> Iterator[Batch]:
+    metadata = conform(part.read(schema.names), schema)
+    start = 0
+    for group in part.groups():
+        mask = keep[start : start + len(group)]
+        if mask.any():
+            yield metadata.slice(start, len(group)).filter(pa.array(mask)), group[mask]
+        start += len(group)
+
+
+def _regrouped(group: Sequence[Part], schema: pa.Schema, dim: int) -> Iterator[Batch]:
+    """Yield the rows of several parts in full row groups, holding one row group in memory."""
+    limit = parts.rows_per_group(dim)
+    tables: list[pa.Table] = []
+    blocks: list[Vectors] = []
+    held = 0
+    for part in group:
+        metadata = conform(part.read(schema.names), schema)
+        start = 0
+        for block in part.groups():
+            while len(block):
+                taken = block[: limit - held]
+                tables.append(metadata.slice(start, len(taken)))
+                blocks.append(taken)
+                held += len(taken)
+                start += len(taken)
+                block = block[len(taken) :]
+                if held == limit:
+                    yield pa.concat_tables(tables), np.concatenate(blocks)
+                    tables, blocks, held = [], [], 0
+    if held:
+        yield pa.concat_tables(tables), np.concatenate(blocks)
+
+
+def _grouped(rows: pa.Table, vectors: Vectors) -> Iterator[Batch]:
+    limit = parts.rows_per_group(vectors.shape[1])
+    for start in range(0, len(rows), limit):
+        yield rows.slice(start, limit), vectors[start : start + limit]
+
+
+def _is_in(part: Part, ids: pa.Array) -> Mask:
+    import pyarrow.compute as pc  # slow to import, and not needed to search
+
+    found: Mask = pc.is_in(part.read(["id"]).column("id"), value_set=ids).to_numpy()
+    return found
+
+
+def _concatenated(batches: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Join the batches of a journal, whose rows are paid for and must find a place whatever the table has become.
+
+    A column that another process has meanwhile given another type, or written in other letters, is kept as text
+    under a name that tells its type.
+    """
+    rows = pa.concat_tables(batches, promote_options="permissive")
+    others = {name.lower(): name for name in schema.names}
+    for number, field in enumerate(rows.schema):
+        known = others.get(field.name.lower())
+        if known is None or (known == field.name and _fits(field.type, schema.field(known).type)):
+            continue
+        column = rows.column(number)
+        if _fits(field.type, schema.field(known).type):
+            rows = rows.set_column(number, known, column.cast(schema.field(known).type))
+        else:
+            rows = rows.set_column(number, f"{field.name}_{field.type}", column.cast(pa.string()))
+    return rows
+
+
+def _last_of_each_id(rows: pa.Table) -> pa.Table:
+    ids = rows.column("id").to_pylist()
+    last = {identity: number for number, identity in enumerate(ids)}
+    return rows if len(last) == len(ids) else rows.take(pa.array(sorted(last.values())))
