@@ -128,7 +128,7 @@ class Embedstore(Peer):
         return self.store.search(query, k, where=f"label == {KEPT_LABEL}").score
 
     def sweep(self, query: np.ndarray, thresholds: np.ndarray) -> Any:
-        return [self.store.count(query, float(threshold)) for threshold in thresholds]
+        return self.store.sweep(query).columns(thresholds)["matches"]
 
     @staticmethod
     def _rows(matches: Any) -> np.ndarray:

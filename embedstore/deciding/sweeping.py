@@ -18,6 +18,7 @@ from embedstore.errors import QueryError
 from embedstore.measures.curves import Curve, precision_recall
 from embedstore.measures.distribution import ScoreDistribution
 from embedstore.measures.prompts import opposed, rank_prompts
+from embedstore.measures.thresholds import as_thresholds
 from embedstore.store import EmbedStore
 
 NONSENSE = ("flurble", "qwxz", "the of and", "zzz", "lorem ipsum dolor", "blorptastic", "a b c", "vnrk")
@@ -47,29 +48,38 @@ class Sweep:
     labelled: Labelled | None
     scores: NDArray[np.float32]
 
-    def table(self, thresholds: ArrayLike | None = None, n: int = 20) -> list[dict[str, float]]:
-        """Return a row for each threshold: matches, percentile and, with labels, the measured figures.
+    def columns(self, thresholds: ArrayLike | None = None, n: int = 20) -> dict[str, NDArray[Any]]:
+        """Return what each threshold gives, as arrays of shape (n_thresholds,).
 
         Parameters
         ----------
         thresholds : array-like, optional
             Default: `n` that part the rows evenly between the top half's quantiles.
         n : int
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``threshold``, ``matches``, ``percentile``; with labels also ``precision``, ``recall``, ``f1``, ``tp``,
+            ``fp``, ``fn``, ``tn``.
         """
-        chosen = (
-            self._spread(n) if thresholds is None else np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
-        )
-        rows: list[dict[str, float]] = []
-        for threshold in chosen.tolist():
-            row = {
-                "threshold": threshold,
-                "matches": self.distribution.matches(threshold),
-                "percentile": self.distribution.percentile(threshold),
-            }
-            if self.curve is not None:
-                row |= {k: v for k, v in self.curve.at(threshold).to_dict().items() if k != "threshold"}
-            rows.append(row)
-        return rows
+        chosen = self._spread(n) if thresholds is None else np.atleast_1d(as_thresholds(thresholds))
+        found: dict[str, NDArray[Any]] = {
+            "threshold": chosen,
+            "matches": self.distribution.matches(chosen),
+            "percentile": self.distribution.percentile(chosen),
+        }
+        if self.curve is not None:
+            measured = self.curve.at(chosen)
+            for name in ("precision", "recall", "f1", "tp", "fp", "fn", "tn"):
+                found[name] = getattr(measured, name)
+        return found
+
+    def table(self, thresholds: ArrayLike | None = None, n: int = 20) -> list[dict[str, float]]:
+        """Return `columns` as a dictionary for each threshold, of plain numbers."""
+        found = self.columns(thresholds, n)
+        rows = zip(*(column.tolist() for column in found.values()), strict=True)
+        return [dict(zip(found, row, strict=True)) for row in rows]
 
     def _spread(self, n: int) -> NDArray[np.float64]:
         shares = 1 - np.geomspace(0.5, 1 / max(len(self.distribution), 2), n)
