@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from embedstore.errors import InputError
 from embedstore.measures.thresholds import as_thresholds
@@ -210,35 +209,6 @@ class EmbedStore(StoreFolder):
         from embedstore.ingest import adding
 
         return adding.plan_add(self, source, **options)
-
-    def to_table(self, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table:
-        """Return rows as an Arrow table.
-
-        Parameters
-        ----------
-        columns : sequence of str, optional
-            Default: all but the embedding, which is returned when named.
-        where : str or pyarrow.compute.Expression, optional
-            Which rows; see `filters.parse_where`.
-
-        Returns
-        -------
-        pyarrow.Table
-            Rows in the order of `scores`.
-        """
-        table = self.rows.with_embeddings(self.columns if columns is None else list(columns))
-        mask = self.mask(where)
-        return table if mask is None else table.filter(pa.array(mask))
-
-    def vectors(self, ids: Sequence[str]) -> Vectors:
-        """Return the vectors of records by id, float32 of shape (len(ids), dim).
-
-        Raises
-        ------
-        InputError
-            An id is not in the store.
-        """
-        return self.rows.vectors(self.rows.positions(ids))
 
     def index(self, kind: str = "fp16") -> IndexReport:
         """Make index files for new parts, so that search reads fewer bytes. See `indexing.build`."""

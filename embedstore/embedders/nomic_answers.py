@@ -7,6 +7,7 @@ again is left to `nomic_api`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -71,10 +72,8 @@ def retry_after(value: str | None) -> float:
     """Return the seconds that a ``Retry-After`` header asks to wait: a number or a date; 0 if it is neither."""
     if value is None:
         return 0.0
-    try:
+    with contextlib.suppress(ValueError):
         return max(0.0, float(value))
-    except ValueError:
-        pass  # then it is a date
     try:
         moment = parsedate_to_datetime(value)
     except ValueError:

@@ -26,10 +26,10 @@ from embedstore.embedders.nomic_transport import (
     official_account,
     with_globals,
 )
+from embedstore.embedders.protocol import require_rgb
 from embedstore.embedders.rate_limit import RateLimiter, state_dir
 from embedstore.errors import (
     BudgetSpentError,
-    ImageError,
     MissingDependencyError,
     ModelNotFoundError,
     QueryError,
@@ -149,10 +149,7 @@ class NomicAPIEmbedder:
         ImageError
             Not an RGB picture.
         """
-        if image.mode != "RGB":
-            raise ImageError(
-                f"expected an RGB picture, found mode {image.mode}: decode it with embedstore.images"
-            )
+        require_rgb(image)
         factor = max(image.width // LARGEST_SIDE, image.height // LARGEST_SIDE)
         if factor > 1:
             image = image.resize((max(1, image.width // factor), max(1, image.height // factor)))

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from embedstore.embedders import nomic_weights
 from embedstore.embedders.nomic_weights import TEXT, VISION, Tower
-from embedstore.errors import EmbedderError, ImageError, ModelNotFoundError, QueryError
+from embedstore.embedders.protocol import require_rgb
+from embedstore.errors import EmbedderError, ModelNotFoundError, QueryError
 from embedstore.space import Space
 from embedstore.vectors import as_vectors, normalise
 
@@ -98,10 +99,7 @@ class NomicLocalEmbedder:
         ImageError
             Not an RGB picture.
         """
-        if image.mode != "RGB":
-            raise ImageError(
-                f"expected an RGB picture, found mode {image.mode}: decode it with embedstore.images"
-            )
+        require_rgb(image)
         from PIL import Image as pil  # Pillow is loaded by the time there is a picture
 
         return np.asarray(image.resize((EDGE, EDGE), pil.Resampling.BICUBIC))

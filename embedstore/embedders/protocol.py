@@ -1,4 +1,4 @@
-"""The contract that every embedder keeps; `tests/test_embedders.py` holds it as one test class for all."""
+"""The contract that every embedder keeps; `tests/embedder_contract.py` holds it as one test class for all."""
 
 from __future__ import annotations
 
@@ -8,10 +8,24 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from embedstore.errors import ImageError
 from embedstore.space import Space
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+def require_rgb(image: Image.Image) -> None:
+    """Refuse a picture that `images.decode` has not made RGB.
+
+    Raises
+    ------
+    ImageError
+    """
+    if image.mode != "RGB":
+        raise ImageError(
+            f"expected an RGB picture, found mode {image.mode}: decode it with embedstore.images"
+        )
 
 
 @runtime_checkable

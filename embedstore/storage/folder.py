@@ -180,6 +180,35 @@ class StoreFolder:
         with self.writing():
             return self._images.vacuum(keep_hours, dry_run)
 
+    def to_table(self, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table:
+        """Return rows as an Arrow table.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Default: all but the embedding, which is returned when named.
+        where : str or pyarrow.compute.Expression, optional
+            Which rows; see `filters.parse_where`.
+
+        Returns
+        -------
+        pyarrow.Table
+            Rows in the order of `scores`.
+        """
+        table = self.rows.with_embeddings(self.columns if columns is None else list(columns))
+        mask = self.mask(where)
+        return table if mask is None else table.filter(pa.array(mask))
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """Return the vectors of records by id, float32 of shape (len(ids), dim).
+
+        Raises
+        ------
+        InputError
+            An id is not in the store.
+        """
+        return self.rows.vectors(self.rows.positions(ids))
+
     def mask(self, where: Any) -> Mask | None:
         """Return which rows `where` keeps, bool of shape (n_rows,), or None for all.
 
