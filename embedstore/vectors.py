@@ -14,6 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from embedstore.errors import VectorError
 
 Vectors = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+"""Which rows take part, shape (n_rows,)."""
+Positions = NDArray[np.int64]
+"""Rows by number, counted over all parts of a store."""
 
 UNIT_TOLERANCE = 1e-3
 """A vector whose length is further from one is not of unit length."""

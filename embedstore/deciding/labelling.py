@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from embedstore.errors import LabelError
 from embedstore.measures.labels import as_labels
-from embedstore.searching.scan import Positions
 from embedstore.storage.rows import Rows
+from embedstore.vectors import Positions
 
 _TRUE = ("1", "true", "yes", "y", "t", "x")
 _FALSE = ("0", "false", "no", "n", "f", "-")

@@ -21,8 +21,8 @@ from embedstore.embedders.protocol import Embedder
 from embedstore.embedders.registry import make_embedder, space_of
 from embedstore.errors import EmbedderError, ImageError, RejectedImagesError
 from embedstore.ingest.memory import MEMORY
+from embedstore.machine import cores
 from embedstore.searching.query_cache import QueryCache, image_key, text_key
-from embedstore.searching.scan import cores
 from embedstore.space import Space
 from embedstore.storage import manifest
 from embedstore.store import EmbedStore

@@ -20,13 +20,12 @@ from embedstore.ingest.arrivals import recover
 from embedstore.ingest.incoming import bar
 from embedstore.ingest.known import is_usable_id, record_id
 from embedstore.ingest.reports import AddReport
-from embedstore.searching.scan import Mask
 from embedstore.sources import VectorBatch, vector_batches
 from embedstore.storage.folder import SCHEMA
 from embedstore.storage.metadata import column_name, storable_types
 from embedstore.storage.parts import rows_per_part
 from embedstore.store import EmbedStore
-from embedstore.vectors import EXACT_TOLERANCE, UNIT_TOLERANCE, Vectors, as_vectors, norms
+from embedstore.vectors import EXACT_TOLERANCE, UNIT_TOLERANCE, Mask, Vectors, as_vectors, norms
 from embedstore.vectors import normalise as to_unit_length
 
 _BASE = ("uri", "content_hash", "width", "height")

@@ -22,7 +22,7 @@ from embedstore.errors import BudgetSpentError, EmbedderError, RejectedImagesErr
 from embedstore.ingest.arrivals import Arrival, Arrivals, recover, tally
 from embedstore.ingest.incoming import Ready, ahead, bar, read
 from embedstore.ingest.reports import AddReport, write_failures
-from embedstore.searching import scan
+from embedstore.machine import cores
 from embedstore.sources import Failure, Record, Source
 from embedstore.store import EmbedStore
 from embedstore.vectors import Vectors
@@ -89,9 +89,9 @@ class Run:
         def read_one(record: Record) -> Ready | Failure:
             return read(record, self._arrivals.known.holds, self._prepare)
 
-        window = 4 * scan.cores() + 2 * (self._batch_size or _BATCHES_AHEAD)
+        window = 4 * cores() + 2 * (self._batch_size or _BATCHES_AHEAD)
         shown = bar(source, source.count(), "added", progress)
-        with ThreadPoolExecutor(scan.cores()) as readers, ThreadPoolExecutor(_MOST_WORKERS) as self._models:
+        with ThreadPoolExecutor(cores()) as readers, ThreadPoolExecutor(_MOST_WORKERS) as self._models:
             try:
                 for record, ready in ahead(readers, read_one, shown, window):
                     self._take(record, ready)

@@ -16,7 +16,7 @@ from embedstore.ingest.arrivals import tally
 from embedstore.ingest.incoming import ahead, bar, measured
 from embedstore.ingest.known import Known
 from embedstore.ingest.reports import AddPlan
-from embedstore.searching import scan
+from embedstore.machine import cores
 from embedstore.sources import Failure, Record, Source
 from embedstore.storage import journal
 from embedstore.storage.metadata import Columns
@@ -36,7 +36,7 @@ def plan(
 ) -> AddPlan:
     """Count what would happen to each record of a source; see `adding.plan_add`."""
     planner = _Planner(store, lenders)
-    with ThreadPoolExecutor(scan.cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         shown = bar(source, source.count(), "planned", progress)
         for record, outcome in ahead(pool, planner.look, shown, _AHEAD):
             planner.take(record, outcome)

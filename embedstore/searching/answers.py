@@ -23,7 +23,7 @@ from embedstore.searching.lines import Line, Lines
 from embedstore.searching.matches import Matches
 from embedstore.storage.parts import float32_array
 from embedstore.storage.rows import Rows
-from embedstore.vectors import Vectors
+from embedstore.vectors import Mask, Positions, Vectors
 
 SCORES_BYTES = 64 * 2**20
 """How much memory the kept scores may take: 16 queries over a million rows, half of that when counted often."""
@@ -82,7 +82,7 @@ class Answers:
         labels: list[str],
         k: int,
         threshold: float | None,
-        mask: scan.Mask | None,
+        mask: Mask | None,
         approximate: bool = False,
     ) -> list[Matches]:
         """Return the nearest `k` rows to each query, of those that `mask` keeps and that exceed `threshold`.
@@ -100,7 +100,7 @@ class Answers:
             found.append(Matches(unread, label, threshold))
         return found
 
-    def _exact(self, queries: Vectors, k: int, mask: scan.Mask | None) -> scan.PartialScan:
+    def _exact(self, queries: Vectors, k: int, mask: Mask | None) -> scan.PartialScan:
         """Answer from kept scores, else by the indexes, else by a scan: the bits are the same."""
         parts = self._rows.snapshot.parts
         if len(queries) == 1:
@@ -129,7 +129,7 @@ class Answers:
             return {}
         return self._shelf.get_all(parts, "fp16", self._executor)
 
-    def _candidates(self, queries: Vectors, k: int, mask: scan.Mask | None) -> scan.PartialScan:
+    def _candidates(self, queries: Vectors, k: int, mask: Mask | None) -> scan.PartialScan:
         """Answer from an index that may miss rows."""
         parts, executor = self._rows.snapshot.parts, scan.Threads()
         for kind in ("ivf", "rabitq"):
@@ -148,12 +148,12 @@ class Answers:
             ],
         )
 
-    def every(self, query: Vectors, label: str, threshold: float, mask: scan.Mask | None) -> Matches:
+    def every(self, query: Vectors, label: str, threshold: float, mask: Mask | None) -> Matches:
         """Return all rows that exceed `threshold`, of those that `mask` keeps."""
         return self.exceeding(self._line(query).scores, label, threshold, mask)
 
     def exceeding(
-        self, scores: NDArray[np.float32], label: str, threshold: float, mask: scan.Mask | None
+        self, scores: NDArray[np.float32], label: str, threshold: float, mask: Mask | None
     ) -> Matches:
         """Return all rows whose score in `scores`, of shape (n_rows,), exceeds `threshold`."""
         matching = above(scores, threshold)
@@ -161,7 +161,7 @@ class Answers:
         found = scores[positions]
         return Matches(_Unread(self._rows, positions, found, ordered=False), label, threshold)
 
-    def count(self, query: Vectors, threshold: float, mask: scan.Mask | None) -> int:
+    def count(self, query: Vectors, threshold: float, mask: Mask | None) -> int:
         """Return how many rows exceed `threshold`, of those that `mask` keeps."""
         line = self._line(query)
         if mask is None:
@@ -177,7 +177,7 @@ class _Unread:
     """Matches before their rows are read; put in order when first looked at, unless they are."""
 
     def __init__(
-        self, rows: Rows, positions: scan.Positions, scores: NDArray[np.float32], *, ordered: bool
+        self, rows: Rows, positions: Positions, scores: NDArray[np.float32], *, ordered: bool
     ) -> None:
         self._rows = rows
         self._positions = positions
@@ -199,7 +199,7 @@ class _Unread:
         return table.add_column(1, "score", score) if columns is None else table
 
 
-def _ranked(rows: Rows, positions: scan.Positions, scores: NDArray[np.float32]) -> NDArray[np.intp]:
+def _ranked(rows: Rows, positions: Positions, scores: NDArray[np.float32]) -> NDArray[np.intp]:
     """Return the total order of rows: score descending, then id ascending. Ids are read where scores tie only."""
     order = np.argsort(-scores, kind="stable")
     descending = scores[order]
@@ -220,7 +220,7 @@ def _side_by_side(k: int, found: list[scan.PartialScan]) -> scan.PartialScan:
     )
 
 
-def _nearest_of(line: NDArray[Any], k: int, mask: scan.Mask | None) -> scan.PartialScan:
+def _nearest_of(line: NDArray[Any], k: int, mask: Mask | None) -> scan.PartialScan:
     """Return the nearest `k` rows, with ties, by scores that are known."""
     kept = None if mask is None else np.flatnonzero(mask)
     within = line if kept is None else line[kept]

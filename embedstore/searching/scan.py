@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore import vectors
+from embedstore.machine import cores
 from embedstore.searching.batched import BLOCK_ROWS, FROM_QUERIES, Products, one_blas_thread
 from embedstore.storage.parts import Part
-from embedstore.vectors import Vectors
+from embedstore.vectors import Mask, Positions, Vectors
 
-Mask = NDArray[np.bool_]
-Positions = NDArray[np.int64]
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -56,12 +54,6 @@ class Threads:
     def map(self, function: Callable[[_T], _R], tasks: Iterable[_T]) -> Iterator[_R]:
         """Apply `function` to each task on the pool."""
         return self._pool.map(function, tasks)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from embedstore import vectors
 from embedstore.searching import scan
 from embedstore.searching.index import PartIndex
-from embedstore.searching.scan import TASK_ROWS, Executor, Mask, PartialScan
+from embedstore.searching.scan import TASK_ROWS, Executor, PartialScan
 from embedstore.storage.parts import Part
-from embedstore.vectors import Vectors
+from embedstore.vectors import Mask, Vectors
 
 SPARE = 16
 """Candidates beyond `k` that are asked for at first; with the slack of fp16 a few are needed."""

@@ -11,12 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore.errors import InputError
-from embedstore.searching.scan import Mask
 from embedstore.storage import parts
 from embedstore.storage.journal import Journal
 from embedstore.storage.parts import EMBEDDING, Part
 from embedstore.storage.table import DeltaFolder, Snapshot, conform
-from embedstore.vectors import Vectors
+from embedstore.vectors import Mask, Vectors
 
 Batch = tuple[pa.Table, Vectors]
 

@@ -15,12 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore.errors import InputError, StoreLockedError
-from embedstore.searching.scan import Mask
 from embedstore.storage import changes, journal
 from embedstore.storage.manifest import Manifest
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import DeltaFolder, Snapshot
-from embedstore.vectors import Vectors
+from embedstore.vectors import Mask, Vectors
 
 SCHEMA = pa.schema(
     [

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore.errors import InputError
-from embedstore.searching.scan import Positions, cores
+from embedstore.machine import cores
 from embedstore.storage.parts import EMBEDDING, Part, embedding_field, pick
 from embedstore.storage.table import Snapshot, conform
-from embedstore.vectors import Vectors
+from embedstore.vectors import Positions, Vectors
 
 _READ_ALL = 10_000
 """From so many rows on, reading whole columns is faster than picking rows out of each part."""
