@@ -5,7 +5,7 @@ Each is one commit. Whoever calls holds the store's lock, because the log does n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -145,7 +145,9 @@ def _merge(table: DeltaFolder, snapshot: Snapshot, groups: Sequence[Sequence[Par
     return table.commit(added, removed, operation="compact", data_change=False)
 
 
-def _without(table: DeltaFolder, snapshot: Snapshot, leaving_of) -> tuple[list[Part], list[Part]]:  # type: ignore[no-untyped-def]
+def _without(
+    table: DeltaFolder, snapshot: Snapshot, leaving_of: Callable[[Part], Mask]
+) -> tuple[list[Part], list[Part]]:
     """Write each part that loses rows anew; return the parts to add and those to take out."""
     added, removed = [], []
     for part in snapshot.parts:
