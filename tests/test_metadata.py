@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedstore.errors import InputError
-from embedstore.storage.metadata import RESERVED, Columns, column_name, equal, storable_type
+from embedstore.storage.metadata import RESERVED, Columns, column_name, equal, storable_type, storable_types
 
 
 class Colour(enum.StrEnum):
@@ -182,3 +182,9 @@ def test_columns_of_tables_have_a_storable_type_or_none(
 ) -> None:
     """Types of foreign tables become the store's; those without a place are left out."""
     assert storable_type(kind) == stored
+
+
+def test_a_number_too_large_to_store_is_said() -> None:
+    """An unsigned number of 64 bits is an error with the column's name, not Arrow's own."""
+    with pytest.raises(InputError, match="'big' holds uint64 that int64 cannot hold"):
+        storable_types(pa.table({"big": pa.array([2**64 - 1], pa.uint64())}))

@@ -121,12 +121,24 @@ class Columns:
 
 
 def storable_types(table: pa.Table) -> pa.Table:
-    """Return a table with each column cast to a storable type; columns that have none are left out."""
+    """Return a table with each column cast to a storable type; columns that have none are left out.
+
+    Raises
+    ------
+    InputError
+        A value is beyond what the storable type holds, such as a whole number of more than 63 bits.
+    """
     columns = {}
     for field in table.schema:
         kind = storable_type(field.type)
         if kind is not None:
-            columns[field.name] = table.column(field.name).cast(kind)
+            try:
+                columns[field.name] = table.column(field.name).cast(kind)
+            except pa.ArrowInvalid as error:
+                raise InputError(
+                    f"column {field.name!r} holds {field.type} that {kind} cannot hold ({error}); "
+                    "store it as text, or leave it out"
+                ) from error
     return pa.table(columns) if columns else table.select([])
 
 
