@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore import images, vectors
+from embedstore import images
+from embedstore.embedders import checked
 from embedstore.embedders.protocol import Embedder
 from embedstore.errors import ImageError, InputError
 from embedstore.sources import open_source
@@ -208,24 +209,22 @@ def of_source(
     if len(pictures) < 2:
         raise InputError(f"{len(pictures)} of {len(records)} pictures can be read; a comparison needs two")
     one, two = (_embedded(each, [each.prepare(picture) for picture in pictures]) for each in (first, second))
-    return _compared(first.space, one, first.embed_texts(list(queries)), second, two, queries)
+    return _compared(first.space, one, checked.texts(first, list(queries)), second, two, queries)
 
 
 def _compared(
     first: Space, one: Vectors, one_texts: Vectors, second: Embedder, two: Vectors, queries: Sequence[str]
 ) -> Comparison:
     a, b = one.astype(np.float64), two.astype(np.float64)
-    p, q = one_texts.astype(np.float64), second.embed_texts(list(queries)).astype(np.float64)
+    p, q = one_texts.astype(np.float64), checked.texts(second, list(queries)).astype(np.float64)
     gaps = np.square(a - b).sum(axis=1) / 2  # equals 1 - a.b for unit vectors, without its cancellation
     return Comparison(first, second.space, list(queries), gaps, p @ a.T, q @ b.T, q @ a.T)
 
 
 def _embedded(embedder: Embedder, prepared: Sequence[Any]) -> Vectors:
     size = embedder.batch_size
-    blocks = [
-        embedder.embed_prepared(prepared[start : start + size]) for start in range(0, len(prepared), size)
-    ]
-    return vectors.normalise(np.concatenate(blocks))
+    starts = range(0, len(prepared), size)
+    return np.concatenate([checked.pictures(embedder, prepared[start : start + size]) for start in starts])
 
 
 def _sample(total: int, size: int, seed: int) -> list[int]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from embedstore.errors import (
     DamagedStoreError,
+    EmbedderError,
     FilterError,
     FormatVersionError,
     InputError,
@@ -21,6 +22,7 @@ from embedstore.errors import (
     VectorError,
 )
 from embedstore.searching.queries import Query
+from embedstore.space import Space
 from embedstore.store import EmbedStore
 
 
@@ -251,3 +253,38 @@ def test_verify_finds_what_is_wrong(store: EmbedStore) -> None:
     part.path.write_bytes(data[:-100])
     with pytest.raises(DamagedStoreError, match="not a readable Parquet file"):
         EmbedStore.open(store.path)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "says"),
+    [
+        (np.full((1, 3), np.nan), VectorError, "NaN"),
+        (np.zeros((1, 3)), VectorError, "length zero"),
+        (np.ones((2, 3)), EmbedderError, r"shape \(2, 3\) for 1 texts of 3 components"),
+        (np.ones((1, 4)), EmbedderError, r"shape \(1, 4\) for 1 texts of 3 components"),
+    ],
+)
+def test_a_wrong_answer_to_a_query_is_not_kept(tmp_path: Path, answer, error, says: str) -> None:
+    """What an embedder of the caller's own gets wrong is an error, and the next question asks it again."""
+
+    class Embedder:
+        space = Space.given("mine", 3)
+        batch_size = workers = 1
+
+        def __init__(self) -> None:
+            self.answers = [answer, np.array([[3.0, 0, 4]])]
+
+        def prepare(self, image):
+            return image
+
+        def embed_prepared(self, prepared):
+            raise AssertionError("no picture is asked for here")
+
+        def embed_texts(self, texts):
+            return self.answers.pop(0)
+
+    store = EmbedStore.create(tmp_path / "m.store", embedder=Embedder())
+    with pytest.raises(error, match=says):
+        store.query_vectors(["dog"])
+    assert store.info()["cached_queries"] == 0
+    assert np.allclose(store.query_vectors(["dog"]), [[0.6, 0, 0.8]])

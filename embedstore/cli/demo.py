@@ -23,6 +23,7 @@ _WHERE_PHOTOS_ARE = (
 )
 def demo(query: str, store: Path, photos: Path | None) -> None:
     """Make a store of sample photographs, search it, decide with a threshold, and measure the decision."""
+    from embedstore.measures.choice import choose_threshold
     from embedstore.measures.curves import precision_recall
     from embedstore.store import EmbedStore
 
@@ -47,8 +48,8 @@ def demo(query: str, store: Path, photos: Path | None) -> None:
     scores = opened.scores(query)[0]
     curve = precision_recall(scores, labels)
     _step("thresholds: the vectors are here, so each further one is free")
-    best = max(curve.thresholds, key=lambda threshold: curve.at(float(threshold)).f1)
-    for threshold in sorted({0.2, 0.3, 0.4, 0.5, float(best)}):
+    best = choose_threshold(curve).threshold
+    for threshold in sorted({0.2, 0.3, 0.4, 0.5, best}):
         measured = curve.at(threshold)
         mark = "  <- best F1" if threshold == best else ""
         click.echo(
@@ -58,9 +59,9 @@ def demo(query: str, store: Path, photos: Path | None) -> None:
     click.echo(f"average precision {curve.average_precision:.3f}")
 
     _step(f'embedstore classify {store} "{query}" --threshold {best:.4f}')
-    matches = opened.classify(query, float(best))
+    matches = opened.classify(query, best)
     sheet = Path(f"demo-{query.replace(' ', '-')}.png")
-    _draw(matches.to_pylist(), query, float(best), sheet)
+    _draw(matches.to_pylist(), query, best, sheet)
     click.echo(f"{len(matches)} matches; look at them: {sheet}")
     click.echo(
         "\nNext, with a model that understands scenes as well as things:\n"

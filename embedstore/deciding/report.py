@@ -23,6 +23,7 @@ from embedstore.deciding.sweeping import Sweep
 from embedstore.errors import ClassifierError, ImageError
 from embedstore.measures.classifier import Classifier
 from embedstore.measures.curves import precision_recall
+from embedstore.measures.distribution import ScoreDistribution
 from embedstore.store import EmbedStore
 
 _STYLE = """
@@ -85,7 +86,7 @@ def write_report(
         _figures(classifier),
         f"<h2>On {len(labelled):,} labelled rows ({html.escape(labelled.source)})</h2>",
         f"<p class=note>{html.escape(str(shift))}</p>" if shift is not None else "",
-        _thresholds(Sweep(classifier.name, _distribution(scores), curve, labelled, scores), threshold),
+        _thresholds(Sweep(classifier.name, ScoreDistribution.of(scores), curve, labelled, scores), threshold),
         f"<div class=plots>{''.join(_svg(display) for display in displays)}</div>",
         "<h2>Around the threshold</h2>",
         _pictures(around(store, classifier, labels, 32)),
@@ -169,9 +170,3 @@ def _pictures(review: Review) -> str:
     return f"<div class=pictures>{''.join(cells)}</div>" + (
         f"<p class=note>and {more:,} more</p>" if more > 0 else ""
     )
-
-
-def _distribution(scores: Any) -> Any:
-    from embedstore.measures.distribution import ScoreDistribution
-
-    return ScoreDistribution.of(scores)

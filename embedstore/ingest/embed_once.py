@@ -17,16 +17,18 @@ from typing import Any
 import numpy as np
 
 from embedstore import images
+from embedstore.embedders import checked
 from embedstore.embedders.protocol import Embedder
 from embedstore.embedders.registry import make_embedder, space_of
 from embedstore.errors import EmbedderError, ImageError, RejectedImagesError
+from embedstore.ingest.incoming import reason
 from embedstore.ingest.memory import MEMORY
 from embedstore.machine import cores
 from embedstore.searching.query_cache import QueryCache, image_key, text_key
 from embedstore.space import Space
 from embedstore.storage import manifest
 from embedstore.store import EmbedStore
-from embedstore.vectors import Vectors, as_vectors, normalise
+from embedstore.vectors import Vectors
 
 _SLICE = 512
 """Pictures between two times that vectors are put away: so many are lost at most when the process is killed."""
@@ -103,7 +105,7 @@ class EmbedOnce:
         found = {key: self._known(key) for key in keys}
         new = list(dict.fromkeys(text for key, text in zip(keys, texts, strict=True) if found[key] is None))
         if new:
-            made = normalise(as_vectors(self._embedder().embed_texts(new), self.space.dim, "the query"))
+            made = checked.texts(self._embedder(), new)
             rows = [(text_key(text), "text", text) for text in new]
             self._keep(rows, made)
             found |= {key: vector for (key, _, _), vector in zip(rows, made, strict=True)}
@@ -251,7 +253,7 @@ def _reason(error: Exception) -> ImageError:
     """Return why a picture cannot be read, without the path that stands beside it."""
     if isinstance(error, ImageError):
         return error
-    return ImageError(getattr(error, "strerror", None) or str(error))
+    return ImageError(reason(error))
 
 
 def _prepare(embedder: Embedder, content_hash: str, item: Any) -> Any:
@@ -277,15 +279,12 @@ def _embed_prepared(embedder: Embedder, prepared: Sequence[tuple[str, Any]]) -> 
     if not prepared:
         return {}
     try:
-        answer = embedder.embed_prepared([item for _, item in prepared])
+        found = checked.pictures(embedder, [item for _, item in prepared])
     except RejectedImagesError as error:
         if len(prepared) == 1:
             return {prepared[0][0]: error}
         middle = len(prepared) // 2
         return _embed_prepared(embedder, prepared[:middle]) | _embed_prepared(embedder, prepared[middle:])
-    found = normalise(as_vectors(answer, embedder.space.dim, "the embedder's answer"))
-    if len(found) != len(prepared):
-        raise EmbedderError(f"the embedder returned {len(found)} vectors for {len(prepared)} pictures")
     return {key: vector for (key, _), vector in zip(prepared, found, strict=True)}
 
 

@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
-import numpy as np
-
-from embedstore import vectors
+from embedstore.embedders import checked
 from embedstore.embedders.protocol import Embedder
 from embedstore.errors import BudgetSpentError, EmbedderError, RejectedImagesError
 from embedstore.ingest.arrivals import Arrival, Arrivals, recover, tally
@@ -173,7 +171,9 @@ class Run:
         """Start one call of the embedder; there is a journal for its answer before it leaves."""
         self._arrivals.begin()
         self._report.requests += 1
-        self._under_way[self._models.submit(_embed, self._model(), [item for _, item in batch])] = batch
+        self._under_way[self._models.submit(checked.pictures, self._model(), [item for _, item in batch])] = (
+            batch
+        )
 
     def _collect(self, timeout: float | None) -> None:
         """Write down what has come back, waiting for something for at most `timeout` seconds.
@@ -217,14 +217,3 @@ class Run:
             for number, row in enumerate(self._waiting.pop(content_hash, ())):
                 tally(self._report, row.decision, needed=number == 0, lent=False)
             self._arrivals.remember(content_hash, vector)
-
-
-def _embed(embedder: Embedder, prepared: list[Any]) -> Vectors:
-    """Embed a batch and check what comes back."""
-    found = embedder.embed_prepared(prepared)
-    if np.shape(found) != (len(prepared), embedder.space.dim):
-        raise EmbedderError(
-            f"the embedder returned shape {np.shape(found)} for {len(prepared)} pictures of "
-            f"{embedder.space.dim} components"
-        )
-    return vectors.normalise(vectors.as_vectors(found, embedder.space.dim, "the embedder's answer"))

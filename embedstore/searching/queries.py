@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from embedstore import vectors
+from embedstore.embedders import checked
 from embedstore.embedders.protocol import Embedder
 from embedstore.errors import QueryError
 from embedstore.searching.query_cache import QueryCache, image_key, text_key
@@ -197,7 +198,7 @@ class Resolver:
         new = [text for text in missing if cache.get(text_key(text)) is None]
         for start in range(0, len(new), TEXTS_AT_ONCE):
             some = new[start : start + TEXTS_AT_ONCE]
-            cache.put([(text_key(text), "text", text) for text in some], embedder.embed_texts(some))
+            cache.put([(text_key(text), "text", text) for text in some], checked.texts(embedder, some))
 
     def _image_vector(self, source: Any) -> Vectors:
         from embedstore import images
@@ -213,7 +214,7 @@ class Resolver:
         cache = self._new_cache(embedder)
         if (mixed := cache.get(key)) is not None:
             return mixed
-        found: Vectors = np.asarray(embedder.embed_prepared([embedder.prepare(picture.image)]), np.float32)
+        found = checked.pictures(embedder, [embedder.prepare(picture.image)])
         cache.put([(key, "image", picture.content_hash)], found)
         first: Vectors = found[0]
         return first

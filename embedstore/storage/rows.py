@@ -112,10 +112,6 @@ class Rows:
         position = self._position_of_hash.get(content_hash)
         return None if position is None else self.vectors(np.array([position]))[0]
 
-    def holds_hash(self, content_hash: str) -> bool:
-        """Tell whether a record of this picture is here."""
-        return content_hash in self._position_of_hash
-
     def vectors(self, positions: Positions) -> Vectors:
         """Return a copy of the vectors at `positions`, in that order, float32 of shape (n, dim)."""
         if not self.snapshot.parts:
