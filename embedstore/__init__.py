@@ -11,10 +11,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Classifier": "embedstore.measures.classifier",
-    "Concept": "embedstore.deciding.concepts",
+    "Classifier": "embedstore.deciding.classifier",
+    "Concept": "embedstore.searching.queries",
     "EmbedStore": "embedstore.store",
-    "ImageClassifierFromTextQuery": "embedstore.estimators",
+    "ImageClassifierFromTextQuery": "embedstore.estimator",
     "Matches": "embedstore.searching.matches",
     "Query": "embedstore.searching.queries",
     "Space": "embedstore.space",

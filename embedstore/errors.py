@@ -1,37 +1,7 @@
-"""Every error that embedstore raises on purpose.
+"""Every error that embedstore raises on purpose, by what is wrong: the input, the store, the embedder, a file, Atlas.
 
 A message says what was found, what was expected and what to do. Each class also inherits the builtin that a
 caller would think to catch, so ``except FileNotFoundError`` works for a store that is not there.
-
-::
-
-    EmbedStoreError
-    ├── InputError (ValueError)               something passed in cannot be used
-    │   ├── ImageError                        one picture cannot be read
-    │   ├── VectorError                       vectors of a wrong shape, not finite or of length zero
-    │   ├── QueryError                        a query that cannot be turned into a vector
-    │   ├── FilterError                       a ``where`` that does not parse or names no column
-    │   ├── UnreachableError                  no threshold keeps the constraints; says how near one comes
-    │   ├── LabelError                        labels that do not fit the rows, or leave nothing to measure
-    │   └── SourceError                       a source with nothing in it, or not of a known kind
-    │       └── SourceNotFoundError (FileNotFoundError)
-    ├── StoreError                            the folder of the store
-    │   ├── StoreNotFoundError (FileNotFoundError)
-    │   ├── StoreExistsError (FileExistsError)
-    │   ├── FormatVersionError                written by a newer embedstore
-    │   ├── SpaceMismatchError (ValueError)   vectors of two embedding spaces do not mix
-    │   ├── DamagedStoreError                 a file is missing, short or not what the log says
-    │   └── StoreLockedError (TimeoutError)   another process is rewriting the store
-    ├── EmbedderError                         what turns pictures and texts into vectors
-    │   ├── ModelNotFoundError (LookupError)  no such model, or its weights are not here
-    │   ├── CredentialsError (PermissionError) no key, or a key that was refused
-    │   ├── OfflineError (ConnectionError)    the network was needed and is switched off
-    │   ├── ServiceError (ConnectionError)    the service failed, hung or answered nonsense
-    │   ├── BudgetSpentError                  as many requests as were allowed have been sent
-    │   └── RejectedImagesError (ValueError)  the service refuses this batch; a smaller one may pass
-    ├── ClassifierError (ValueError)          a saved classifier that cannot be read or does not apply
-    ├── AtlasError (RuntimeError)             a sync that could not be completed or confirmed
-    └── MissingDependencyError (ImportError)  an optional package; the message names the pip command
 """
 
 from __future__ import annotations
@@ -66,13 +36,7 @@ class LabelError(InputError):
 
 
 class UnreachableError(InputError):
-    """No threshold keeps the constraints.
-
-    Attributes
-    ----------
-    best : dict of str to float
-        The best figures that can be reached, such as ``{"precision": 0.91, "recall": 1.0}``.
-    """
+    """No threshold keeps the constraints; `best` has the best figures within reach, as ``{"precision": 0.91}``."""
 
     def __init__(self, message: str, best: dict[str, float] | None = None) -> None:
         super().__init__(message)

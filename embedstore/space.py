@@ -49,20 +49,12 @@ class Space:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Space:
-        """Read a space from parsed JSON, ignoring fields of later versions.
-
-        Raises
-        ------
-        DamagedStoreError
-            A field is missing.
-        """
+        """Read a space from parsed JSON, ignoring fields of later versions; DamagedStoreError if one is missing."""
         names = [field.name for field in dataclasses.fields(cls)]
         try:
             return cls(**{name: fields[name] for name in names})
         except (KeyError, TypeError) as error:
-            raise DamagedStoreError(
-                f"an embedding space needs the fields {names}; found {fields!r}"
-            ) from error
+            raise DamagedStoreError(f"an embedding space needs the fields {names}; found {fields!r}") from error
 
     @classmethod
     def from_text(cls, text: str) -> Space | None:
@@ -114,13 +106,7 @@ class Space:
         return self in (other, other.rounded())
 
     def require(self, other: Space, what: str) -> None:
-        """Refuse vectors of another space.
-
-        Raises
-        ------
-        SpaceMismatchError
-            `other` differs; the message names both spaces and what differs.
-        """
+        """Refuse vectors of another space by a SpaceMismatchError, which names both and what differs."""
         if self.takes(other):
             return
         ours, theirs = self.to_dict(), other.to_dict()

@@ -1,7 +1,7 @@
 """The store: embed each image once, then ask.
 
-`EmbedStore` is the public face: it finds a query's vector, scores it against the rows, and returns rows. What lies
-where is `folder`'s business, how records come in `ingest`'s.
+`EmbedStore` is the public face. It has a folder, which changes, and a reader, which answers; each verb hands on to the
+package whose business it is.
 """
 
 from __future__ import annotations
@@ -11,43 +11,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from embedstore.errors import InputError
-from embedstore.measures.thresholds import as_thresholds
 from embedstore.searching import scan
-from embedstore.searching.answers import Answers
-from embedstore.searching.index import Shelf
+from embedstore.searching.index import IndexFiles, IndexReport, build
 from embedstore.searching.matches import Matches
-from embedstore.searching.queries import Query, Resolver, mixing_is_allowed
-from embedstore.searching.query_cache import QueryCache
+from embedstore.searching.query_vectors import QueryCache, QueryVectors
+from embedstore.searching.reader import Reader
+from embedstore.settings import mixing_is_allowed
 from embedstore.space import Space
-from embedstore.storage import journal, manifest
+from embedstore.storage import journal
 from embedstore.storage.folder import StoreFolder
-from embedstore.storage.manifest import Manifest
+from embedstore.storage.rows import Rows
 from embedstore.storage.table import Snapshot
-from embedstore.vectors import Vectors
+from embedstore.vectors import Mask, Vectors
 
 if TYPE_CHECKING:
-    from embedstore.deciding.decide import Evaluation
-    from embedstore.deciding.sweeping import Sweep
+    import pyarrow as pa
+
+    from embedstore.deciding.classifier import Classifier
+    from embedstore.deciding.evaluation import Evaluation
+    from embedstore.deciding.thresholds import Sweep
     from embedstore.embedders.protocol import Embedder
     from embedstore.ingest.reports import AddPlan, AddReport
-    from embedstore.measures.classifier import Classifier
-    from embedstore.searching.indexing import IndexReport
-    from embedstore.verify import VerifyReport
+    from embedstore.storage.verify import VerifyReport
 
 
-class EmbedStore(StoreFolder):
+class EmbedStore:
     """A folder of embedded images. Made by `EmbedStore.create` or `EmbedStore.open`.
+
+    Threads may share one: each call answers from one version of the rows, also while another refreshes.
 
     Attributes
     ----------
-    path : Path
-    space : Space
-        The embedding space of all its vectors.
-    id : str
-        32 hex digits, drawn at creation.
+    folder : StoreFolder
+        What lies where, and the changes.
+    reader : Reader
+        The rows of one version, and the answers over them; frozen.
 
     Examples
     --------
@@ -58,22 +57,24 @@ class EmbedStore(StoreFolder):
 
     def __init__(
         self,
-        path: Path,
-        about: Manifest,
-        version: int | None,
-        executor: scan.Executor | None,
-        embedder: Embedder | None,
+        folder: StoreFolder,
+        executor: scan.Executor | None = None,
+        embedder: Embedder | None = None,
         allow_mixed_backend: bool = False,
     ) -> None:
-        super().__init__(path, about, version)
+        self.folder = folder
         self._embedder = embedder
         self._mixed = allow_mixed_backend or mixing_is_allowed()
-        self._executor = executor or scan.Threads()
         if embedder is not None and not (self._mixed and self.space.same_model(embedder.space)):
             self.space.require(embedder.space, "the embedder given")
-        self._cache = QueryCache(self.table("queries"), self.space)
-        self._shelf = Shelf(self.path / "index")
-        self._answer_from_rows()
+        self.reader = Reader(
+            Rows(folder.snapshot()),
+            folder.space,
+            folder.id,
+            QueryVectors(QueryCache(folder.queries, folder.space), lambda: self.embedder),
+            IndexFiles(folder.index),
+            executor or scan.Threads(),
+        )
 
     @classmethod
     def create(
@@ -112,21 +113,18 @@ class EmbedStore(StoreFolder):
             There is no such model, or none could be chosen.
         """
         path = Path(path)
-        manifest.require_free(path)
-        if space is not None:
-            if isinstance(space, str):
-                if not dim:
-                    raise InputError("a store of your own vectors needs their dimension: dim=512")
-                space = Space.given(space, dim)
-        else:
+        StoreFolder.require_free(path)
+        if isinstance(space, str):
+            if not dim:
+                raise InputError("a store of your own vectors needs their dimension: dim=512")
+            space = Space.given(space, dim)
+        if space is None:
             if embedder is None:
                 from embedstore.embedders.registry import make_embedder
 
                 embedder = make_embedder(model)
             space = embedder.space
-        about = Manifest.new(space)
-        cls.lay_out(path, about)
-        return cls(path, about, None, executor, embedder)
+        return cls(StoreFolder.create(path, space), executor, embedder)
 
     @classmethod
     def open(
@@ -150,14 +148,13 @@ class EmbedStore(StoreFolder):
         allow_mixed_backend : bool
             Let another backend of the same model make query vectors (``nomic-local`` for a store of ``nomic``, say);
             also ``EMBEDSTORE_ALLOW_MIXED_BACKEND=1``. Scores then differ a little from those that the store's own
-            backend gives, and so may decisions near a threshold: `backends.compare` says by how much.
+            backend gives, and so may decisions near a threshold: `embedstore compare-backends` says by how much.
 
         Raises
         ------
         StoreNotFoundError, FormatVersionError, DamagedStoreError, SpaceMismatchError
         """
-        path = Path(path)
-        return cls(path, manifest.read(path), version, executor, embedder, allow_mixed_backend)
+        return cls(StoreFolder.open(Path(path), version), executor, embedder, allow_mixed_backend)
 
     @property
     def embedder(self) -> Embedder:
@@ -174,57 +171,159 @@ class EmbedStore(StoreFolder):
             self._embedder = embedder_for_space(self.space, other_backend=self._mixed)
         return self._embedder
 
+    @property
+    def path(self) -> Path:
+        """The folder on the disk."""
+        return self.folder.path
+
+    @property
+    def id(self) -> str:
+        """32 hex digits, drawn at creation."""
+        return self.folder.id
+
+    @property
+    def created_at(self) -> str:
+        """When the store was made, ISO 8601, UTC."""
+        return self.folder.created_at
+
+    @property
+    def space(self) -> Space:
+        """The embedding space of all its vectors."""
+        return self.folder.space
+
+    @property
+    def rows(self) -> Rows:
+        """The rows of the version that is read."""
+        return self.reader.rows
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The version that is read, with its parts."""
+        return self.rows.snapshot
+
+    @property
+    def version(self) -> int:
+        """The number of the version that is read."""
+        return self.reader.version
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of a row, without the embedding."""
+        return self.rows.columns
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
     def __repr__(self) -> str:
         return f"EmbedStore({str(self.path)!r}, {len(self):,} images, {self.space.model}, version {self.version})"
 
     def info(self) -> dict[str, Any]:
         """Return what there is to say of the store, as plain values: counts, bytes, space, columns."""
-        parts = self.snapshot.parts
+        reader = self.reader
+        parts = reader.rows.snapshot.parts
         part_bytes = sum(part.path.stat().st_size for part in parts)
         return {
             "path": str(self.path),
-            "images": len(self),
+            "images": len(reader),
             "model": self.space.model,
             "space": self.space.to_dict(),
             "store_id": self.id,
-            "created_at": self.created_at,
-            "version": self.version,
-            "columns": self.columns,
+            "created_at": self.folder.created_at,
+            "version": reader.version,
+            "columns": reader.rows.columns,
             "parts": len(parts),
             "foreign_parts": sum(not part.mapped for part in parts),
             "bytes": part_bytes,
-            "bytes_per_image": round(part_bytes / len(self), 1) if len(self) else None,
-            "cached_queries": len(self._cache),
-            "waiting_in_journal": journal.waiting(self.path / "journal"),
+            "bytes_per_image": round(part_bytes / len(reader), 1) if len(reader) else None,
+            "cached_queries": len(reader.queries),
+            "waiting_in_journal": journal.waiting(self.folder.journal),
         }
+
+    def refresh(self) -> None:
+        """Move on to the newest version, for rows that others have added; no effect on a store opened at a version."""
+        if not self.folder.is_newest(self.snapshot):
+            self.reader = self.reader.at(self.folder.snapshot())
+
+    # Fill and keep.
 
     def add(self, source: Any = None, **options: Any) -> AddReport:
         """Embed what is new in `source` and store it. See `adding.add`, whose options these are."""
         from embedstore.ingest import adding
 
-        return adding.add(self, source, **options)
+        try:
+            return adding.add(self.folder, lambda: self.embedder, source, **options)
+        finally:
+            self.refresh()
 
     def plan_add(self, source: Any = None, **options: Any) -> AddPlan:
         """Say what `add` would do, without doing it. See `adding.plan_add`."""
         from embedstore.ingest import adding
 
-        return adding.plan_add(self, source, **options)
+        return adding.plan_add(self.folder, lambda: self.embedder, source, **options)
 
     def index(self, kind: str = "fp16") -> IndexReport:
-        """Make index files for new parts, so that search reads fewer bytes. See `indexing.build`."""
-        from embedstore.searching import indexing
-
-        return indexing.build(self, self._shelf, kind)
+        """Make index files for new parts, so that search reads fewer bytes. See `index.build`."""
+        report = build(self.folder, self.reader.index_files, kind)
+        self.refresh()
+        if report.parts and kind != "fp16":
+            report.recall = self.reader.recall(kind)
+        return report
 
     def verify(self, deep: bool = False) -> VerifyReport:
         """Check the store against itself. See `verify.verify`."""
-        from embedstore.verify import verify
+        from embedstore.storage.verify import verify
 
-        return verify(self, deep)
+        return verify(self.rows, deep)
+
+    def remove(self, ids: Sequence[str] | None = None, *, where: Any = None) -> int:
+        """Remove records by id or by a condition, and return how many; older versions keep them until `vacuum`.
+
+        Raises InputError when neither or both are given, or an id is not in the store.
+        """
+        removed = self.folder.remove(ids, where)
+        self.refresh()
+        return removed
+
+    def compact(self) -> int:
+        """Merge small parts, lay out anew what another program has written; return the number of parts left."""
+        parts = self.folder.compact().parts
+        self.refresh()
+        return len(parts)
+
+    def versions(self) -> list[dict[str, Any]]:
+        """Return the versions, newest first, as dictionaries of version, timestamp and operation."""
+        return self.folder.images.versions()
+
+    def vacuum(self, keep_hours: int = 168, *, dry_run: bool = False) -> list[str]:
+        """Delete files that only versions older than `keep_hours` hours need; return their names."""
+        return self.folder.vacuum(keep_hours, dry_run)
+
+    # Ask.
+
+    def to_table(self, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table:
+        """Return rows as an Arrow table, in the order of `scores`.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Default: all but the embedding, which is returned when named.
+        where : str, pyarrow.compute.Expression or mask, optional
+            Which rows; see `where.parse_where`.
+        """
+        return self.rows.to_table(columns, where)
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """Return the vectors of records by id, float32 of shape (len(ids), dim); InputError for an id not here."""
+        rows = self.rows
+        return rows.vectors(rows.positions(ids))
+
+    def mask(self, where: Any) -> Mask | None:
+        """Return which rows `where` keeps, bool of shape (n_rows,), or None for all; see `where.parse_where`."""
+        return self.reader.mask(where)
 
     def query_vectors(self, queries: Sequence[Any]) -> Vectors:
         """Return the unit vectors of queries, float32 of shape (n_queries, dim)."""
-        return self._resolver.vectors([Query.of(query) for query in queries])
+        return self.reader.query_vectors(queries)
 
     def scores(self, queries: Any, where: Any = None) -> Vectors:
         """Score every row against every query.
@@ -233,7 +332,7 @@ class EmbedStore(StoreFolder):
         ----------
         queries : list of queries, or one
             Texts, pictures, paths, vectors or `Query` objects.
-        where : str or Expression, optional
+        where : str, Expression or mask, optional
             Which rows.
 
         Returns
@@ -241,10 +340,7 @@ class EmbedStore(StoreFolder):
         ndarray of shape (n_queries, n_rows), float32
             Cosines, rows in the order of `to_table(where=where)`.
         """
-        listed = queries if isinstance(queries, list | tuple) else [queries]
-        found = self._answers.scores(self.query_vectors(listed))
-        mask = self.mask(where)
-        return found if mask is None else found[:, mask]
+        return self.reader.scores(queries, where)
 
     def search(
         self,
@@ -254,29 +350,32 @@ class EmbedStore(StoreFolder):
         where: Any = None,
         *,
         approximate: bool = False,
+        **words: Any,
     ) -> Matches:
         """Return the nearest rows.
 
         Parameters
         ----------
-        query : str, path, picture, vector or Query
-            A ``str`` is always a text.
+        query : str, path, picture, vector, Query, Concept or list of these
+            A ``str`` is always a text; several are averaged.
         k : int
             At most so many.
         threshold : float, optional
             Only rows with a score larger than this.
-        where : str or Expression, optional
+        where : str, Expression or mask, optional
             Only rows that this keeps, decided before scoring.
         approximate : bool
             Answer from an index of the kind ``ivf`` or ``rabitq``: faster where the store is larger than memory, but
             rows may be missing. Scores are exact.
+        **words
+            `template`, `weights`, `opposing`: see `Concept.of`.
 
         Returns
         -------
         Matches
             Nearest first; equal scores by id.
         """
-        return self.search_many([query], k, threshold, where, approximate=approximate)[0]
+        return self.search_many([query], k, threshold, where, approximate=approximate, **words)[0]
 
     def search_many(
         self,
@@ -286,93 +385,72 @@ class EmbedStore(StoreFolder):
         where: Any = None,
         *,
         approximate: bool = False,
+        **words: Any,
     ) -> list[Matches]:
         """Search for several queries in one pass over the vectors; see `search`."""
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise InputError(f"k is how many rows to return, at least 1; found {k!r}")
-        limit = None if threshold is None else float(as_thresholds(threshold))
-        asked = [Query.of(query) for query in queries]
-        wanted = self._resolver.vectors(asked)
-        return self._answers.nearest(
-            wanted, [query.label for query in asked], int(k), limit, self.mask(where), approximate
-        )
+        return self.reader.search_many(queries, k, threshold, where, approximate=approximate, **words)
 
-    def classify(self, query: Any, threshold: float | None = None, where: Any = None) -> Matches:
+    def classify(self, query: Any, threshold: float | None = None, where: Any = None, **words: Any) -> Matches:
         """Return *every* row that matches, nearest first.
 
         Parameters
         ----------
-        query : query or Classifier
+        query : query, list of queries, Concept or Classifier
             A classifier of one class brings its own threshold, and needs no model.
         threshold : float
             A match is a score larger than this.
-        where : str or Expression, optional
+        where : str, Expression or mask, optional
             Only rows that this keeps.
+        **words
+            `template`, `weights`, `opposing`: see `Concept.of`.
         """
         if hasattr(query, "targets"):
-            from embedstore.deciding import decide
+            from embedstore.deciding import evaluation
 
-            return decide.matches(self, query, threshold, where)
+            return evaluation.matches(self.reader, query, threshold, where)
         if threshold is None:
             raise InputError("a query needs a threshold to decide by; see `calibrate` for how to find one")
-        limit = float(as_thresholds(threshold))
-        asked = Query.of(query)
-        return self._answers.every(self._resolver.vectors([asked]), asked.label, limit, self.mask(where))
+        return self.reader.classify(query, threshold, where, **words)
 
-    def exceeding(self, found: Any, threshold: float, label: str, where: Any = None) -> Matches:
-        """Return every row whose score in `found`, of shape (n_rows,), is larger than `threshold`."""
-        return self._answers.exceeding(found, label, float(as_thresholds(threshold)), self.mask(where))
+    def count(self, query: Any, threshold: float, where: Any = None, **words: Any) -> int:
+        """Return how many rows have a score larger than `threshold`; see `classify`."""
+        return self.reader.count(query, threshold, where, **words)
 
-    def count(self, query: Any, threshold: float, where: Any = None) -> int:
-        """Return how many rows have a score larger than `threshold`."""
-        limit = float(as_thresholds(threshold))
-        return self._answers.count(self.query_vectors([query]), limit, self.mask(where))
+    # Decide.
 
-    # What follows is `deciding`, by the names that one looks for here.
+    def exceeding(self, scores: Any, threshold: float, label: str, where: Any = None) -> Matches:
+        """Return every row whose score in `scores`, of shape (n_rows,), is larger than `threshold`."""
+        return self.reader.exceeding(scores, threshold, label, where)
 
     def sweep(self, query: Any, labels: Any = None, **words: Any) -> Sweep:
-        """Score every row once, for all thresholds: see `sweeping.sweep`."""
-        from embedstore.deciding import sweeping
+        """Score every row once, for all thresholds: see `thresholds.sweep`."""
+        from embedstore.deciding import thresholds
 
-        return sweeping.sweep(self, query, labels, **words)
+        return thresholds.sweep(self.reader, query, labels, **words)
 
     def calibrate(self, query: Any, labels: Any, **options: Any) -> Classifier:
-        """Choose a threshold by labels and measure it: see `decide.calibrate`."""
-        from embedstore.deciding import decide
+        """Choose a threshold by labels and measure it: see `thresholds.calibrate`."""
+        from embedstore.deciding import thresholds
 
-        return decide.calibrate(self, query, labels, **options)
+        return thresholds.calibrate(self.reader, query, labels, **options)
 
     def evaluate(self, classifier: Classifier, labels: Any) -> Evaluation:
-        """Measure a classifier on labelled rows: see `decide.evaluate`."""
-        from embedstore.deciding import decide
+        """Measure a classifier on labelled rows: see `evaluation.evaluate`."""
+        from embedstore.deciding import evaluation
 
-        return decide.evaluate(self, classifier, labels)
+        return evaluation.evaluate(self.reader, classifier, labels)
 
     def save_classifier(self, classifier: Classifier) -> None:
         """Keep a classifier in the store, as ``classifiers/NAME.json``."""
-        from embedstore.deciding import decide
-
-        decide.save(self, classifier)
+        self.folder.classifiers.mkdir(exist_ok=True)
+        classifier.save(self.folder.classifiers)
 
     def classifier(self, name: str) -> Classifier:
-        """Return a classifier that the store keeps: see `decide.load`."""
-        from embedstore.deciding import decide
+        """Return a classifier that the store keeps: see `classifier.find`."""
+        from embedstore.deciding.classifier import find
 
-        return decide.load(self, name)
+        return find(self.folder.classifiers, name)
 
     def classifiers(self) -> list[str]:
         """Return the names of the classifiers that the store keeps, sorted."""
-        from embedstore.deciding import decide
-
-        return decide.names(self)
-
-    def _read(self, snapshot: Snapshot) -> None:
-        super()._read(snapshot)
-        self._answer_from_rows()
-
-    def _answer_from_rows(self) -> None:
-        """Answer from the rows of the version that is read now."""
-        self._answers = Answers(self.rows, self._executor, self._shelf)
-        self._resolver = Resolver(
-            self.space, self._cache, lambda: self.embedder, self.rows.vector_of_id, self.rows.vector_of_hash
-        )
+        return sorted(file.stem for file in self.folder.classifiers.glob("*.json"))

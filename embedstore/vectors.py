@@ -6,7 +6,10 @@ each (query, row) pair, computed row by row, so its bits do not depend on the bl
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +22,8 @@ Mask = NDArray[np.bool_]
 Positions = NDArray[np.int64]
 """Rows by number, counted over all parts of a store."""
 
+Array = TypeVar("Array", bound=NDArray[Any])
+
 UNIT_TOLERANCE = 1e-3
 """A vector whose length is further from one is not of unit length."""
 EXACT_TOLERANCE = 1e-6
@@ -30,17 +35,12 @@ _BLOCK = 256
 def as_vectors(values: ArrayLike, dim: int | None = None, what: str = "vectors") -> Vectors:
     """Return `values` as a C-contiguous float32 array of shape (n, dim); one vector becomes (1, dim).
 
-    Raises
-    ------
-    VectorError
-        Not numbers, not 1-d or 2-d, of another dimension than `dim`, or with NaN or infinity.
+    Raises VectorError, which names `what`, for other shapes, what is no number, NaN and infinity.
     """
     try:
         array = np.ascontiguousarray(values, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise VectorError(
-            f"{what}: expected numbers of shape (n, dim), found {type(values).__name__}"
-        ) from error
+        raise VectorError(f"{what}: expected numbers of shape (n, dim), found {type(values).__name__}") from error
     if array.ndim == 1:
         array = array[np.newaxis]
     if array.ndim != 2 or (dim is not None and array.shape[1] != dim):
@@ -48,11 +48,10 @@ def as_vectors(values: ArrayLike, dim: int | None = None, what: str = "vectors")
         raise VectorError(f"{what}: expected shape {expected}, found {np.shape(values)}")
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.vecdot(array, array)  # reads the rows once and writes little, as isfinite would not
-    if not np.isfinite(squares).all():
-        suspect = np.flatnonzero(~np.isfinite(squares))
-        bad = suspect[~np.isfinite(array[suspect]).all(axis=1)]
-        if len(bad):
-            raise VectorError(f"{what}: row {bad[0]} holds NaN or infinity; leave it out or compute it again")
+    suspect = np.flatnonzero(~np.isfinite(squares))  # the square of large finite numbers overflows too
+    bad = suspect[~np.isfinite(array[suspect]).all(axis=1)]
+    if len(bad):
+        raise VectorError(f"{what}: row {bad[0]} holds NaN or infinity; leave it out or compute it again")
     return array
 
 
@@ -77,18 +76,12 @@ def rounding(dim: int) -> float:
 
 
 def normalise(vectors: Vectors, what: str = "vectors") -> Vectors:
-    """Return rows scaled to unit length, float32 of shape (n, dim).
+    """Return rows scaled to unit length, float32 of shape (n, dim). Raises VectorError where a row has length zero.
 
-    Rows that are of unit length to float32 rounding already are returned bit for bit, so that normalising twice
-    is normalising once.
-
-    Raises
-    ------
-    VectorError
-        A row has length zero.
+    Rows that are of unit length to float32 rounding are returned bit for bit: to normalise twice is to normalise once.
     """
     lengths = norms(vectors)
-    if len(lengths) and lengths.min() == 0:
+    if not lengths.all():
         row = int(np.argmin(lengths))
         raise VectorError(f"{what}: row {row} has length zero, which has no direction; leave it out")
     off = np.abs(lengths - 1) > EXACT_TOLERANCE
@@ -100,21 +93,11 @@ def normalise(vectors: Vectors, what: str = "vectors") -> Vectors:
 
 
 def scores(queries: Vectors, rows: Vectors, out: Vectors | None = None) -> Vectors:
-    """Return the score of each query with each row: the float32 dot product, which is the cosine of unit vectors.
+    """Return the score of each query with each row, float32 of shape (n_queries, n_rows), written to `out` if given.
 
-    Parameters
-    ----------
-    queries : ndarray of shape (n_queries, dim), float32
-    rows : ndarray of shape (n_rows, dim), float32
-    out : ndarray of shape (n_queries, n_rows), float32, optional
-        Where to write the result.
-
-    Returns
-    -------
-    ndarray of shape (n_queries, n_rows), float32
-        In [-1, 1] but for rounding; larger is nearer. Each value is ``np.vecdot(row, query)``: it is the same to
-        the bit whichever other rows and queries are asked for with it. (A matrix product gives bits that depend
-        on the shapes and on the number of threads.)
+    It is the dot product, for unit vectors the cosine: in [-1, 1] but for rounding; larger is nearer. Each value is
+    ``np.vecdot(row, query)``: the same to the bit whichever other rows and queries are asked for with it. (A matrix
+    product gives bits that depend on the shapes and on the number of threads.)
     """
     if out is None:
         out = np.empty((len(queries), len(rows)), dtype=np.float32)
@@ -146,3 +129,44 @@ def top_k(row_scores: NDArray[np.floating[Any]], k: int) -> NDArray[np.intp]:
 def total_order(row_scores: NDArray[np.floating[Any]], ids: ArrayLike) -> NDArray[np.intp]:
     """Return the order of results: score descending, then id ascending. No two rows are equal in it."""
     return np.lexsort((np.asarray(ids), -np.asarray(row_scores)))
+
+
+class ArrayCache(Generic[Array]):
+    """Arrays by key, at most `limit` bytes of them; those used longest ago go first, the newest always stays.
+
+    Threads may share one. What a key says is the caller's business.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._bytes = 0
+        self._kept: OrderedDict[Hashable, Array] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Hashable) -> Array | None:
+        """Return an array, which then is the one used last, or None."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def put(self, key: Hashable, array: Array) -> Array:
+        """Keep an array, read-only from now on, and return it; others make room for it."""
+        array.flags.writeable = False
+        with self._lock:
+            old = self._kept.pop(key, None)
+            self._bytes += array.nbytes - (0 if old is None else old.nbytes)
+            self._kept[key] = array
+            while self._bytes > self.limit and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return array
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._kept.clear()
+            self._bytes = 0

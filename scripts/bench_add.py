@@ -24,9 +24,7 @@ from embedstore import EmbedStore
 
 def make_pictures(photos: Path, folder: Path, count: int) -> list[Path]:
     """Write `count` different JPEG files of 500 x 375 pixels."""
-    sources = itertools.cycle(
-        sorted(path for path in photos.rglob("*") if path.suffix in (".jpg", ".jpeg", ".png"))
-    )
+    sources = itertools.cycle(sorted(path for path in photos.rglob("*") if path.suffix in (".jpg", ".jpeg", ".png")))
     paths = []
     for number in range(count):
         with Image.open(next(sources)) as source:
@@ -64,9 +62,7 @@ def add(folder: Path, store: Path) -> float:
 
 def main() -> None:
     """Take turns, and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, default=Path(__file__).parents[1] / "data" / "photos")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)

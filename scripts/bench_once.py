@@ -80,21 +80,18 @@ def measure(path: Path, batches: int, dim: int, runs: int) -> None:
         writing += time.perf_counter() - before
         last = (number + 1) * runs // batches > number * runs // batches
         if last or kept.rows >= parts.rows_per_part(dim):
-            with store.writing():
-                store.fold(kept)
+            with store.folder.writing():
+                store.folder.fold(kept)
+            store.refresh()
             kept, folds = None, folds + 1
             most = max(most, len(store.snapshot.parts))
     total = time.perf_counter() - started
-    opening = sorted(
-        json.loads(subprocess.check_output([sys.executable, "-c", OPEN, str(path)])) for _ in range(5)
-    )
+    opening = sorted(json.loads(subprocess.check_output([sys.executable, "-c", OPEN, str(path)])) for _ in range(5))
     rows, seconds, first = opening[2]
     left = [file.name for file in (path / "journal").iterdir()]
     print(f"{rows:,} rows of {dim} in {batches:,} batches of {BATCH}, {runs:,} adds, {folds:,} folds")
     print(f"parts at the end          {len(store.snapshot.parts)} (at most {most} on the way)")
-    print(
-        f"open, fresh process       {seconds * 1000:.1f} ms (median of 5), first search {first * 1000:.0f} ms"
-    )
+    print(f"open, fresh process       {seconds * 1000:.1f} ms (median of 5), first search {first * 1000:.0f} ms")
     print(f"journal, flushed batches  {writing / batches * 1000:.2f} ms each")
     print(f"all of it                 {total:.0f} s; left in journal/: {left or 'nothing'}")
 

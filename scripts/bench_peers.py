@@ -60,9 +60,7 @@ def make_rows(folder: Path, n: int) -> Rows:
         block[:] = _unit(noise + 0.7 * centres[random.integers(0, 200, len(block))] + 20 * middle)
     vectors.flush()
     noise = random.standard_normal((QUERIES, DIM), dtype=np.float32)
-    np.save(
-        folder / "queries.npy", _unit(noise + 3 * middle + 0.3 * centres[random.integers(0, 200, QUERIES)])
-    )
+    np.save(folder / "queries.npy", _unit(noise + 3 * middle + 0.3 * centres[random.integers(0, 200, QUERIES)]))
     digits = random.bytes(16 * n).hex(), random.bytes(32 * n).hex()
     return Rows(
         npy,
@@ -101,9 +99,7 @@ def installed(chosen: str | None, n: int) -> tuple[list[type[Peer]], list[str]]:
         if missing:
             skipped.append(f"{peer.name}: {missing[0]} is not installed")
         elif n > peer.largest and wanted is None:
-            skipped.append(
-                f"{peer.name}: measured up to {peer.largest:,} rows; name it with --peers to have it anyway"
-            )
+            skipped.append(f"{peer.name}: measured up to {peer.largest:,} rows; name it with --peers to have it anyway")
         else:
             peers.append(peer)
     return peers, skipped
@@ -120,9 +116,7 @@ def ingest(peers: list[type[Peer]], work: Path, rows: Rows) -> dict[str, dict[st
         seconds = time.perf_counter() - started
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         found[kind.name] = {"rows_per_second": len(rows.ids) / seconds, "bytes_per_row": size / len(rows.ids)}
-        print(
-            f"{kind.name:22} {found[kind.name]['rows_per_second']:10,.0f} rows/s  {size / len(rows.ids):8,.1f} B/row"
-        )
+        print(f"{kind.name:22} {found[kind.name]['rows_per_second']:10,.0f} rows/s  {size / len(rows.ids):8,.1f} B/row")
     return found
 
 
@@ -281,9 +275,7 @@ def report(n: int, skipped: list[str], made: dict[str, Any], times: Times, other
         "middle half in brackets; `x` is the ratio to the best exact peer, `lim` that to the time in which all cores "
         "read the vectors from memory.",
         "",
-        "| | rows/s in | bytes/row | "
-        + " | ".join(WORKS.values())
-        + " | cold start | peak private MB | recall@20 |",
+        "| | rows/s in | bytes/row | " + " | ".join(WORKS.values()) + " | cold start | peak private MB | recall@20 |",
         "|---" * (len(WORKS) + 6) + "|",
     ]
     for name in [LIMIT, "one gemv", *made]:
@@ -344,9 +336,7 @@ def plot(n: int, times: Times, file: Path) -> None:
 
 def main() -> None:
     """Make the rows, the stores, the measurements and the report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=100_000, help="number of rows")
     parser.add_argument("--peers", help="names, with commas; all that are installed by default")
     parser.add_argument("--rounds", type=int, default=7)

@@ -75,15 +75,9 @@ def main() -> None:
     """Parse the command line, go over to the build's own environment, build there and print the measures."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument(
-        "--venv", type=Path, help="environment to make or use again; a temporary one by default"
-    )
-    parser.add_argument(
-        "--wordnet-deb", type=Path, help="file of the package wordnet-base; fetched by default"
-    )
-    parser.add_argument(
-        "--data-dir", type=Path, help="more photographs to measure on: see measure_objects.py"
-    )
+    parser.add_argument("--venv", type=Path, help="environment to make or use again; a temporary one by default")
+    parser.add_argument("--wordnet-deb", type=Path, help="file of the package wordnet-base; fetched by default")
+    parser.add_argument("--data-dir", type=Path, help="more photographs to measure on: see measure_objects.py")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -75,9 +75,7 @@ def main() -> None:
 
         store = str(folder / "s.store")
         (folder / "query.txt").write_text(QUERY)
-        theirs = step(
-            f"cookbook, {len(limits)} thresholds", "-c", COOKBOOK, str(folder / "files.txt"), QUERY, *limits
-        )
+        theirs = step(f"cookbook, {len(limits)} thresholds", "-c", COOKBOOK, str(folder / "files.txt"), QUERY, *limits)
         step(
             "embedstore add",
             "-m",
@@ -91,13 +89,9 @@ def main() -> None:
         )
         step("embedstore queries", "-m", "embedstore", "queries", store, str(folder / "query.txt"), "-q")
         ours = step(f"{len(limits)} thresholds on the store, no sockets", "-c", STORE, store, QUERY, *limits)
-        step(
-            "embedstore add, a second time", "-m", "embedstore", "add", store, str(folder / "pictures"), "-q"
-        )
+        step("embedstore add, a second time", "-m", "embedstore", "add", store, str(folder / "pictures"), "-q")
     same = [set(one) == set(two) for one, two in zip(theirs, ours, strict=True)]
-    print(
-        f"matches: {', '.join(f'{len(found):,} above {limit}' for found, limit in zip(ours, limits, strict=True))}"
-    )
+    print(f"matches: {', '.join(f'{len(found):,} above {limit}' for found, limit in zip(ours, limits, strict=True))}")
     print("the same pictures both ways" if all(same) else "THE TWO WAYS DIFFER")
 
 

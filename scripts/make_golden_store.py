@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore import EmbedStore, Space
-from embedstore.storage.manifest import FORMAT_VERSION
+from embedstore.storage.folder import FORMAT_VERSION
 
 
 class North:

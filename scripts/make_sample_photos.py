@@ -186,12 +186,8 @@ def make(stamps: Path, out: Path) -> Counter[str]:
 
 def main() -> None:
     """Parse the command line, make the photographs and print what was made."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--deb", type=Path, help=f"file of {STAMPS.name} {STAMPS.version}; fetched when not given"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--deb", type=Path, help=f"file of {STAMPS.name} {STAMPS.version}; fetched when not given")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "data" / "photos")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -25,7 +25,6 @@ import pyarrow as pa
 
 from embedstore.atlas import apply_sync, plan_sync, pull
 from embedstore.errors import EmbedStoreError
-from embedstore.ingest.given import add_vectors
 from embedstore.searching.queries import Query
 from embedstore.store import EmbedStore
 from embedstore.testing import KINDS, Fault, NomicServer
@@ -63,7 +62,7 @@ def make_store(path: Path, rows: int, dim: int) -> EmbedStore:
         }
     )
     store = EmbedStore.create(path, space="mine", dim=dim)
-    add_vectors(store, table, "vector", progress=False)
+    store.add(table, embedding_column="vector", progress=False)
     return store
 
 
@@ -139,9 +138,7 @@ def back(store: EmbedStore, path: Path, dim: int) -> None:
             for place, (one, other) in enumerate(zip(a, b, strict=True))
             if one != other
         ]
-    print(
-        f"top 20 equal in order for {same} of 50 queries; places that differ (query, place, score difference):"
-    )
+    print(f"top 20 equal in order for {same} of 50 queries; places that differ (query, place, score difference):")
     print(json.dumps(ties))
 
 

@@ -41,10 +41,7 @@ def average_precisions(
     truth = np.asarray(labels)
     names = sorted(set(labels))
     scores = vectors @ embedder.embed_texts(names).T
-    return {
-        name: float(average_precision_score(truth == name, scores[:, column]))
-        for column, name in enumerate(names)
-    }
+    return {name: float(average_precision_score(truth == name, scores[:, column])) for column, name in enumerate(names)}
 
 
 def embed_pictures(embedder: ObjectsEmbedder, pictures: Iterable[bytes]) -> NDArray[np.float32]:

@@ -76,9 +76,7 @@ def write_table(out: Path) -> None:
     """Distil the table and write its three files to `out`."""
     tokenizer = Tokenizer.from_file(str(SOURCE / "tokenizer.json"))
     ids = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    special = [
-        number for piece, number in ids if piece.startswith("[") and piece.endswith("]") and len(piece) > 2
-    ]
+    special = [number for piece, number in ids if piece.startswith("[") and piece.endswith("]") and len(piece) > 2]
     rows = reduce_dimensions(encode_pieces(len(ids), tokenizer))
     rows *= np.log1p(np.arange(len(rows)))[:, np.newaxis]
     rows[special] = 0

@@ -141,9 +141,7 @@ class EmbedstoreIndexed(Embedstore):
     name = "embedstore + index"
 
     def ingest(self, rows: Rows) -> None:
-        shutil.copytree(
-            self.folder.parent / "embedstore", self.folder, copy_function=_link, dirs_exist_ok=True
-        )
+        shutil.copytree(self.folder.parent / "embedstore", self.folder, copy_function=_link, dirs_exist_ok=True)
         from embedstore import EmbedStore
 
         EmbedStore.open(self.folder / "rows.store").index()
@@ -174,9 +172,7 @@ class Numpy(Peer):
         return _best(self.rows @ query, k)
 
     def top_of_many(self, queries: np.ndarray, k: int) -> Any:
-        scores = np.concatenate(
-            [self.rows[n : n + 65_536] @ queries.T for n in range(0, len(self.rows), 65_536)]
-        )
+        scores = np.concatenate([self.rows[n : n + 65_536] @ queries.T for n in range(0, len(self.rows), 65_536)])
         return [_best(line, k) for line in scores.T]
 
     def above(self, query: np.ndarray, threshold: float) -> int:
@@ -324,9 +320,7 @@ class DuckDb(Peer):
 
         table = rows.table()  # noqa: F841  (DuckDB finds it by its name)
         with duckdb.connect(str(self.folder / "rows.duckdb")) as database:
-            database.execute(
-                f"CREATE TABLE rows AS SELECT * REPLACE (vector::FLOAT[{DIM}] AS vector) FROM 'table'"
-            )
+            database.execute(f"CREATE TABLE rows AS SELECT * REPLACE (vector::FLOAT[{DIM}] AS vector) FROM 'table'")
 
     def open(self) -> None:
         import duckdb

@@ -75,9 +75,7 @@ def labels_of(store: EmbedStore, experiment: Experiment) -> np.ndarray:
     return np.array([str(value) in experiment.positives for value in values])
 
 
-def prepare(
-    experiment: Experiment, data_dir: Path | None, folder: Path, model: str | None
-) -> tuple[EmbedStore, int]:
+def prepare(experiment: Experiment, data_dir: Path | None, folder: Path, model: str | None) -> tuple[EmbedStore, int]:
     """Return the experiment's store and how many pictures were embedded for it now."""
     path = folder / f"{experiment.title.replace(' ', '-').lower()}.store"
     store = EmbedStore.open(path) if (path / "store.json").exists() else EmbedStore.create(path, model)
@@ -104,27 +102,19 @@ def row(what: str, figures: Sequence[float], note: str = "") -> str:
 
 def main() -> None:
     """Run the experiments and print their tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="Parquet files in the hub's layout, instead of the hub")
     parser.add_argument("--model", help="nomic, nomic-local or objects")
-    parser.add_argument(
-        "--stores", type=Path, default=Path("cookbook.stores"), help="where to keep the stores"
-    )
+    parser.add_argument("--stores", type=Path, default=Path("cookbook.stores"), help="where to keep the stores")
     arguments = parser.parse_args()
     arguments.stores.mkdir(exist_ok=True)
     found = {}
     embedded = {}
     for experiment in EXPERIMENTS:
-        store, embedded[experiment.title] = prepare(
-            experiment, arguments.data_dir, arguments.stores, arguments.model
-        )
+        store, embedded[experiment.title] = prepare(experiment, arguments.data_dir, arguments.stores, arguments.model)
         scores, labels = store.scores(experiment.query)[0], labels_of(store, experiment)
         found[experiment.title] = (store, scores, labels)
-        print(
-            f"\n{experiment.query!r} on {experiment.title}: {len(labels):,} pictures, {labels.sum():,} positive"
-        )
+        print(f"\n{experiment.query!r} on {experiment.title}: {len(labels):,} pictures, {labels.sum():,} positive")
         print(f"  {'score >':<34}{'precision':>11}{'recall':>11}{'F1':>11}")
         curve = precision_recall(scores, labels)
         for threshold in three_thresholds(store, scores, labels):

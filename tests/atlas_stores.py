@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore.ingest.given import add_vectors
+from embedstore.atlas import SyncReport, apply_sync, plan_sync
+from embedstore.errors import EmbedStoreError
 from embedstore.store import EmbedStore
-from embedstore.testing.atlas_dataset import Dataset
+from embedstore.testing.atlas_state import Dataset
 
-ORG = "stand-in"
+NAME = "stand-in/photos"
 
 
 def unit_vectors(rows: int, dim: int, seed: int = 0) -> np.ndarray:
@@ -34,8 +35,13 @@ def vector_store(path: Path, rows: int, dim: int = 16, seed: int = 0, **columns:
     vectors = unit_vectors(rows, dim, seed)
     given["vector"] = pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), dim)
     store = EmbedStore.create(path, space="mine", dim=dim)
-    add_vectors(store, pa.table(given), "vector", progress=False)
+    store.add(pa.table(given), embedding_column="vector", progress=False)
     return store
+
+
+def sync(store: EmbedStore, name: str = NAME, **options: Any) -> SyncReport:
+    """Plan and apply, making the dataset where there is none."""
+    return apply_sync(plan_sync(store, name, **{"create": True, "timeout": 8.0, **options}))
 
 
 def require_whole(dataset: Dataset, store: EmbedStore) -> None:
@@ -47,9 +53,6 @@ def require_whole(dataset: Dataset, store: EmbedStore) -> None:
 
 def main() -> None:
     """Sync as told by a JSON argument; print the report, or what it failed with."""
-    from embedstore.atlas import apply_sync, plan_sync
-    from embedstore.errors import EmbedStoreError
-
     told = json.loads(sys.argv[1])
     try:
         plan = plan_sync(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import settings
 from PIL import Image
 
 from embedstore.store import EmbedStore
+from embedstore.testing import NomicServer
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("embedstore", deadline=None)
@@ -62,3 +64,12 @@ def photo_store(tmp_path_factory: pytest.TempPathFactory) -> EmbedStore:
     made = EmbedStore.create(tmp_path_factory.mktemp("photos") / "photos.store", model="objects")
     made.add(PHOTOS)
     return made
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NomicServer]:
+    """A stand-in of Nomic's service that this process, and those it starts, are led to."""
+    with NomicServer() as running:
+        for name, value in running.environment(tmp_path / "home").items():
+            monkeypatch.setenv(name, value)
+        yield running

@@ -92,17 +92,13 @@ class EmbedderContract:
         batches = [prepared[start : start + size] for start in range(0, len(prepared), size)]
         self.assert_same(np.concatenate([embedder.embed_prepared(batch) for batch in batches]), vectors)
 
-    def test_order_is_kept(
-        self, embedder: Embedder, prepared: list[object], vectors: NDArray[np.float32]
-    ) -> None:
+    def test_order_is_kept(self, embedder: Embedder, prepared: list[object], vectors: NDArray[np.float32]) -> None:
         """Reversed pictures and texts give reversed vectors."""
         self.assert_same(embedder.embed_prepared(prepared[::-1]), vectors[::-1])
         forward, backward = embedder.embed_texts(self.texts), embedder.embed_texts(self.texts[::-1])
         self.assert_same(backward, forward[::-1])
 
-    def test_different_inputs_have_different_vectors(
-        self, embedder: Embedder, vectors: NDArray[np.float32]
-    ) -> None:
+    def test_different_inputs_have_different_vectors(self, embedder: Embedder, vectors: NDArray[np.float32]) -> None:
         """No two of the pictures, and no two of the texts, share a vector."""
         assert len(np.unique(vectors, axis=0)) == len(vectors)
         assert len(np.unique(embedder.embed_texts(self.texts), axis=0)) == len(self.texts)

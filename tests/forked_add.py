@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 
@@ -44,12 +45,14 @@ def serve() -> None:
     from embedstore import store  # noqa: F401
     from embedstore.cli import main  # noqa: F401
     from embedstore.embedders import nomic_api  # noqa: F401
-    from embedstore.ingest import adding, planning  # noqa: F401
+    from embedstore.ingest import adding  # noqa: F401
 
     Image.init()
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
+            # A suite that was started in the background ignores Ctrl-C, and so would its children.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             try:
                 os._exit(run(json.loads(line)))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -23,6 +27,7 @@ from embedstore.errors import (
 )
 from embedstore.searching.queries import Query
 from embedstore.space import Space
+from embedstore.storage.where import parse_where
 from embedstore.store import EmbedStore
 
 
@@ -88,6 +93,8 @@ def test_a_query_may_be_a_picture_a_path_an_id_or_a_vector(store: EmbedStore, pi
     asked = [
         path,
         path.read_bytes(),
+        bytearray(path.read_bytes()),
+        Query.image(str(path)),
         Query.id(row["id"]),
         vector,
         7 * vector,
@@ -288,3 +295,71 @@ def test_a_wrong_answer_to_a_query_is_not_kept(tmp_path: Path, answer, error, sa
         store.query_vectors(["dog"])
     assert store.info()["cached_queries"] == 0
     assert np.allclose(store.query_vectors(["dog"]), [[0.6, 0, 0.8]])
+
+
+def test_threads_that_share_a_store_see_one_version_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread rewrites the rows and another refreshes, each answer is that of one committed version: its
+    ids, scores, counts and filters fit each other, also where the versions have equally many rows."""
+    versions = []
+    for seed in (0, 1):
+        rows = np.random.default_rng(seed).standard_normal((200 + 40 * seed, 8)).astype(np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        side = ["even" if (number + seed) % 2 == 0 else "odd" for number in range(len(rows))]
+        versions.append((rows, [f"{number:03}" for number in range(len(rows))], side))
+    query = np.ones(8, np.float32) / np.float32(np.sqrt(8))
+
+    def table(version: int, count: int) -> pa.Table:
+        rows, ids, side = versions[version]
+        return pa.table({"id": ids[:count], "side": side[:count], "v": list(rows[:count])})
+
+    def expected(version: int, count: int) -> tuple[Any, ...]:
+        rows, ids, side = versions[version]
+        scores = np.vecdot(rows[:count], query)
+        kept = [n for n in np.argsort(-scores).tolist() if side[n] == "even"]
+        return [ids[n] for n in kept[:5]], int((scores > 0.2).sum()), count
+
+    store = EmbedStore.create(tmp_path / "s.store", space="own", dim=8)
+    store.add(table(0, 200), embedding_column="v", progress=False)
+    allowed = [expected(0, 200), expected(1, 200), expected(1, 240)]
+    writer = EmbedStore.open(store.path)
+    done, wrong = threading.Event(), []
+
+    def write() -> None:
+        for turn in range(24):
+            writer.add(table(turn % 2, 200 + 40 * (turn % 3 == 0) * (turn % 2)), embedding_column="v", progress=False)
+            if len(writer) > 200:
+                writer.remove([f"{number:03}" for number in range(200, 240)])
+            time.sleep(0.005)  # so that some searches meet each version
+        done.set()
+
+    def ask(number: int) -> None:
+        try:
+            while not done.is_set():
+                if number == 0:
+                    store.refresh()
+                    continue
+                found = store.search(query, k=5, where="side == 'even'")
+                reader = store.reader
+                answer = (found.id, reader.count(query, 0.2), len(reader))
+                top = [row["side"] for row in found]
+                if (
+                    top != ["even"] * 5
+                    or answer[1:] not in [a[1:] for a in allowed]
+                    or answer[0] not in [a[0] for a in allowed]
+                ):
+                    wrong.append(answer)
+        except Exception as error:  # noqa: BLE001  (an IndexError is what was seen)
+            wrong.append(repr(error))
+
+    def parse_slowly(condition: Any, schema: pa.Schema) -> Any:
+        time.sleep(0.002)  # the moment between two looks at the rows, made longer
+        return parse_where(condition, schema)
+
+    monkeypatch.setattr("embedstore.storage.where.parse_where", parse_slowly)
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    write()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

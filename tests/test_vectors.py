@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from embedstore import vectors
 from embedstore.errors import VectorError
+from embedstore.vectors import ArrayCache
 
 
 def unit(count: int, dim: int, seed: int = 0) -> np.ndarray:
@@ -108,9 +109,7 @@ def test_top_k_keeps_all_ties_of_the_last_place(values: list[int], k: int) -> No
     assert set(vectors.top_k(line, k).tolist()) == expected
 
 
-@given(
-    st.lists(st.tuples(st.integers(-3, 3), st.text(max_size=3)), max_size=30, unique_by=lambda row: row[1])
-)
+@given(st.lists(st.tuples(st.integers(-3, 3), st.text(max_size=3)), max_size=30, unique_by=lambda row: row[1]))
 def test_total_order_is_by_score_and_then_by_id(rows: list[tuple[int, str]]) -> None:
     """Score descending, then id ascending, as Python orders text."""
     rows = [(score, identity.replace("\0", "")) for score, identity in rows]
@@ -134,3 +133,23 @@ def test_one_thread_gives_the_same_bits() -> None:
         found.append(done.stdout)
     assert len(found[0]) == 7 * 3000 * 4
     assert found[0] == found[1]
+
+
+def test_kept_arrays_are_bounded_by_bytes_and_the_oldest_go_first() -> None:
+    """The array used longest ago leaves; one put again counts once; the newest stays even when it is too large."""
+    kept = ArrayCache(limit=1000)
+    for name in ("a", "b"):
+        kept.put(name, np.zeros(100, np.float32))
+    assert kept.get("a") is not None
+    kept.put("c", np.zeros(100, np.float32))
+    assert (kept.get("b"), len(kept)) == (None, 2)
+    kept.put("c", np.zeros(150, np.float32))
+    assert (kept.get("a") is None, len(kept)) == (False, 2)
+    kept.put("d", np.zeros(1000, np.float32))
+    assert (kept.get("a"), len(kept)) == (None, 1)
+    array = kept.get("d")
+    assert array is not None
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 1
+    kept.clear()
+    assert (kept.get("d"), len(kept)) == (None, 0)

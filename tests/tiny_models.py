@@ -142,9 +142,7 @@ def word_piece_tokenizer() -> Tokenizer:
     words = ["search", "query", "the", "photo", "of", "cat", "dog", "tiny", "white", "ball", "bird", "red"]
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + list("0123456789")
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + letter for letter in letters)]
-    pieces += [mark for mark in "_:.,!?-'" if mark not in pieces] + [
-        word for word in words if word not in pieces
-    ]
+    pieces += [mark for mark in "_:.,!?-'" if mark not in pieces] + [word for word in words if word not in pieces]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

@@ -16,26 +16,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedstore import images
-from embedstore.atlas.answers import (
-    AtlasTransport,
-    ConflictError,
-    LimitError,
-    LockedError,
-    PassingError,
-    RefusedError,
-    TooLargeError,
-)
-from embedstore.atlas.client import MissingDatasetError, RemoteDataset, Report, open_dataset, silent
+from embedstore.atlas.answers import AtlasTransport, ConflictError, LockedError, Pauses, RefusedError, TooLargeError
+from embedstore.atlas.client import MissingDatasetError, Progress, RemoteDataset, open_dataset, silent
 from embedstore.atlas.columns import lacks_picture
 from embedstore.atlas.ledger import Ledger
 from embedstore.atlas.maps import ensure_map, wait_until_unlocked
 from embedstore.atlas.outcome import SyncPlan, SyncReport, Work
-from embedstore.errors import AtlasError, ImageError
-from embedstore.sources.places import pictures_at
+from embedstore.embedders.nomic_transport import PassingError
+from embedstore.errors import AtlasError, EmbedStoreError, ImageError
+from embedstore.sources import pictures_at
 
-LONGEST_SIDE: Final = 512
-"""Pixels of a picture that is sent, each way."""
-
+LONGEST_SIDE: Final = 512  # pixels of a picture that is sent, each way
 JPEG_QUALITY: Final = 90
 _SENDS: Final = 8
 """Times that rows are sent without one of them getting through, before the sync ends with an error."""
@@ -43,7 +34,7 @@ _SENDS: Final = 8
 Numbers = NDArray[np.int64]
 
 
-def apply_sync(plan: SyncPlan, *, progress: Report = silent) -> SyncReport:
+def apply_sync(plan: SyncPlan, *, progress: Progress = silent) -> SyncReport:
     """Carry out a plan.
 
     Parameters
@@ -77,7 +68,7 @@ def apply_sync(plan: SyncPlan, *, progress: Report = silent) -> SyncReport:
     ledger = Ledger(work.store.path, remote.identifier)
     try:
         with ledger.held():
-            _Delivery(plan, work, remote, ledger, report, progress).run(work.cut)
+            _Delivery(work, remote, ledger, report, progress).run()
             if work.index:
                 report.map = ensure_map(remote, ledger, progress)
     except AtlasError as error:
@@ -108,47 +99,40 @@ def _opened(plan: SyncPlan, work: Work) -> RemoteDataset:
 
 def _made_or_found(plan: SyncPlan, transport: AtlasTransport, create: dict[str, Any] | None) -> RemoteDataset:
     """Open or make the dataset; after a failure it may have been made all the same, by us or by another process."""
-    pause = transport.limits.first_wait
+    pauses = Pauses(transport)
     while True:
         try:
             return open_dataset(transport, plan.dataset, create=create)
         except (PassingError, RefusedError) as error:
-            if not transport.has_time(pause) or create is None:
-                raise AtlasError(f"the dataset {plan.dataset} could not be opened: {error}") from None
-            if isinstance(error, RefusedError):
+            if create is not None and isinstance(error, RefusedError):
                 try:
                     return open_dataset(transport, plan.dataset)
                 except MissingDatasetError:
                     raise error from None
-            time.sleep(pause)
-            pause = min(2 * pause, transport.limits.longest_wait)
+            if create is None or not pauses.wait():
+                raise AtlasError(f"the dataset {plan.dataset} could not be opened: {error}") from None
 
 
 class _Delivery:
     """The sending of all shards of one plan."""
 
     def __init__(
-        self,
-        plan: SyncPlan,
-        work: Work,
-        remote: RemoteDataset,
-        ledger: Ledger,
-        report: SyncReport,
-        progress: Report,
+        self, work: Work, remote: RemoteDataset, ledger: Ledger, report: SyncReport, progress: Progress
     ) -> None:
-        self._plan, self._work, self._remote = plan, work, remote
-        self._ledger, self._report, self._progress = ledger, report, progress
-        self._ids = [work.made.ids[i] for i in work.missing]
-        self._limits = work.transport.limits
+        self._work, self._remote, self._ledger = work, remote, ledger
+        self._report, self._progress = report, progress
+        self._plan, self._transport = report.plan, work.transport
+        self._ids = work.converted.ids
 
-    def run(self, cut: Sequence[Numbers]) -> None:
+    def run(self) -> None:
         """Send the shards one by one; count after each, and look at a sample of all at the end."""
-        lacking = set(self._ids)
+        missing = {self._ids[number] for shard in self._work.shards for number in shard}
         known = self._ledger.confirmed(self._remote.id)
-        there = [name for name in self._work.made.ids if name not in lacking and name not in known]
+        there = [name for name in self._ids if name not in missing and name not in known]
         if there:
             self._ledger.confirm(self._remote.id, there)
-        for number, shard in enumerate(cut, 1):
+        count = len(self._work.shards)
+        for number, shard in enumerate(self._work.shards, 1):
             wait_until_unlocked(self._remote, self._progress)
             numbers, table, load = self._loaded(shard)
             if not len(numbers):
@@ -156,78 +140,75 @@ class _Delivery:
             self._deliver(numbers, table, load)
             self._ledger.confirm(self._remote.id, [self._ids[i] for i in numbers])
             self._report.sent += len(numbers)
-            self._require_count(self._plan.total + self._report.sent)
-            self._progress(f"shard {number:,} of {len(cut):,}: {self._report.sent:,} rows seen in Atlas")
+            self._require_count()
+            self._progress(f"shard {number:,} of {count:,}: {self._report.sent:,} rows seen in Atlas")
         self._look_back()
 
-    def _loaded(self, shard: Numbers) -> tuple[Numbers, pa.Table, Any]:
-        """Return the rows of a shard and what goes with them, float16 vectors or JPEG files."""
-        table = self._work.made.table.take(pa.array(self._work.missing[shard]))
+    def _loaded(self, shard: Numbers) -> tuple[Numbers, pa.Table, NDArray[Any]]:
+        """Return the rows of a shard and what goes with them, float16 vectors or JPEG files (an array of objects)."""
+        table = self._work.converted.table.take(pa.array(shard))
         if not self._plan.images:
             vectors = self._work.rows.vectors(self._work.positions[shard])
             return shard, table, self._report.loss.of(vectors)
         pictures = self._pictures(shard)
-        kept = [place for place, number in enumerate(shard) if number in pictures]
-        return shard[kept], table.take(pa.array(kept, pa.int64())), [pictures[shard[place]] for place in kept]
+        kept = np.isin(shard, list(pictures))
+        return shard[kept], table.filter(pa.array(kept)), np.array(list(pictures.values()), object)
 
     def _pictures(self, shard: Numbers) -> dict[int, bytes]:
         """Read the pictures of a shard as small JPEG files, by number; note those that cannot be had."""
         rows = self._work.rows.take(self._work.positions[shard])
         uris, hashes = rows.column("uri").to_pylist(), rows.column("content_hash").to_pylist()
         sources = pictures_at([uri for uri in uris if uri])
-        made: dict[int, bytes] = {}
+        pictures: dict[int, bytes] = {}
         for number, uri, content_hash in zip(shard.tolist(), uris, hashes, strict=True):
             try:
                 if uri not in sources:
                     raise ImageError(f"{uri} is not to be had on this machine")
                 if content_hash and images.content_hash(sources[uri]) != content_hash:
                     raise ImageError(f"{uri} is another picture now than the store embedded; add it again")
-                made[number] = images.thumbnail(sources[uri], LONGEST_SIDE, quality=JPEG_QUALITY)
+                pictures[number] = images.thumbnail(sources[uri], LONGEST_SIDE, quality=JPEG_QUALITY)
             except (ImageError, OSError) as error:
                 self._report.skipped[self._ids[number]] = str(error)
-        return made
+        return pictures
 
-    def _deliver(self, numbers: Numbers, table: pa.Table, load: Any) -> None:
+    def _deliver(self, numbers: Numbers, table: pa.Table, load: NDArray[Any]) -> None:
         """Send rows until the server shows each of them."""
-        transport, pause, fruitless = self._work.transport, self._limits.first_wait, 0
-        left = np.arange(len(numbers))
-        transport.begin()
+        pauses, fruitless, left = Pauses(self._transport), 0, np.arange(len(numbers))
+        self._transport.begin()
         while True:
-            failure = self._send(table.take(pa.array(left)), _taken(load, left))
+            failure = self._send(table.take(pa.array(left)), load[left])
             ids = [self._ids[numbers[i]] for i in left]
             lagging = isinstance(failure, ConflictError) and len(left) == 1
             there = self._seen(ids, patient=failure is None or lagging)
             remaining = left[[name not in there for name in ids]]
             if not len(remaining):
                 return
-            got_through = len(remaining) < len(left)
-            left = remaining
-            if got_through:
-                fruitless = 0
-                transport.begin()
+            if len(remaining) < len(left):
+                left, fruitless = remaining, 0
+                self._transport.begin()
                 continue
             fruitless += 1
             if isinstance(failure, ConflictError | TooLargeError) and len(left) > 1:
                 for half in np.array_split(left, 2):
-                    self._deliver(numbers[half], table.take(pa.array(half)), _taken(load, half))
+                    self._deliver(numbers[half], table.take(pa.array(half)), load[half])
                 return
-            wait = max(pause, failure.pause if isinstance(failure, PassingError) else 0.0)
-            if fruitless >= _SENDS or not transport.has_time(wait) or isinstance(failure, RefusedError):
-                raise self._undelivered(len(left), ids[0], failure)
-            if isinstance(failure, LockedError):
+            if isinstance(failure, LockedError) and fruitless < _SENDS:
                 wait_until_unlocked(self._remote, self._progress)
-            time.sleep(wait)
-            pause = min(2 * pause, self._limits.longest_wait)
+            asked = failure.pause if isinstance(failure, PassingError) else 0.0
+            hopeless = fruitless >= _SENDS or isinstance(failure, RefusedError)
+            if hopeless or not pauses.wait(asked):
+                why = failure or "it accepted them and does not show them"
+                raise AtlasError(
+                    f"{len(left):,} rows, the first of them {ids[0]}, did not get into {self._remote.identifier}: "
+                    f"{why}. Run the same command again to go on"
+                )
 
-    def _send(self, table: pa.Table, load: Any) -> AtlasError | None:
+    def _send(self, table: pa.Table, load: NDArray[Any]) -> EmbedStoreError | None:
         """Make one upload; return how it failed, if it did."""
         self._report.uploads += 1
         try:
-            if self._plan.images:
-                self._remote.add_pictures(table, load)
-            else:
-                self._remote.add(table, load)
-        except (PassingError, ConflictError, TooLargeError, LockedError, LimitError, RefusedError) as error:
+            self._remote.add(table, load)
+        except (PassingError, LockedError, RefusedError) as error:
             self._report.refused += 1
             self._progress(f"an upload of {len(table):,} rows failed; asking what Atlas has of it: {error}")
             return error
@@ -238,55 +219,38 @@ class _Delivery:
 
         Rows that were accepted may take a moment until they are shown: then it is asked again for a while.
         """
-        pause, until = self._limits.first_wait, time.monotonic() + min(60.0, self._limits.step / 10)
+        pauses = Pauses(self._transport, self._transport.lag)
         while True:
             rows = self._remote.rows_of(ids)
             bare = [name for name, row in rows.items() if self._plan.images and lacks_picture(row)]
             if bare:
-                raise AtlasError(
-                    f"{len(bare):,} rows are in Atlas without their picture; the first is {bare[0]}"
-                )
-            if len(rows) == len(ids) or not patient or time.monotonic() + pause > until:
+                raise AtlasError(f"{len(bare):,} rows are in Atlas without their picture; the first is {bare[0]}")
+            if len(rows) == len(ids) or not patient or not pauses.wait():
                 return set(rows)
-            time.sleep(pause)
-            pause = min(2 * pause, self._limits.longest_wait)
 
-    def _require_count(self, least: int) -> None:
+    def _require_count(self) -> None:
         """Ask the dataset anew for its number of rows, which may lag behind for a moment."""
-        pause, until = self._limits.first_wait, time.monotonic() + min(60.0, self._limits.step / 10)
+        least = self._plan.total + self._report.sent
+        pauses = Pauses(self._transport, self._transport.lag)
         while True:
-            self._work.transport.begin()
+            self._transport.begin()
             if self._remote.refresh().total >= least:
                 return
-            if time.monotonic() + pause > until:
+            if not pauses.wait():
                 raise AtlasError(
                     f"Atlas shows the rows that were sent, but counts {self._remote.total:,} rows where there must be "
                     f"{least:,} at least in {self._remote.identifier}: not confirmed; run the same command again"
                 )
-            time.sleep(pause)
-            pause = min(2 * pause, self._limits.longest_wait)
 
     def _look_back(self) -> None:
         """At the end look the newest state up, the count and a sample of all rows that should be there."""
-        self._require_count(self._plan.total + self._report.sent)
-        meant = [name for name in self._work.made.ids if name not in self._report.skipped]
+        self._require_count()
+        meant = [name for name in self._ids if name not in self._report.skipped]
         sample = meant[:: max(1, len(meant) // 500)]
-        self._work.transport.begin()
+        self._transport.begin()
         lost = set(sample) - self._remote.rows_of(sample).keys()
         if lost:
             raise AtlasError(
                 f"{len(lost):,} of {len(sample):,} rows looked up at the end are not in Atlas, though they were: "
                 "somebody deletes rows there, or has made the dataset again. Run the same command again"
             )
-
-    def _undelivered(self, count: int, first: str, failure: AtlasError | None) -> AtlasError:
-        why = failure or "it accepted them and does not show them"
-        return AtlasError(
-            f"{count:,} rows, the first of them {first}, did not get into {self._remote.identifier}: {why}. "
-            "Run the same command again to go on"
-        )
-
-
-def _taken(load: Any, places: Numbers) -> Any:
-    """Return the vectors or pictures at some places."""
-    return load[places] if isinstance(load, np.ndarray) else [load[i] for i in places]

@@ -22,15 +22,7 @@ from embedstore.errors import StoreLockedError
 
 
 class Ledger:
-    """The ledger of one dataset of Atlas.
-
-    Parameters
-    ----------
-    store : Path
-        The store's folder.
-    identifier : str
-        ``organisation/dataset``.
-    """
+    """The ledger of one dataset of Atlas, ``organisation/dataset``, in a store's folder."""
 
     def __init__(self, store: Path, identifier: str) -> None:
         name = re.sub(r"[^\w.-]", "-", identifier.replace("/", "__"))
@@ -38,8 +30,7 @@ class Ledger:
 
     def confirmed(self, dataset_id: str) -> dict[str, None]:
         """Return the ids that were seen in a dataset, in the order in which they were."""
-        lines = self._lines(dataset_id)
-        return {name: None for line in lines for name in line.get("ids", ())}
+        return {name: None for line in self._lines(dataset_id) for name in line.get("ids", ())}
 
     def mapped(self, dataset_id: str) -> dict[str, int]:
         """Return how many rows the dataset had when a map was made of it, by the map's index."""
@@ -59,13 +50,7 @@ class Ledger:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other syncs of this store with this dataset away.
-
-        Raises
-        ------
-        StoreLockedError
-            There is one now.
-        """
+        """Keep other syncs of this store with this dataset away; StoreLockedError if there is one now."""
         self.path.parent.mkdir(exist_ok=True)
         try:
             with FileLock(self.path.with_suffix(".lock"), timeout=0):

@@ -1,12 +1,11 @@
 """Maps of a dataset: made and waited for; their tiles read back as tables.
 
 The order of a map's rows is its own, but the files of one tile agree with each other, so each row of a tile comes
-back with its id, its vector and its metadata. What becomes of the rows is left to `pull` and `census`.
+back with its id, its vector and its metadata. What becomes of the rows is left to `pull` and `plan`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,79 +13,60 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import feather
 
-from embedstore.atlas.answers import LockedError, NotFoundError, PassingError
-from embedstore.atlas.client import RemoteDataset, Report, told
+from embedstore.atlas.answers import LockedError, NotFoundError, Pauses
+from embedstore.atlas.client import Progress, RemoteDataset, explained
+from embedstore.atlas.columns import VECTORS
 from embedstore.atlas.ledger import Ledger
-from embedstore.errors import AtlasError
+from embedstore.embedders.nomic_transport import PassingError
+from embedstore.errors import AtlasError, EmbedStoreError
 
-FEWEST_ROWS = 20
-"""Atlas makes no map of fewer rows."""
+FEWEST_ROWS = 20  # Atlas makes no map of fewer rows
 
 _IDS = "datum_id"
 
 
-def wait_until_unlocked(remote: RemoteDataset, progress: Report) -> None:
-    """Wait until the dataset takes rows; it takes none while a map is being made.
-
-    Raises
-    ------
-    AtlasError
-        It is locked for longer than a step.
-    """
-    transport = remote.transport
-    started = time.monotonic()
+def wait_until_unlocked(remote: RemoteDataset, progress: Progress) -> None:
+    """Wait until the dataset takes rows, as it takes none while a map is made; AtlasError after a whole step."""
+    pauses = Pauses(remote.transport, remote.transport.step)
     while True:
-        transport.begin()
+        remote.transport.begin()
         if not remote.refresh().locked:
-            transport.begin()
+            remote.transport.begin()
             return
-        waited = time.monotonic() - started
-        if waited + transport.limits.longest_wait > transport.limits.step:
+        waited = f"{pauses.waited:.0f} s"
+        progress(f"{remote.identifier} is locked while Atlas makes a map; waiting, {waited} so far")
+        if not pauses.wait():
             raise AtlasError(
-                f"{remote.identifier} has been locked for {waited:.0f} s, as Atlas makes a map of it; run again later, "
+                f"{remote.identifier} has been locked for {waited}, as Atlas makes a map of it; run again later, "
                 "or wait longer with --timeout"
             )
-        progress(f"{remote.identifier} is locked while Atlas makes a map; waiting, {waited:.0f} s so far")
-        time.sleep(transport.limits.longest_wait)
 
 
-def ensure_map(remote: RemoteDataset, ledger: Ledger, progress: Report) -> str:
-    """Make a map, unless the ledger knows one of as many rows; return what became of it, with its link."""
+def ensure_map(remote: RemoteDataset, ledger: Ledger, progress: Progress) -> str:
+    """Make a map of all rows, unless the ledger knows one of as many; return what became of it, with its link.
+
+    No topic model is made: its names come from texts, and a store holds pictures. AtlasError where Atlas refuses,
+    fails, or takes longer than a step.
+    """
     known = ledger.mapped(remote.id)
     if any(known.get(index) == remote.total for index in remote.maps):
         return f"there is one of these rows already: {remote.link}/map"
-    index = build_map(remote, progress)
-    ledger.built(remote.id, index, remote.total)
+    if remote.refresh().total < FEWEST_ROWS:
+        raise AtlasError(f"Atlas makes maps of at least {FEWEST_ROWS} rows; {remote.identifier} has {remote.total}")
+    index_id = _ordered(remote, {index["id"] for index in remote.meta["atlas_indices"]}, progress)
+    _wait_until_built(remote, index_id, progress)
+    ledger.built(remote.id, index_id, remote.total)
     return f"made: {remote.link}/map"
 
 
-def build_map(remote: RemoteDataset, progress: Report) -> str:
-    """Make a map of all rows, wait until it is there, and return the id of its index.
-
-    No topic model is made: its names come from texts, and a store holds pictures.
-
-    Raises
-    ------
-    AtlasError
-        Atlas refuses, fails, or takes longer than a step.
-    """
-    if remote.refresh().total < FEWEST_ROWS:
-        raise AtlasError(
-            f"Atlas makes maps of at least {FEWEST_ROWS} rows; {remote.identifier} has {remote.total}"
-        )
-    index_id = _ordered(remote, {index["id"] for index in remote.meta["atlas_indices"]}, progress)
-    _wait_until_built(remote, index_id, progress)
-    return index_id
-
-
-def _ordered(remote: RemoteDataset, before: set[str], progress: Report) -> str:
+def _ordered(remote: RemoteDataset, before: set[str], progress: Progress) -> str:
     """Order a map, once: after a failure look whether it is being made before ordering it again."""
-    transport = remote.transport
     wait_until_unlocked(remote, progress)
+    pauses = Pauses(remote.transport)
     while True:
-        failure: AtlasError | None = None
+        failure: EmbedStoreError | None = None
         try:
-            with told("ordering a map"):
+            with explained("ordering a map"):
                 remote.official.create_index(name=remote.meta["slug"], topic_model=False)
         except LockedError:
             wait_until_unlocked(remote, progress)
@@ -95,13 +75,13 @@ def _ordered(remote: RemoteDataset, before: set[str], progress: Report) -> str:
         new = [index["id"] for index in remote.refresh().meta["atlas_indices"] if index["id"] not in before]
         if new:
             return str(new[-1])
-        if not transport.has_time(transport.limits.longest_wait):
+        if not pauses.wait():
             raise AtlasError(f"Atlas lists no new map: {failure or 'it said it was making one'}")
-        time.sleep(transport.limits.longest_wait)
 
 
-def _wait_until_built(remote: RemoteDataset, index_id: str, progress: Report) -> None:
-    limits, started = remote.transport.limits, time.monotonic()
+def _wait_until_built(remote: RemoteDataset, index_id: str, progress: Progress) -> None:
+    """Wait until a map can be read; AtlasError if Atlas fails or takes longer than a step."""
+    pauses = Pauses(remote.transport, remote.transport.step)
     while True:
         remote.transport.begin()
         stage = _stage(remote, index_id)
@@ -109,30 +89,29 @@ def _wait_until_built(remote: RemoteDataset, index_id: str, progress: Report) ->
             return
         if any(word in stage.lower() for word in ("fail", "error")):
             raise AtlasError(f"Atlas could not make the map: its stage is {stage!r}; see {remote.link}")
-        waited = time.monotonic() - started
-        if waited + limits.longest_wait > limits.step:
+        waited = f"{pauses.waited:.0f} s"
+        progress(f"map: {stage}, {waited} so far")
+        if not pauses.wait():
             raise AtlasError(
-                f"the map is not finished after {waited:.0f} s (stage {stage!r}); Atlas goes on with it: {remote.link}"
+                f"the map is not finished after {waited} (stage {stage!r}); Atlas goes on with it: {remote.link}"
             )
-        progress(f"map: {stage}, {waited:.0f} s so far")
-        time.sleep(limits.longest_wait)
 
 
 def _stage(remote: RemoteDataset, index_id: str) -> str:
     """Return what Atlas says of the making of a map."""
     try:
-        with told("asking for the map's progress"):
+        with explained("asking for the map's progress"):
             return str(_projection(remote, index_id)._status["index_build_stage"])
-    except (NotFoundError, LookupError):
+    except NotFoundError:
         return "not begun"
 
 
 def _projection(remote: RemoteDataset, index_id: str) -> Any:
-    """Return the client's object for a map; LookupError if it has none yet."""
+    """Return the client's object for a map; NotFoundError if it has none yet."""
     for index in remote.official.indices:
         if index.id == index_id and index.projections:
             return index.projections[0]
-    raise LookupError(index_id)
+    raise NotFoundError(f"the index {index_id} of {remote.identifier} has no map yet")
 
 
 def ids_on_map(remote: RemoteDataset, index_id: str) -> list[str]:
@@ -140,25 +119,14 @@ def ids_on_map(remote: RemoteDataset, index_id: str) -> list[str]:
     return [str(i) for tile in read_tiles(remote, index_id, ()) for i in tile.column("id").to_pylist()]
 
 
-def read_tiles(
-    remote: RemoteDataset, index_id: str, columns: tuple[str, ...] | None = None
-) -> Iterator[pa.Table]:
-    """Yield a map's tiles as tables with a column ``id`` and others.
+def read_tiles(remote: RemoteDataset, index_id: str, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
+    """Yield a map's tiles as tables with a column ``id`` and others: the dataset's own, vectors too, unless named.
 
-    Parameters
-    ----------
-    remote : RemoteDataset
-        Opened with a folder for tiles.
-    index_id : str
-    columns : tuple of str, optional
-        Which of the map's columns besides the ids; by default the dataset's own ones, the vectors too.
-
-    Raises
-    ------
-    AtlasError
-        A file is missing, or two files of a tile do not have the same number of rows.
+    The dataset must have been opened with a folder for tiles. Raises AtlasError where a file is missing, or two files
+    of a tile do not have the same number of rows.
     """
-    with told("reading the map"):
+    remote.transport.begin()
+    with explained("reading the map"):
         projection = _projection(remote, index_id)
         registered = dict(projection._registered_columns)
     ids = remote.id_field or next((name for name, sidecar in registered.items() if sidecar == _IDS), None)
@@ -166,18 +134,17 @@ def read_tiles(
         raise AtlasError(f"the map of {remote.identifier} has no column of ids, so its rows cannot be named")
     if columns is None:
         own = set(remote.meta["project_fields"] or ())
-        columns = tuple(
-            name
-            for name in registered
-            if name == "_embeddings" or (name in own and not name.startswith("_") and name != ids)
-        )
+        shown = (name for name in registered if name in own and not name.startswith("_") and name != ids)
+        columns = (VECTORS, *shown)
     sidecars = {ids: registered[ids], **{name: registered[name] for name in columns if name in registered}}
-    with told("fetching the map's files"):
+    with explained("fetching the map's files"):
         for sidecar in dict.fromkeys(sidecars.values()):
             projection._download_sidecar(sidecar)
         keys = projection._manifest["key"].to_pylist()
     for key in keys:
-        yield _tile(projection.tile_destination, key, sidecars, ids)
+        with explained(f"reading the map's tile {key}"):
+            tile = _tile(projection.tile_destination, key, sidecars, ids)
+        yield tile
 
 
 def _tile(folder: Path, key: str, sidecars: dict[str, str], ids: str) -> pa.Table:
@@ -189,7 +156,5 @@ def _tile(folder: Path, key: str, sidecars: dict[str, str], ids: str) -> pa.Tabl
     counts = {sidecar: len(table) for sidecar, table in files.items()}
     if len(set(counts.values())) > 1:
         raise AtlasError(f"the files of the map's tile {key} have different numbers of rows: {counts}")
-    columns = {
-        "id" if name == ids else name: files[sidecar].column(name) for name, sidecar in sidecars.items()
-    }
+    columns = {"id" if name == ids else name: files[sidecar].column(name) for name, sidecar in sidecars.items()}
     return pa.table(columns)

@@ -1,6 +1,7 @@
 """What a sync would do, and what it did: values that print.
 
-They are filled by `plan` and by `apply`.
+`plan` fills a `SyncPlan`, `apply` a `SyncReport`; both are words here and JSON for programs. What goes beside a plan
+and is not printed, the rows in the form to be sent, is its `Work`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.atlas.answers import AtlasTransport
-from embedstore.atlas.columns import Sendable
+from embedstore.atlas.columns import AtlasRows
 from embedstore.storage.rows import Rows
 from embedstore.store import EmbedStore
 from embedstore.vectors import Vectors
@@ -21,21 +22,11 @@ from embedstore.vectors import Vectors
 
 @dataclass
 class Loss:
-    """What float16 takes from the vectors.
+    """What float16 takes from the vectors."""
 
-    Attributes
-    ----------
-    component : float
-        Largest difference of a component.
-    score : float
-        No score with a unit query moves by more: the largest length of a row's difference.
-    rows : int
-        Of so many rows.
-    """
-
-    component: float = 0.0
-    score: float = 0.0
-    rows: int = 0
+    component: float = 0.0  # largest difference of a component
+    score: float = 0.0  # no score with a unit query moves by more: the largest length of a row's difference
+    rows: int = 0  # of so many vectors
 
     def of(self, vectors: Vectors) -> NDArray[np.float16]:
         """Return vectors as float16, and take the difference into account."""
@@ -61,93 +52,43 @@ class Work:
     store: EmbedStore
     rows: Rows
     transport: AtlasTransport
-    positions: NDArray[np.int64]
-    made: Sendable
-    missing: NDArray[np.int64]
-    cut: list[NDArray[np.int64]]
+    converted: AtlasRows  # the rows that are meant
+    positions: NDArray[np.int64]  # their places among the store's `rows`
+    shards: list[NDArray[np.int64]]  # numbers of those that Atlas lacks, for each upload
     public: bool
     index: bool
 
 
 @dataclass
 class SyncPlan:
-    """What a sync would do.
+    """What a sync would do."""
 
-    Attributes
-    ----------
-    dataset : str
-        ``organisation/dataset``.
-    dataset_id : str or None
-        None: it is not there.
-    create : bool
-        It is to be made.
-    is_public : bool
-        Whether everybody may see it, now or once it is made.
-    images : bool
-        Pictures are sent rather than vectors.
-    rows, present, missing : int
-        Rows of the store that are meant; of these, those that Atlas has and those that are to be sent.
-    total : int
-        Rows of the dataset now.
-    how : str
-        How `present` is known.
-    gone : list of str
-        Ids that Atlas has and the store has not. No client can delete them.
-    unnamed : int
-        Rows that Atlas has besides, whose ids are not known as they are on no map.
-    differing : dict
-        By id and column: (value here, value there). No client can change rows.
-    changes, unsent : dict
-        Of columns, see `columns.Sendable`.
-    problems : list of str
-        What stands in the way; `apply_sync` refuses a plan that has any, and rows to send.
-    notes : list of str
-        What else there is to know.
-    shards : int
-    loss : Loss
-    """
-
-    dataset: str
-    dataset_id: str | None = None
-    create: bool = False
-    is_public: bool = False
-    images: bool = False
-    rows: int = 0
-    present: int = 0
-    missing: int = 0
-    total: int = 0
-    how: str = "there is no dataset"
-    gone: list[str] = field(default_factory=list)
-    unnamed: int = 0
+    dataset: str  # organisation/dataset
+    dataset_id: str | None = None  # None: it is not there
+    create: bool = False  # it is to be made
+    is_public: bool = False  # whether everybody may see it, now or once it is made
+    images: bool = False  # pictures are sent rather than vectors
+    rows: int = 0  # of the store, that are meant
+    present: int = 0  # of these, those that Atlas has
+    missing: int = 0  # and those that are to be sent
+    total: int = 0  # rows of the dataset now
+    how: str = "there is no dataset"  # how `present` is known
+    gone: list[str] = field(default_factory=list)  # ids that Atlas has and the store has not; no client can delete them
+    unnamed: int = 0  # rows that Atlas has besides, whose ids are not known as they are on no map
+    # By id and column: (value here, value there). No client can change rows.
     differing: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
-    changes: dict[str, list[str]] = field(default_factory=dict)
+    changes: dict[str, list[str]] = field(default_factory=dict)  # of columns, see `columns.AtlasRows`
     unsent: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # `apply_sync` refuses a plan that has any, and rows to send
     notes: list[str] = field(default_factory=list)
-    shards: int = 0
-    loss: Loss = field(default_factory=Loss)
+    shards: int = 0  # uploads that it takes
+    loss: Loss = field(default_factory=Loss)  # of the vectors that are to be sent
     work: Work | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        names = (
-            "dataset",
-            "dataset_id",
-            "create",
-            "is_public",
-            "images",
-            "rows",
-            "present",
-            "missing",
-            "total",
-        )
-        more = ("how", "gone", "unnamed", "changes", "unsent", "problems", "notes", "shards")
-        values: dict[str, Any] = {name: getattr(self, name) for name in (*names, *more)}
-        differing = {
-            name: {column: list(pair) for column, pair in columns.items()}
-            for name, columns in self.differing.items()
-        }
-        return {**values, "differing": differing, "float16_loss": vars(self.loss)}
+        values = {name: value for name, value in vars(self).items() if name not in ("loss", "work")}
+        return {**values, "float16_loss": vars(self.loss)}
 
     def __str__(self) -> str:
         return "\n".join([*self._about(), *self.about_rows(), *self.about_columns(), *self._ends()])
@@ -156,11 +97,7 @@ class SyncPlan:
         what = "pictures" if self.images else "vectors"
         seen = "public" if self.is_public else "private"
         if self.dataset_id is None:
-            yield (
-                f"{self.dataset}: to be made, {seen}, with {what}"
-                if self.create
-                else f"{self.dataset}: not there"
-            )
+            yield (f"{self.dataset}: to be made, {seen}, with {what}" if self.create else f"{self.dataset}: not there")
         else:
             yield f"{self.dataset}: {self.total:,} rows, {seen}"
         there = f"{self.present:,} there already ({self.how})"
@@ -200,54 +137,30 @@ class SyncPlan:
 
 @dataclass
 class SyncReport:
-    """What a sync did, and what the server held when it ended.
-
-    Attributes
-    ----------
-    dataset, dataset_id : str
-    created : bool
-        The dataset was made.
-    rows, present, sent : int
-        Rows of the store that were meant; of these, those that Atlas had, and those that were sent and then seen
-        there.
-    total : int
-        Rows of the dataset, as Atlas counts.
-    uploads, refused : int
-        Uploads made, and those of them that failed or that Atlas did not take, and that were made good.
-    skipped : dict of str to str
-        By id: why a picture could not be sent; nor was its row.
-    loss : Loss
-        What float16 took from the vectors that were sent.
-    map : str or None
-        What became of the map; None if none was asked for.
-    link : str
-    plan : SyncPlan
-    seconds : float
-    """
+    """What a sync did, and what the server held when it ended."""
 
     plan: SyncPlan = field(repr=False)
     dataset: str = ""
     dataset_id: str = ""
-    created: bool = False
-    rows: int = 0
-    present: int = 0
-    sent: int = 0
-    total: int = 0
+    created: bool = False  # the dataset was made
+    rows: int = 0  # of the store, that were meant
+    present: int = 0  # of these, those that Atlas had
+    sent: int = 0  # and those that were sent and then seen there
+    total: int = 0  # rows of the dataset, as Atlas counts
     uploads: int = 0
-    refused: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)
-    loss: Loss = field(default_factory=Loss)
-    map: str | None = None
-    link: str = ""
+    refused: int = 0  # uploads that failed or that Atlas did not take, and that were made good
+    skipped: dict[str, str] = field(default_factory=dict)  # by id: why a picture could not be sent; nor was its row
+    loss: Loss = field(default_factory=Loss)  # of the vectors that were sent
+    map: str | None = None  # what became of it; None if none was asked for
+    link: str = ""  # where people look at the dataset
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        names = ("dataset", "dataset_id", "created", "rows", "present", "sent", "total", "uploads", "refused")
-        values: dict[str, Any] = {name: getattr(self, name) for name in (*names, "skipped", "map", "link")}
-        about = {"gone": self.plan.gone, "unnamed": self.plan.unnamed, "differing": len(self.plan.differing)}
-        kept = {"changes": self.plan.changes, "unsent": self.plan.unsent, "notes": self.plan.notes}
-        return {**values, **about, **kept, "float16_loss": vars(self.loss), "seconds": self.seconds}
+        plan = self.plan
+        values = {name: value for name, value in vars(self).items() if name not in ("plan", "loss")}
+        about = {name: getattr(plan, name) for name in ("gone", "unnamed", "changes", "unsent", "notes")}
+        return {**values, **about, "differing": len(plan.differing), "float16_loss": vars(self.loss)}
 
     def __str__(self) -> str:
         return "\n".join(self._lines())

@@ -1,11 +1,12 @@
 """A dataset of Atlas -> rows of a store: vectors and metadata come down, and nothing is embedded again.
 
 Vectors are read from a map, whose order is its own; each is stored with its id. What Atlas has rounded to float16
-is said in the store's space. Reading the map is left to `maps`, storing vectors to `given`.
+is said in the store's space. Reading the map is left to `maps`, storing vectors to the store's `add`.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 import time
@@ -17,54 +18,36 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedstore.atlas.answers import Limits
-from embedstore.atlas.client import RemoteDataset, Report, connect, open_dataset, parse_identifier, silent
-from embedstore.atlas.columns import VECTORS
+from embedstore.atlas.answers import AtlasTransport
+from embedstore.atlas.client import PREFIX, Progress, RemoteDataset, open_dataset, parse_identifier, silent
+from embedstore.atlas.columns import NOTHING, VECTORS
 from embedstore.atlas.maps import read_tiles, wait_until_unlocked
-from embedstore.atlas.values import NOTHING
-from embedstore.credentials import Key
 from embedstore.errors import AtlasError, InputError
-from embedstore.ingest.given import add_vectors
 from embedstore.ingest.reports import AddReport
+from embedstore.settings import Key
 from embedstore.space import Space
+from embedstore.storage.folder import StoreFolder
 from embedstore.store import EmbedStore
 
-_BATCH_ROWS: Final = 20_000
 _COLUMN: Final = "embedding"
 
 
 @dataclass
 class PullReport:
-    """What came down.
-
-    Attributes
-    ----------
-    dataset : str
-    rows : int
-        Rows of the map.
-    unmapped : int
-        Rows of the dataset that are on no map yet, and so could not be read.
-    added : AddReport
-        What the store made of them.
-    seconds : float
-    """
+    """What came down."""
 
     dataset: str
-    rows: int = 0
-    unmapped: int = 0
-    added: AddReport = field(default_factory=AddReport)
+    rows: int = 0  # of the map
+    unmapped: int = 0  # of the dataset, on no map yet, so that they could not be read
+    added: AddReport = field(default_factory=AddReport)  # what the store made of them
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        names = ("dataset", "rows", "unmapped", "seconds")
-        return {**{name: getattr(self, name) for name in names}, "added": self.added.to_dict()}
+        return {**vars(self), "added": self.added.to_dict()}
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.dataset}: {self.rows:,} rows came down, rounded to float16 by Atlas",
-            str(self.added),
-        ]
+        lines = [f"{self.dataset}: {self.rows:,} rows came down, rounded to float16 by Atlas", str(self.added)]
         if self.unmapped:
             lines.append(
                 f"{self.unmapped:,} rows are on no map yet and stayed there: make a new map "
@@ -80,7 +63,7 @@ def pull(
     space: Space | str | None = None,
     key: Key | str | None = None,
     timeout: float = 600.0,
-    progress: Report = silent,
+    progress: Progress = silent,
 ) -> PullReport:
     """Take a dataset's vectors and metadata into a store.
 
@@ -111,7 +94,7 @@ def pull(
         The store's vectors lie elsewhere, or were not rounded.
     """
     started = time.perf_counter()
-    transport = connect(key, Limits(timeout))
+    transport = AtlasTransport(key, timeout)
     with tempfile.TemporaryDirectory() as folder:
         remote = open_dataset(transport, parse_identifier(name), tiles=Path(folder))
         if not remote.maps:
@@ -121,34 +104,32 @@ def pull(
             )
         wait_until_unlocked(remote, progress)
         report = PullReport(remote.identifier)
-        opened: EmbedStore | None = None
-        for batch in _batches(remote):
-            if opened is None:
-                opened = _store(store, _space(remote, space, batch))
-            added = add_vectors(opened, batch, _COLUMN, normalise=True, progress=False)
-            report.rows += len(batch)
-            _tally(report.added, added)
-            progress(f"{report.rows:,} rows came down")
+        tables = _tables(remote, progress)
+        first = next(tables, None)
+        if first is not None:
+            opened = _store(store, _space(remote, space, first))
+            report.added = opened.add(
+                itertools.chain([first], tables), embedding_column=_COLUMN, normalise=True, progress=False
+            )
+    report.rows = report.added.found
     report.unmapped = max(0, remote.total - report.rows)
     report.seconds = report.added.seconds = time.perf_counter() - started
     return report
 
 
-def _batches(remote: RemoteDataset) -> Iterator[pa.Table]:
-    """Yield the newest map's rows, several tiles at once, as a table that a store takes."""
-    tiles: list[pa.Table] = []
+def _tables(remote: RemoteDataset, progress: Progress) -> Iterator[pa.Table]:
+    """Yield the newest map's rows, tile by tile, as tables that a store takes."""
     seen: set[str] = set()
     for tile in read_tiles(remote, remote.maps[-1]):
         ids = [str(value) for value in tile.column("id").to_pylist()]
         if len(set(ids)) < len(ids) or not seen.isdisjoint(ids):
             raise AtlasError(f"the map of {remote.identifier} shows an id twice; make a new map")
         seen.update(ids)
-        tiles.append(tile)
-        if sum(map(len, tiles)) >= _BATCH_ROWS:
-            yield _storable(pa.concat_tables(tiles, promote_options="permissive"))
-            tiles = []
-    if tiles:
-        yield _storable(pa.concat_tables(tiles, promote_options="permissive"))
+        progress(f"{len(seen):,} rows came down")
+        rows = _storable(tile)
+        if "uri" not in rows.column_names:
+            rows = rows.append_column("uri", pa.array([f"{PREFIX}{remote.identifier}#{name}" for name in ids]))
+        yield rows
 
 
 def _storable(tile: pa.Table) -> pa.Table:
@@ -169,9 +150,9 @@ def _storable(tile: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def _space(remote: RemoteDataset, given: Space | str | None, batch: pa.Table) -> Space:
+def _space(remote: RemoteDataset, given: Space | str | None, rows: pa.Table) -> Space:
     """Say where the vectors lie: as the caller says, or as the dataset's description does."""
-    dim = batch.schema.field(_COLUMN).type.list_size
+    dim = rows.schema.field(_COLUMN).type.list_size
     if isinstance(given, str):
         given = Space.given(given, dim)
     if given is None and remote.meta.get("modality") != "image":
@@ -190,16 +171,8 @@ def _store(store: EmbedStore | str | os.PathLike[str], space: Space) -> EmbedSto
     """Open or make the store that the vectors go into."""
     if not isinstance(store, EmbedStore):
         path = Path(store)
-        if not (path / "store.json").exists():
+        if not StoreFolder.is_at(path):
             return EmbedStore.create(path, space=space)
         store = EmbedStore.open(path)
     store.space.require(space, "what comes from Atlas")
     return store
-
-
-def _tally(total: AddReport, added: AddReport) -> None:
-    """Add up what the batches brought."""
-    for name, value in vars(added).items():
-        if type(value) is int and name not in ("images", "version"):
-            setattr(total, name, getattr(total, name) + value)
-    total.images, total.version = added.images, added.version

@@ -1,30 +1,23 @@
 """The command line: each command parses its words, calls one function of the library, and prints what it returns.
 
-Results go to stdout, progress and errors to stderr. Exit status 0: done (also when nothing matched), 1: an error,
-2: wrong usage. The library's modules are imported inside the commands, so that ``--help`` is quick.
+Each module holds the commands of one section of ``embedstore --help``; `options` and `output` are shared. Results go to
+stdout, progress and errors to stderr. Exit status 0: done (also when nothing matched), 1: an error, 2: wrong usage.
+The library's modules are imported inside the commands, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 import click
 
 from embedstore import __version__
-from embedstore.cli import adding, deciding, demo, indexing, keeping, models, searching, showing, syncing
+from embedstore.cli import ask, decide, demo, fill, keep, share
 from embedstore.errors import EmbedStoreError
 
-_SECTIONS = {
-    "Try": ("demo",),
-    "Fill": ("add", "models", "queries", "compare-backends"),
-    "Ask": ("search", "classify", "count", "export", "index"),
-    "Decide": (
-        *("sweep", "rank", "calibrate", "calibrate-classes", "evaluate"),
-        *("classifiers", "review", "plot", "report"),
-    ),
-    "Keep": ("info", "verify", "remove", "compact", "versions", "vacuum"),
-    "Share": ("sync",),
-}
+_SECTIONS = {"Try": demo, "Fill": fill, "Ask": ask, "Decide": decide, "Keep": keep, "Share": share}
 
 
 class _Group(click.Group):
@@ -32,23 +25,22 @@ class _Group(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each command's whole first sentence, in sections."""
-        for section, names in _SECTIONS.items():
-            found = [(name, self.commands[name]) for name in names if name in self.commands]
+        for section, module in _SECTIONS.items():
             with formatter.section(section):
-                formatter.write_dl([(name, _first_sentence(command)) for name, command in found])
+                formatter.write_dl([(str(command.name), _first_sentence(command)) for command in module.COMMANDS])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except EmbedStoreError as error:
+        except (EmbedStoreError, OSError) as error:
+            if getattr(error, "errno", None) == errno.EPIPE:
+                raise  # nobody reads any more; click ends quietly
             click.echo(f"error: {error}", err=True)
             for note in getattr(error, "__notes__", []):
                 click.echo(note, err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo(
-                "interrupted; what was embedded is stored: run the same command again to go on", err=True
-            )
+            click.echo("interrupted; what was embedded is stored: run the same command again to go on", err=True)
             ctx.exit(1)
 
 
@@ -69,15 +61,11 @@ def main(offline: bool, allow_mixed_backend: bool) -> None:
       embedstore add photos.store ~/photos --model objects
       embedstore search photos.store "a bird on a branch" -n 5
     """
-    import os
-
-    from embedstore.offline import SWITCH, apply_switches
+    from embedstore.settings import MIXED, OFFLINE, apply_switches
 
     if offline:
-        os.environ[SWITCH] = "1"
+        os.environ[OFFLINE] = "1"
     if allow_mixed_backend:
-        from embedstore.searching.queries import MIXED
-
         os.environ[MIXED] = "1"
     apply_switches()
 
@@ -87,15 +75,6 @@ def _first_sentence(command: click.Command) -> str:
     return " ".join(paragraph.split()).rstrip(".")
 
 
-for _command in (
-    *adding.COMMANDS,
-    *models.COMMANDS,
-    *keeping.COMMANDS,
-    *searching.COMMANDS,
-    *deciding.COMMANDS,
-    *showing.COMMANDS,
-    *indexing.COMMANDS,
-    *syncing.COMMANDS,
-    *demo.COMMANDS,
-):
-    main.add_command(_command)
+for _module in _SECTIONS.values():
+    for _command in _module.COMMANDS:
+        main.add_command(_command)

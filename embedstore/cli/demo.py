@@ -1,4 +1,7 @@
-"""`embedstore demo`: the main job on real photographs, with the bundled model, from nothing to a measured decision."""
+"""The command `demo`: the main job on real photographs, with the bundled model, from nothing to a measured decision.
+
+It prints each step as the command that a person would type. The figures are those of `measures`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from embedstore.cli.options import example
+from embedstore.cli.options import PATH, command
+from embedstore.cli.output import draw
 
 _WHERE_PHOTOS_ARE = (
     "the sample photographs are not part of the installed package. Clone the repository and run `embedstore demo` "
@@ -15,12 +19,10 @@ _WHERE_PHOTOS_ARE = (
 )
 
 
-@click.command(epilog=example("embedstore demo --query 'musical instrument'"))
+@command("embedstore demo --query 'musical instrument'")
 @click.option("--query", default="bird", show_default=True, help="What to look for.")
-@click.option("--store", type=click.Path(path_type=Path), default=Path("demo.store"), show_default=True)
-@click.option(
-    "--photos", type=click.Path(path_type=Path), help="Folder of photographs.  [default: data/photos]"
-)
+@click.option("--store", type=PATH, default=Path("demo.store"), show_default=True)
+@click.option("--photos", type=PATH, help="Folder of photographs.  [default: data/photos]")
 def demo(query: str, store: Path, photos: Path | None) -> None:
     """Make a store of sample photographs, search it, decide with a threshold, and measure the decision."""
     from embedstore.measures.choice import choose_threshold
@@ -61,7 +63,8 @@ def demo(query: str, store: Path, photos: Path | None) -> None:
     _step(f'embedstore classify {store} "{query}" --threshold {best:.4f}')
     matches = opened.classify(query, best)
     sheet = Path(f"demo-{query.replace(' ', '-')}.png")
-    _draw(matches.to_pylist(), query, best, sheet)
+    right = [category == query for category in matches.table.column("category").to_pylist()]
+    draw(matches.table, sheet, f"{query}: score > {best:.4f}", "category", right)
     click.echo(f"{len(matches)} matches; look at them: {sheet}")
     click.echo(
         "\nNext, with a model that understands scenes as well as things:\n"
@@ -72,19 +75,6 @@ def demo(query: str, store: Path, photos: Path | None) -> None:
 
 def _step(command: str) -> None:
     click.secho(f"\n$ {command}", bold=True)
-
-
-def _draw(matches: list[dict[str, object]], query: str, threshold: float, path: Path) -> None:
-    from embedstore import images
-    from embedstore.sources import pictures_at
-
-    pictures = pictures_at(str(match["uri"]) for match in matches)
-    items = [
-        (pictures.get(str(match["uri"])), f"{match['score']:.4f}\n{match.get('category')}")
-        for match in matches
-    ]
-    marks = [match.get("category") == query for match in matches]
-    images.contact_sheet(items, 8, title=f"{query}: score > {threshold:.4f}", marks=marks).save(path)
 
 
 COMMANDS = (demo,)

@@ -1,1 +1,1 @@
-"""A store, a query and labels -> a measured decision: sweeps, classifiers, reviews, reports."""
+"""A reader, a query and labels -> a measured decision: sweeps, classifiers, reviews, plots, reports."""

@@ -1,8 +1,8 @@
-"""Curves and scores in, pictures out: display objects that hold their numbers and draw last.
+"""Curves and scores -> pictures: display objects that hold their numbers and draw last.
 
-Each is made from numbers (``from_curve``, ``from_scores``), holds them as plain arrays for whoever draws
-otherwise, and draws into axes that are given or into a figure of its own. No pyplot, so no state outside the
-objects.
+Each is made from numbers (``from_curve``, ``from_scores``), holds them as plain arrays for whoever draws otherwise,
+and draws into the axes of the caller or into a figure of its own. No pyplot, so no state outside the objects. What is
+plotted is made by `curves`; a page of several is left to `report`.
 """
 
 from __future__ import annotations
@@ -10,28 +10,31 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from embedstore.errors import InputError, MissingDependencyError
 from embedstore.measures.curves import Curve
-from embedstore.measures.labels import as_labels, as_scores
 from embedstore.measures.rates import Floats, Ints, Metrics
+from embedstore.measures.samples import as_labels, as_scores
 
 BLUE, ORANGE, GREEN, INK, PALE = "#2f6ca8", "#d9722b", "#3f8f5f", "#333333", "#9a9a9a"
 FORMATS = (".png", ".svg", ".pdf")
 MAX_POINTS = 2000
+UNIT = (-0.02, 1.02)
+"""From where to where an axis of rates runs."""
 
 
 @dataclass(eq=False)
 class Display:
-    """What all displays share: `name`, the title; after `plot`, `ax_` and `figure_`."""
+    """What all displays share: `name`, instead of the kind's own title; after `plot`, `ax_` and `figure_`."""
 
     name: str = field(default="", kw_only=True)
     ax_: Any = field(default=None, init=False, repr=False)
     figure_: Any = field(default=None, init=False, repr=False)
+    title: ClassVar[str]
 
     def plot(self, ax: Any = None) -> Self:
         """Draw into `ax`, or into a new figure.
@@ -41,14 +44,21 @@ class Display:
         MissingDependencyError
             matplotlib is not installed.
         """
-        self.ax_ = _new_axes() if ax is None else ax
-        self.figure_ = self.ax_.figure
+        if ax is None:
+            try:
+                from matplotlib.figure import Figure  # an optional package, and slow to import
+            except ImportError as error:
+                raise MissingDependencyError(
+                    "pictures need matplotlib, which is not installed: pip install 'embedstore[plots]'"
+                ) from error
+            ax = Figure(figsize=(6.4, 4.8), layout="constrained").add_subplot()
+        self.ax_, self.figure_ = ax, ax.figure
         for side in ("top", "right"):
-            self.ax_.spines[side].set_visible(False)
-        self.ax_.grid(color="#e6e6e6", linewidth=0.8)
-        self.ax_.set_axisbelow(True)
-        self._draw(self.ax_)
-        self.ax_.set_title(self.name or self._title(), loc="left", fontsize=12, color=INK)
+            ax.spines[side].set_visible(False)
+        ax.grid(color="#e6e6e6", linewidth=0.8)
+        ax.set_axisbelow(True)
+        self._draw(ax)
+        ax.set_title(self.name or self.title, loc="left", fontsize=12, color=INK)
         return self
 
     def save(self, path: str | os.PathLike[str], dpi: int = 150) -> Path:
@@ -57,7 +67,9 @@ class Display:
         Raises
         ------
         InputError
-            Another ending. MissingDependencyError as `plot`.
+            Another ending.
+        MissingDependencyError
+            As `plot`.
         """
         file = Path(path)
         if file.suffix.lower() not in FORMATS:
@@ -67,10 +79,6 @@ class Display:
         self.figure_.savefig(file, dpi=dpi, facecolor="white")
         return file
 
-    def _title(self) -> str:
-        """Return the title when there is no name."""
-        raise NotImplementedError
-
     def _draw(self, ax: Any) -> None:
         """Draw the numbers."""
         raise NotImplementedError
@@ -78,19 +86,13 @@ class Display:
 
 @dataclass(eq=False)
 class PrecisionRecallDisplay(Display):
-    """Precision over recall at every threshold.
+    """Precision over recall at every threshold, as scikit-learn's `precision_recall_curve` has them.
 
-    Attributes
-    ----------
-    precision, recall : ndarray of float64
-        As scikit-learn's `precision_recall_curve` has them: recall descending, ending at precision 1.
-    average_precision : float
-    prevalence : float
-        Share of positives: the precision of chance.
-    chosen : Metrics or None
-        The threshold to be marked.
+    Recall descends, and ends at precision 1. `prevalence` is the share of positives, the precision of chance; `chosen`
+    is the threshold to be marked.
     """
 
+    title = "Precision and recall"
     precision: Floats
     recall: Floats
     average_precision: float
@@ -105,36 +107,25 @@ class PrecisionRecallDisplay(Display):
         prevalence = curve.n_pos / curve.n
         return cls(precision, recall, curve.average_precision, prevalence, chosen, name=name)
 
-    def _title(self) -> str:
-        return "Precision and recall"
-
     def _draw(self, ax: Any) -> None:
         recall, precision = _thin(self.recall, self.precision)
         label = f"average precision {self.average_precision:.3f}"
         ax.plot(recall, precision, color=BLUE, linewidth=2, drawstyle="steps-post", label=label)
-        ax.axhline(
-            self.prevalence, color=PALE, linewidth=1, linestyle="--", label=f"chance {self.prevalence:.3f}"
-        )
+        ax.axhline(self.prevalence, color=PALE, linewidth=1, linestyle="--", label=f"chance {self.prevalence:.3f}")
         if self.chosen is not None:
             _mark(ax, self.chosen.recall, self.chosen.precision, self.chosen)
-        _unit_axes(ax, "Recall", "Precision")
+        ax.set(xlabel="Recall", ylabel="Precision", xlim=UNIT, ylim=UNIT)
         ax.legend(loc="lower left", frameon=False)
 
 
 @dataclass(eq=False)
 class RocDisplay(Display):
-    """True over false positives at every threshold.
+    """True over false positives at every threshold: the rates `tpr` and `fpr` ascend from (0, 0) to (1, 1).
 
-    Attributes
-    ----------
-    fpr, tpr : ndarray of float64
-        Ascending, from (0, 0) to (1, 1).
-    roc_auc : float
-        NaN with one class only.
-    chosen : Metrics or None
-        The threshold to be marked.
+    `roc_auc` is NaN with one class only; `chosen` is the threshold to be marked.
     """
 
+    title = "Receiver operating characteristic"
     fpr: Floats
     tpr: Floats
     roc_auc: float
@@ -146,31 +137,24 @@ class RocDisplay(Display):
         fpr, tpr, _ = curve.roc_curve()
         return cls(fpr, tpr, curve.roc_auc, None if threshold is None else curve.at(threshold), name=name)
 
-    def _title(self) -> str:
-        return "Receiver operating characteristic"
-
     def _draw(self, ax: Any) -> None:
         fpr, tpr = _thin(self.fpr, self.tpr)
         ax.plot(fpr, tpr, color=BLUE, linewidth=2, label=f"area {self.roc_auc:.3f}")
         ax.plot([0, 1], [0, 1], color=PALE, linewidth=1, linestyle="--", label="chance 0.500")
         if self.chosen is not None:
             _mark(ax, 1 - self.chosen.specificity, self.chosen.recall, self.chosen)
-        _unit_axes(ax, "False-positive rate", "True-positive rate (recall)")
+        ax.set(xlabel="False-positive rate", ylabel="True-positive rate (recall)", xlim=UNIT, ylim=UNIT)
         ax.legend(loc="lower right", frameon=False)
 
 
 @dataclass(eq=False)
 class ThresholdDisplay(Display):
-    """Precision, recall and F1 over the threshold.
+    """Precision, recall and F1 over ascending thresholds; `chosen` is the one to be marked.
 
-    Attributes
-    ----------
-    thresholds, precision, recall, f1 : ndarray of float64
-        Ascending thresholds; the cut at which nothing matches is left out, as precision means nothing there.
-    chosen : Metrics or None
-        The threshold to be marked.
+    The cut at which nothing matches is left out, as precision means nothing there.
     """
 
+    title = "Precision, recall and F1 at each threshold"
     thresholds: Floats
     precision: Floats
     recall: Floats
@@ -184,9 +168,6 @@ class ThresholdDisplay(Display):
         precision, recall, f1 = curve.precision[:-1], curve.recall[:-1], curve.f1[:-1]
         return cls(curve.thresholds[:-1], precision, recall, f1, chosen, name=name)
 
-    def _title(self) -> str:
-        return "Precision, recall and F1 at each threshold"
-
     def _draw(self, ax: Any) -> None:
         thresholds, precision, recall, f1 = _thin(self.thresholds, self.precision, self.recall, self.f1)
         lines = (("precision", precision, BLUE), ("recall", recall, ORANGE), ("F1", f1, GREEN))
@@ -194,30 +175,23 @@ class ThresholdDisplay(Display):
             ax.plot(thresholds, values, color=colour, linewidth=2, drawstyle="steps-post", label=label)
         if self.chosen is not None:
             _mark_threshold(ax, self.chosen.threshold)
-            for value, (_, _, colour) in zip(
-                (self.chosen.precision, self.chosen.recall, self.chosen.f1), lines, strict=True
-            ):
-                ax.plot(
-                    self.chosen.threshold, value, "o", color=colour, markeredgecolor="white", markersize=8
-                )
-        ax.set_ylim(-0.02, 1.02)
-        ax.set_xlabel("Threshold (a match is score > threshold)")
+            marked = (self.chosen.precision, self.chosen.recall, self.chosen.f1)
+            style = {"markeredgecolor": "white", "markersize": 8}
+            for value, (_, _, colour) in zip(marked, lines, strict=True):
+                ax.plot(self.chosen.threshold, value, "o", color=colour, **style)
+        ax.set(xlabel="Threshold (a match is score > threshold)", ylim=UNIT)
         ax.legend(loc="lower left", frameon=False)
 
 
 @dataclass(eq=False)
 class ScoreHistogramDisplay(Display):
-    """How many rows have which score, by label.
+    """How many rows have which score, by label; `threshold` is to be marked.
 
-    Attributes
-    ----------
-    edges : ndarray of shape (bins + 1,), float64
-    counts : dict of str to ndarray of shape (bins,)
-        ``"positive"`` and ``"negative"``, or ``"all"`` without labels.
-    threshold : float or None
-        To be marked.
+    Between the `edges`, shape (bins + 1,), lie the `counts`, shape (bins,), of ``"positive"`` and ``"negative"``, or of
+    ``"all"`` without labels.
     """
 
+    title = "Scores"
     edges: Floats
     counts: dict[str, Ints]
     threshold: float | None = None
@@ -241,9 +215,6 @@ class ScoreHistogramDisplay(Display):
         counts = {key: np.histogram(group, edges)[0].astype(np.int64) for key, group in groups.items()}
         return cls(edges, counts, threshold, name=name)
 
-    def _title(self) -> str:
-        return "Scores"
-
     def _draw(self, ax: Any) -> None:
         colours = {"negative": PALE, "positive": BLUE, "all": BLUE}
         for key, counts in self.counts.items():
@@ -252,30 +223,9 @@ class ScoreHistogramDisplay(Display):
             ax.stairs(counts, self.edges, color=colours[key], linewidth=1.2)
         if self.threshold is not None:
             _mark_threshold(ax, self.threshold)
-        ax.set_xlabel("Score")
-        ax.set_ylabel("Rows")
+        ax.set(xlabel="Score", ylabel="Rows", ylim=(0, None))
         ax.yaxis.get_major_locator().set_params(integer=True)
-        ax.set_ylim(0, None)
         ax.legend(loc="upper right", frameon=False)
-
-
-def _new_axes() -> Any:
-    """Return the axes of a new figure that no global state knows."""
-    try:
-        from matplotlib.figure import Figure  # an optional package, and slow to import
-    except ImportError as error:
-        raise MissingDependencyError(
-            "pictures need matplotlib, which is not installed: pip install 'embedstore[plots]'"
-        ) from error
-    return Figure(figsize=(6.4, 4.8), layout="constrained").add_subplot()
-
-
-def _unit_axes(ax: Any, x_label: str, y_label: str) -> None:
-    """Label two axes that run from 0 to 1."""
-    ax.set_xlabel(x_label)
-    ax.set_ylabel(y_label)
-    ax.set_xlim(-0.02, 1.02)
-    ax.set_ylim(-0.02, 1.02)
 
 
 def _mark(ax: Any, x: float, y: float, chosen: Metrics) -> None:

@@ -1,13 +1,12 @@
 """The `nomic` embedder: pictures and texts to vectors by Nomic's service, over the official client.
 
 The client's own functions make the requests, one for each batch that it is given. Around them this module keeps
-what they do not: the rate limit, the budget and retries. Timeouts and the key are left to `nomic_transport`, what an
-answer means to `nomic_answers`, batching and saving to `ingest`.
+what they do not: the budget and retries. How many requests may leave in a while is said in `rate_limit`; timeouts,
+the key and what an answer means are left to `nomic_transport`, batching and saving to `protocol` and `ingest`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import threading
 import time
@@ -17,38 +16,35 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from embedstore.credentials import Key, require_key
-from embedstore.embedders.nomic_answers import DIM, CheckedTransport, PassingError, checked, parsed
 from embedstore.embedders.nomic_transport import (
+    DIM,
+    EmbeddingTransport,
+    PassingError,
     Timeouts,
-    official_account,
+    vectors_of,
     with_globals,
 )
-from embedstore.embedders.protocol import require_rgb
-from embedstore.embedders.rate_limit import RateLimiter, state_dir
+from embedstore.embedders.protocol import Lazy, State, require_rgb, require_texts
+from embedstore.embedders.rate_limit import REQUESTS, WINDOW, RateLimiter, shared_limiter
 from embedstore.errors import (
     BudgetSpentError,
+    CredentialsError,
     MissingDependencyError,
     ModelNotFoundError,
     QueryError,
     RejectedImagesError,
     ServiceError,
 )
+from embedstore.settings import Key, find_key, require_key
 from embedstore.space import Space
+from embedstore.vectors import Vectors
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MODELS: Final = {"nomic-embed-v1.5": ("nomic-embed-vision-v1.5", "nomic-embed-text-v1.5")}
 """Name of a space's model -> the service's names of its picture and text models."""
-
-SPACE: Final = Space("nomic-embed-v1.5", "nomic-api", precision="float32", preprocessing="jpeg512-1", dim=DIM)
-"""Where the vectors lie."""
-
-REQUESTS, WINDOW = 1200, 301.0
-"""The service's rate limit: requests in five minutes, and one second, as they arrive later than they leave."""
 
 TEXTS_PER_REQUEST: Final = 10
 LARGEST_SIDE: Final = 512
@@ -58,57 +54,27 @@ NONSENSE_LIMIT: Final = 3
 
 @dataclass(frozen=True)
 class Retries:
-    """How long to go on with a request that fails.
+    """How long to go on with a request that fails: until `attempts` were made, or `patience` is over."""
 
-    Attributes
-    ----------
-    attempts : int
-        Requests at most, the first one included.
-    first_wait, longest_wait : float
-        Seconds to wait after the first failure, and at most; it doubles in between, with jitter.
-    patience : float
-        Seconds spent on failing, after which no further attempt is made. Waiting for the rate limit, or as long as
-        ``Retry-After`` asks, does not count.
-    """
-
-    attempts: int = 10
-    first_wait: float = 1.0
+    attempts: int = 10  # requests at most, the first one included
+    first_wait: float = 1.0  # seconds after the first failure; doubled after each further one, with jitter
     longest_wait: float = 30.0
-    patience: float = 300.0
+    patience: float = 300.0  # seconds spent on failing; waiting for the rate limit, or as asked, does not count
 
 
 class NomicAPIEmbedder:
     """Embeds through Nomic's service; keeps the `Embedder` protocol.
 
-    Nothing is looked up or sent before the first picture or text.
-
-    Parameters
-    ----------
-    model : str
-        A name among `MODELS`.
-    key : Key | str | None
-        The API key; None looks it up (see `credentials.find_key`) when it is first needed.
-    batch_size : int
-        Pictures in one request; each batch given to `embed_prepared` is one request, whatever its size.
-    workers : int
-        Requests under way at once.
-    timeouts : Timeouts
-        Of each request.
-    retries : Retries
-        Of each batch.
-    max_requests : int | None
-        A budget: embedding requests that may be sent in all, those that fail included.
-    limiter : RateLimiter | None
-        None: 1,200 requests in five minutes, shared by all processes of this user on this machine.
-
-    Attributes
-    ----------
-    requests_sent : int
-        Embedding requests sent so far, those that failed included.
-    requests_per_second : float
-        What the rate limit allows in the long run.
+    Nothing is looked up or sent before the first picture or text: without a `key` it is then found as
+    `settings.find_key` says. Each call of `embed_prepared` is one request; `timeouts` are those of a request, `retries`
+    those of a batch. `max_requests` is a budget of embedding requests in all, those that fail included; `requests_sent`
+    counts them. The default `limiter` is shared by all processes of this user on this machine; `requests_per_second` is
+    what it allows in the long run.
     """
 
+    summary = "Nomic Embed Vision and Text v1.5 through Nomic's service"
+    needs = "a key from https://atlas.nomic.ai: NOMIC_API_KEY, or `nomic login`"
+    space = Space("nomic-embed-v1.5", "nomic-api", precision="float32", preprocessing="jpeg512-1", dim=DIM)
     requests_per_second: Final = REQUESTS / WINDOW
 
     def __init__(
@@ -125,29 +91,27 @@ class NomicAPIEmbedder:
     ) -> None:
         if model not in MODELS:
             raise ModelNotFoundError(f"Nomic's service is used for {', '.join(MODELS)}; found {model!r}")
-        self.space = SPACE
         self.batch_size, self.workers = batch_size, workers
         self.requests_sent = 0
         self._image_model, self._text_model = MODELS[model]
-        self._given_key = key
-        self._timeouts = timeouts if timeouts is not None else Timeouts()
-        self._retries = retries if retries is not None else Retries()
-        self._max_requests = max_requests
-        self._limiter = limiter
+        self._retries, self._max_requests = retries or Retries(), max_requests
         self._lock = threading.Lock()
-        self._client: _Client | None = None
+        self._client = Lazy(lambda: _Client(require_key(key), timeouts or Timeouts(), limiter))
+
+    @classmethod
+    def state(cls) -> State:
+        """Ready when there is a key that can be used; there are no weights on this machine."""
+        try:
+            return State(ready=find_key() is not None)
+        except CredentialsError:  # a list of models says "not ready"; whoever uses the model is told why
+            return State(ready=False)
 
     def prepare(self, image: Image.Image) -> bytes:
         """Turn one RGB picture into the JPEG file that is sent.
 
         The same bytes as the client makes: a picture larger than 512 pixels is reduced by a whole factor, so it
         may keep up to 1,023; the quality is Pillow's default, 75. Other than the client's, the reduced picture
-        always has at least one pixel each way.
-
-        Raises
-        ------
-        ImageError
-            Not an RGB picture.
+        always has at least one pixel each way. ImageError if the picture is not RGB.
         """
         require_rgb(image)
         factor = max(image.width // LARGEST_SIDE, image.height // LARGEST_SIDE)
@@ -157,70 +121,39 @@ class NomicAPIEmbedder:
         image.save(file, format="JPEG")
         return file.getvalue()
 
-    def embed_prepared(self, prepared: Sequence[bytes]) -> NDArray[np.float32]:
-        """Embed JPEG files in one request.
+    def embed_prepared(self, prepared: Sequence[bytes]) -> Vectors:
+        """Embed JPEG files, as `prepare` makes them, in one request; unit vectors of shape (n, 768), in order.
 
-        Parameters
-        ----------
-        prepared : Sequence[bytes]
-            What `prepare` returned.
-
-        Returns
-        -------
-        ndarray of shape (n, 768), float32
-            Unit vectors, in the order given.
-
-        Raises
-        ------
-        RejectedImagesError
-            The service refuses this batch for good (400, 413, 422).
-        CredentialsError
-            No key, or one that is refused.
-        BudgetSpentError
-            `max_requests` have been sent.
-        OfflineError
-            The network is switched off.
-        ServiceError
-            All attempts failed.
+        Raises RejectedImagesError where the service refuses this batch for good (400, 413, 422), BudgetSpentError when
+        `max_requests` have been sent, ServiceError when all attempts failed; CredentialsError and OfflineError.
         """
         if not prepared:
             return np.empty((0, DIM), np.float32)
         files = [("images", bytes(file)) for file in prepared]
-        what = f"embedding {len(files)} pictures"
-        return self._embed(what, self._image_model, len(files), lambda client: client.images(files))
+        what, model = f"embedding {len(files)} pictures", self._image_model
+        return self._embed(what, model, len(files), lambda client: client.images(images=files, model=model))
 
-    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts as queries for pictures (task type ``search_query``), ten to a request.
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts as queries for pictures (task type ``search_query``), ten to a request, in order.
 
-        Returns
-        -------
-        ndarray of shape (n, 768), float32
-            Unit vectors, in the order given.
-
-        Raises
-        ------
-        QueryError
-            Not a list of texts, or the service refuses a text.
-        CredentialsError, BudgetSpentError, OfflineError, ServiceError
-            As of `embed_prepared`.
+        Raises QueryError for what is no list of texts, and for a text that is refused; else as `embed_prepared`.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise QueryError(f"expected a list of texts, found {type(texts).__name__}: {texts!r:.80}")
+        require_texts(texts)
         batches = [list(texts[i : i + TEXTS_PER_REQUEST]) for i in range(0, len(texts), TEXTS_PER_REQUEST)]
         if not batches:
             return np.empty((0, DIM), np.float32)
         with ThreadPoolExecutor(min(self.workers, len(batches))) as pool:
             return np.concatenate(list(pool.map(self._embed_text_batch, batches)))
 
-    def _embed_text_batch(self, texts: list[str]) -> NDArray[np.float32]:
+    def _embed_text_batch(self, texts: list[str]) -> Vectors:
         """Embed the texts of one request."""
-        what = f"embedding {len(texts)} texts"
+        what, model = f"embedding {len(texts)} texts", self._text_model
         try:
-            return self._embed(what, self._text_model, len(texts), lambda client: client.texts(texts))
+            return self._embed(what, model, len(texts), lambda client: client.texts(texts, model, "search_query"))
         except RejectedImagesError as error:
             raise QueryError(f"Nomic's service refuses a text among {texts!r:.200}: {error}") from None
 
-    def _embed(self, what: str, model: str, n: int, send: Callable[[_Client], Any]) -> NDArray[np.float32]:
+    def _embed(self, what: str, model: str, n: int, send: Callable[[_Client], Any]) -> Vectors:
         """Send until a good answer comes, and return its vectors."""
         import stamina
 
@@ -236,34 +169,19 @@ class NomicAPIEmbedder:
         ):
             with attempt:
                 try:
-                    client = self._connected()
+                    client = self._client.value
                     self._spend()
                     free += client.limiter.acquire()
-                    return checked(send(client), model, n)
+                    return vectors_of(send(client), model, n)
                 except PassingError as error:
                     nonsense += error.nonsense
                     spent = time.monotonic() - started - free
-                    if spent > retries.patience or nonsense >= NONSENSE_LIMIT:
-                        raise ServiceError(
-                            f"{what}: given up after {attempt.num} requests and {spent:.0f} s: {error}"
-                        ) from None
-                    if attempt.num == retries.attempts:
-                        raise ServiceError(
-                            f"{what}: given up after {attempt.num} requests: {error}"
-                        ) from None
-                    raise
+                    enough = spent > retries.patience or nonsense >= NONSENSE_LIMIT
+                    if not enough and attempt.num < retries.attempts:
+                        raise
+                    seconds = f" and {spent:.0f} s" if enough else ""
+                    raise ServiceError(f"{what}: given up after {attempt.num} requests{seconds}: {error}") from None
         raise AssertionError("stamina ends with a return or an error")
-
-    def _connected(self) -> _Client:
-        """Return the client, made when first needed."""
-        with self._lock:
-            if self._client is None:
-                given = self._given_key
-                key = given if isinstance(given, Key) else require_key(given)
-                self._client = _Client(
-                    key, self._timeouts, self._limiter, self._image_model, self._text_model
-                )
-            return self._client
 
     def _spend(self) -> None:
         """Count a request against the budget."""
@@ -277,37 +195,24 @@ class NomicAPIEmbedder:
 
 
 class _Client:
-    """The official client's two request functions, bound to our transport, and the limiter of its address."""
+    """The official client's two request functions, bound to our transport, and the limiter of its address.
 
-    def __init__(
-        self, key: Key, timeouts: Timeouts, limiter: RateLimiter | None, image_model: str, text_model: str
-    ) -> None:
+    The client works out the address itself (tenant, ``ATLAS_API_PATH``), and asks ``GET /v1/user``, as it always does.
+    """
+
+    def __init__(self, key: Key, timeouts: Timeouts, limiter: RateLimiter | None) -> None:
         from nomic import embed  # it imports pandas and more: half a second that only the service's users pay
+        from nomic.dataset import AtlasClass
 
         for name in ("image_api_request", "text_api_request"):
             if not hasattr(embed, name):
                 raise MissingDependencyError(
                     f"this version of the nomic client has no {name}; pip install 'nomic>=3.9,<4'"
                 )
-        transport = CheckedTransport(key, timeouts, "embedding with Nomic's service")
-        account = official_account(transport)
+        transport = EmbeddingTransport(key, timeouts, "embedding with Nomic's service")
+        start = with_globals(AtlasClass.__init__, requests=transport)
+        account = type("Account", (AtlasClass,), {"credentials": transport.login, "__init__": start})()
         ours = {"requests": transport, "atlas_class": account}
-        self._images = with_globals(embed.image_api_request, **ours)
-        self._texts = with_globals(embed.text_api_request, **ours)
-        self._image_model, self._text_model = image_model, text_model
-        self.limiter = limiter if limiter is not None else shared_limiter(account.atlas_api_path)
-        transport.limiter = self.limiter
-
-    def images(self, files: list[tuple[str, bytes]]) -> Any:
-        """Send one request with pictures; return the answer's JSON."""
-        return parsed(lambda: self._images(images=files, model=self._image_model))
-
-    def texts(self, texts: list[str]) -> Any:
-        """Send one request with texts; return the answer's JSON."""
-        return parsed(lambda: self._texts(texts, self._text_model, "search_query"))
-
-
-def shared_limiter(address: str) -> RateLimiter:
-    """Return the rate limiter that all processes of this user share for the service at `address`."""
-    name = hashlib.sha256(address.encode()).hexdigest()[:16]
-    return RateLimiter(REQUESTS, WINDOW, state_dir() / f"nomic-requests-{name}.json")
+        self.images = with_globals(embed.image_api_request, **ours)
+        self.texts = with_globals(embed.text_api_request, **ours)
+        self.limiter = transport.limiter = limiter or shared_limiter(account.atlas_api_path)

@@ -1,27 +1,29 @@
-"""`nomic-local`: pictures and texts to vectors with both Nomic Embed v1.5 models, on this machine.
+"""The `nomic-local` embedders: pictures and texts to vectors with both Nomic Embed v1.5 models, on this machine.
 
-fastembed runs the ONNX graphs and does what it does right: scaling and CLS token for pictures, tokens and
-mean pool for texts. Added here is what it leaves out: the squash to 224 x 224 ahead of the model, so that it
-overlaps with the model's work, the query prefix, the layer norm and the unit length. Where the weights lie is
-left to `nomic_weights`; nothing here downloads.
+`Weights` says where the models' files lie, and is the one way they get there: only its `pull` touches the network.
+fastembed runs the ONNX graphs and does what it does right: scaling and CLS token for pictures, tokens and mean pool
+for texts. Added here is what it leaves out: the squash to 224 x 224 ahead of the model, so that it overlaps with the
+model's work, the query prefix, the layer norm and the unit length. Decoding is left to `images`.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.embedders import nomic_weights
-from embedstore.embedders.nomic_weights import TEXT, VISION, Tower
-from embedstore.embedders.protocol import require_rgb
-from embedstore.errors import EmbedderError, ModelNotFoundError, QueryError
+from embedstore.embedders.protocol import Lazy, State, require_rgb, require_texts
+from embedstore.errors import EmbedderError, ModelNotFoundError, ServiceError
+from embedstore.settings import apply_switches, require_network
 from embedstore.space import Space
-from embedstore.vectors import as_vectors, normalise
+from embedstore.vectors import Vectors, as_vectors, normalise
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,91 +35,79 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 QUERY_PREFIX = "search_query: "
 
-SPACE = Space("nomic-embed-v1.5", "fastembed", "float32", preprocessing="squash224-1", dim=DIM)
-SPACE_QUANTISED = Space("nomic-embed-v1.5", "fastembed", "int8", preprocessing="squash224-1", dim=DIM)
+_OPTIONAL = ("config.json", "special_tokens_map.json")
+"""Files that are read where they are; fastembed works without them."""
+
+
+@dataclass(frozen=True)
+class Tower:
+    """One of the two models: its repository on the hub and the files that must be there."""
+
+    repo: str
+    settings: tuple[str, ...]
+
+    def files(self, quantised: bool) -> tuple[str, ...]:
+        """Return the paths inside the repository that loading needs, the ONNX file first."""
+        graph = "onnx/model_quantized.onnx" if quantised else "onnx/model.onnx"
+        return (graph, *self.settings)
+
+
+VISION = Tower("nomic-ai/nomic-embed-vision-v1.5", ("preprocessor_config.json",))
+TEXT = Tower("nomic-ai/nomic-embed-text-v1.5", ("tokenizer.json", "tokenizer_config.json"))
+TOWERS = (VISION, TEXT)
 
 
 class NomicLocalEmbedder:
-    """Nomic Embed Vision and Text v1.5, run on this machine.
+    """Nomic Embed Vision and Text v1.5, float32, run on this machine; keeps the `Embedder` protocol.
 
-    Making one only looks whether the weights are here; each model is loaded at its first use. Threads may
-    share one.
-
-    Parameters
-    ----------
-    quantised : bool
-        Use the int8 weights: a quarter of the size, a space of its own.
-    cache_dir : path, optional
-        Folder of the weights; by default ``FASTEMBED_CACHE_PATH``, else a folder in the user's cache.
-    threads : int, optional
-        Threads for one model; by default one for each core.
-    providers : sequence of str, optional
-        Execution providers of onnxruntime in order of preference, such as ``["CUDAExecutionProvider"]``. By
-        default CUDA when the installed onnxruntime has it, else the CPU.
-
-    Raises
-    ------
-    ModelNotFoundError
-        The weights are not on this machine; the message names the command that fetches them.
-
-    Examples
-    --------
-    >>> embedder = NomicLocalEmbedder()  # doctest: +SKIP
-    >>> embedder.embed_texts(["a tiny white ball"]).shape  # doctest: +SKIP
-    (1, 768)
+    Making one only looks whether the weights are in `cache_dir` (see `Weights`) and raises ModelNotFoundError, which
+    names the command that fetches them, where they are not; each model is loaded at its first use. Threads may share
+    one. `threads` are those of one model, by default one for each core; `providers` are execution providers of
+    onnxruntime in order of preference, by default CUDA when the installed onnxruntime has it, else the CPU.
     """
 
+    summary = "the same two models on this machine, float32"
+    needs = "`embedstore models pull nomic-local`, one download of 0.92 GB"
+    space = Space("nomic-embed-v1.5", "fastembed", "float32", preprocessing="squash224-1", dim=DIM)
+    quantised = False
     batch_size = 16
     workers = 1  # one call keeps all cores busy
 
     def __init__(
-        self,
-        quantised: bool = False,
-        cache_dir: str | Path | None = None,
-        threads: int | None = None,
-        providers: Sequence[Any] | None = None,
+        self, cache_dir: str | Path | None = None, threads: int | None = None, providers: Sequence[Any] | None = None
     ) -> None:
-        self.space = SPACE_QUANTISED if quantised else SPACE
-        self.quantised = quantised
-        self._cache_dir = cache_dir
-        self._threads = threads
-        self._providers = list(providers) if providers is not None else None
-        self._loaded: dict[Tower, Any] = {}
-        self._loading = threading.Lock()
-        _require_weights(quantised, cache_dir)
+        self._weights = Weights(self.quantised, cache_dir)
+        self._threads, self._providers = threads, providers
+        self._models = {tower: Lazy(functools.partial(self._load, tower)) for tower in TOWERS}
+        self._weights.require()
+
+    @classmethod
+    def state(cls) -> State:
+        """Ready when the files of both models are in the cache."""
+        weights = Weights(cls.quantised)
+        size = weights.size()
+        return State(ready=False) if size is None else State(True, size, weights.cache)
+
+    @classmethod
+    def pull(cls, progress: bool = True) -> Path:
+        """Fetch the weights; see `Weights.pull`."""
+        return Weights(cls.quantised).pull(progress)
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Squash an RGB picture to 224 x 224, bicubic, as the model's settings say; the aspect is lost.
+        """Squash an RGB picture to uint8 of shape (224, 224, 3), bicubic, as the model's settings say: the aspect goes.
 
-        Returns
-        -------
-        ndarray of shape (224, 224, 3), uint8
-            Scaling to the model's range is left to `embed_prepared`: bytes are a quarter of the memory.
-
-        Raises
-        ------
-        ImageError
-            Not an RGB picture.
+        Scaling to the model's range is left to `embed_prepared`: bytes are a quarter of the memory. ImageError if the
+        picture is not RGB.
         """
         require_rgb(image)
         from PIL import Image as pil  # Pillow is loaded by the time there is a picture
 
         return np.asarray(image.resize((EDGE, EDGE), pil.Resampling.BICUBIC))
 
-    def embed_prepared(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Embed prepared pictures: the CLS token of the vision model at unit length, with no layer norm.
+    def embed_prepared(self, prepared: Sequence[NDArray[np.uint8]]) -> Vectors:
+        """Embed prepared pictures, in order: the CLS token of the vision model at unit length, with no layer norm.
 
-        Returns
-        -------
-        ndarray of shape (n, 768), float32
-            Unit vectors, in the order given.
-
-        Raises
-        ------
-        EmbedderError
-            The vision model cannot be loaded, or fails.
-        VectorError
-            The model gave NaN or infinity.
+        Raises EmbedderError where the model cannot be loaded or fails, VectorError where it gave NaN or infinity.
         """
         if not len(prepared):
             return np.empty((0, DIM), dtype=np.float32)
@@ -127,27 +117,13 @@ class NomicLocalEmbedder:
         rows = self._run(VISION, pictures, self._pictures_at_once())
         return normalise(as_vectors(rows, DIM, "vectors of pictures"), "vectors of pictures")
 
-    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts as queries for pictures: prefix ``search_query: ``, mean pool, layer norm, unit length.
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts, in order, as queries: prefix ``search_query: ``, mean pool, layer norm, unit length.
 
-        A text beyond the model's limit, 8,192 tokens or about 6,000 English words, is cut there.
-
-        Returns
-        -------
-        ndarray of shape (n, 768), float32
-            Unit vectors, in the order given.
-
-        Raises
-        ------
-        QueryError
-            One text where a list of them is expected.
-        EmbedderError
-            The text model cannot be loaded, or fails.
-        VectorError
-            The model gave NaN or infinity.
+        A text beyond the model's limit, 8,192 tokens or about 6,000 English words, is cut there. Raises as
+        `embed_prepared`, and QueryError for what is no list of texts.
         """
-        if isinstance(texts, str):
-            raise QueryError(f"expected a list of texts, found the one text {texts[:40]!r}; pass [text]")
+        require_texts(texts)
         if not len(texts):
             return np.empty((0, DIM), dtype=np.float32)
         prefixed = [QUERY_PREFIX + text for text in texts]
@@ -164,50 +140,151 @@ class NomicLocalEmbedder:
         neighbours. The int8 graph scales its activations by the whole batch, so there neighbours would move
         the vector by more than rounding.
         """
-        session = self._model(VISION).model.model
+        session = self._models[VISION].value.model.model
         on_cpu = session.get_providers()[0] == "CPUExecutionProvider"
         return 1 if on_cpu or self.quantised else self.batch_size
 
     def _run(self, tower: Tower, inputs: Sequence[Any], at_once: int) -> NDArray[np.float32]:
         """Run a tower and return fastembed's rows as they are."""
-        model = self._model(tower)
+        model = self._models[tower].value
         try:
             return np.stack(list(model.embed(inputs, batch_size=at_once)))
         except Exception as error:  # onnxruntime's errors have no base of their own
             raise EmbedderError(f"{tower.repo} failed on {len(inputs)} inputs: {error}") from error
 
-    def _model(self, tower: Tower) -> Any:
-        """Return fastembed's model of a tower, loaded at the first call."""
-        with self._loading:
-            if tower not in self._loaded:
-                self._loaded[tower] = self._load(tower)
-            return self._loaded[tower]
-
     def _load(self, tower: Tower) -> Any:
-        """Load a tower from its folder, with no look at the network."""
-        folder = nomic_weights.find(tower, self.quantised, self._cache_dir)
-        if folder is None:
-            raise _weights_missing(self.quantised, self._cache_dir, [tower.repo])
+        """Load fastembed's model of a tower from its folder, with no look at the network."""
+        folder = self._weights.require([tower])[0]
         from fastembed import ImageEmbedding, TextEmbedding  # brings onnxruntime
 
         make: Callable[..., Any] = ImageEmbedding if tower is VISION else TextEmbedding
         try:
             model = make(
-                tower.fastembed_name(self.quantised),
+                tower.repo + ("-Q" if self.quantised else ""),  # fastembed's name of it
                 threads=self._threads,
                 providers=self._providers,
                 specific_model_path=str(folder),
-                cache_dir=str(nomic_weights.cache_folder(self._cache_dir)),
+                cache_dir=str(self._weights.cache),
                 local_files_only=True,
             )
         except Exception as error:  # onnxruntime's errors have no base of their own
             raise EmbedderError(
                 f"{tower.repo} cannot be loaded from {folder}: {error}. If a file is damaged, delete that "
-                f"folder and run `{_pull_command(self.quantised)}`"
+                f"folder and run `{self._weights.pull_command}`"
             ) from error
         if tower is VISION:
             _require_scaling(model.model.processor, folder)
         return model
+
+
+class QuantisedNomicLocalEmbedder(NomicLocalEmbedder):
+    """The same with int8 weights: a quarter of the size, and a space of its own."""
+
+    summary = "the same two models on this machine, int8: smaller, less exact"
+    needs = "`embedstore models pull nomic-local-q`, one download of 0.24 GB"
+    space = Space("nomic-embed-v1.5", "fastembed", "int8", preprocessing="squash224-1", dim=DIM)
+    quantised = True
+
+
+class Weights:
+    """The files of both models in the cache of the Hugging Face hub, so that fastembed's downloads are found too.
+
+    `quantised` means the int8 weights. `cache`, where the hub's client keeps its repositories, is `cache_dir`, else
+    ``FASTEMBED_CACHE_PATH``, else in the user's cache: fastembed's own default is the temporary directory, which a
+    reboot may empty, and a gigabyte deserves better.
+    """
+
+    def __init__(self, quantised: bool = False, cache_dir: str | Path | None = None) -> None:
+        import platformdirs  # only needed once a local model is asked for
+
+        self.quantised = quantised
+        named = cache_dir or os.environ.get("FASTEMBED_CACHE_PATH")
+        users = platformdirs.user_cache_path("embedstore", appauthor=False) / "fastembed"
+        self.cache = Path(named) if named else users
+        self.pull_command = f"embedstore models pull nomic-local{'-q' if quantised else ''}"
+
+    def find(self, tower: Tower) -> Path | None:
+        """Return the folder of a tower's files, or None when one of them is not on this machine."""
+        apply_switches()
+        from huggingface_hub import try_to_load_from_cache  # a sixth of a second, so not at start
+
+        folder = None
+        for name in tower.files(self.quantised):
+            file = try_to_load_from_cache(tower.repo, name, cache_dir=self.cache)
+            if not isinstance(file, str):
+                return None
+            folder = folder or Path(file).parents[name.count("/")]
+        return folder
+
+    def missing(self) -> list[str]:
+        """Return the repositories of which a file is not on this machine; empty when both models are here."""
+        return [tower.repo for tower in TOWERS if self.find(tower) is None]
+
+    def require(self, towers: Sequence[Tower] = TOWERS) -> list[Path]:
+        """Return the towers' folders; ModelNotFoundError, which says how to get the weights, if one is not here."""
+        folders = [folder for tower in towers if (folder := self.find(tower))]
+        if len(folders) < len(towers):
+            raise ModelNotFoundError(
+                f"the weights of {' and '.join(self.missing())} are not in {self.cache}. Run `{self.pull_command}` "
+                f"once (a download of about {'0.24' if self.quantised else '0.92'} GB), "
+                "or point FASTEMBED_CACHE_PATH at a folder that has them"
+            )
+        return folders
+
+    def size(self) -> int | None:
+        """Return the bytes that both models take, or None when they are not both here."""
+        if self.missing():
+            return None
+        pairs = zip(self.require(), TOWERS, strict=True)
+        return sum((folder / name).stat().st_size for folder, tower in pairs for name in tower.files(self.quantised))
+
+    def pull(self, progress: bool = True) -> Path:
+        """Download what is missing of both models, files already here are kept; return the cache folder.
+
+        The hub's bars show on standard error, unless `progress` is off. Raises OfflineError where the network is
+        switched off and something is missing, ServiceError where the hub does not answer or deliver every file.
+        """
+        missing = self.missing()
+        if missing:
+            require_network(f"`embedstore models pull`, to download {' and '.join(missing)}")
+        for tower in TOWERS:
+            if tower.repo in missing:
+                self._download(tower, progress)
+        return self.cache
+
+    def _download(self, tower: Tower, progress: bool) -> None:
+        """Fetch one tower and see that it is complete."""
+        from huggingface_hub import snapshot_download
+
+        files = tower.files(self.quantised)
+        advice = f"nothing is lost: what has arrived is kept in {self.cache}; run the command again"
+        try:
+            with _bars(progress):
+                snapshot_download(tower.repo, cache_dir=self.cache, allow_patterns=[*files, *_OPTIONAL])
+        except Exception as error:  # the hub's client lets through the errors of its HTTP library, which vary
+            reason = " ".join(str(error).split())
+            raise ServiceError(f"{tower.repo} could not be downloaded: {reason}; {advice}") from error
+        if self.find(tower) is None:
+            # The hub's client is content with an older, partial copy when it cannot reach the hub.
+            raise ServiceError(
+                f"{tower.repo} is not complete: it needs {', '.join(files)}, and the hub has not delivered or not "
+                f"answered; {advice}"
+            )
+
+
+@contextmanager
+def _bars(shown: bool) -> Iterator[None]:
+    """Switch the hub's progress bars off for a while, unless they are to be shown."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if shown or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def layer_norm(rows: NDArray[np.float64], eps: float = 1e-5) -> NDArray[np.float64]:
@@ -221,37 +298,16 @@ def layer_norm(rows: NDArray[np.float64], eps: float = 1e-5) -> NDArray[np.float
     return scaled
 
 
-def _require_weights(quantised: bool, cache_dir: str | Path | None) -> None:
-    """Raise ModelNotFoundError unless both models are on this machine."""
-    absent = nomic_weights.missing(quantised, cache_dir)
-    if absent:
-        raise _weights_missing(quantised, cache_dir, absent)
-
-
-def _weights_missing(quantised: bool, cache_dir: str | Path | None, absent: list[str]) -> ModelNotFoundError:
-    """Return the error that says which weights are not here, and how to get them."""
-    return ModelNotFoundError(
-        f"the weights of {' and '.join(absent)} are not in {nomic_weights.cache_folder(cache_dir)}. "
-        f"Run `{_pull_command(quantised)}` once (a download of about {'0.24' if quantised else '0.92'} GB), "
-        "or point FASTEMBED_CACHE_PATH at a folder that has them"
-    )
-
-
-def _pull_command(quantised: bool) -> str:
-    """Return the command line that fetches the weights."""
-    return f"embedstore models pull nomic-local{'-q' if quantised else ''}"
-
-
 def _require_scaling(processor: Any, folder: Path) -> None:
     """Raise EmbedderError unless the settings beside the weights mean ``squash224-1``, as the space says."""
     from PIL import Image as pil
 
     pixels = (np.arange(EDGE * EDGE * 3) % 256).astype(np.uint8).reshape(EDGE, EDGE, 3)
     expected = ((pixels / 255 - np.array(MEAN)) / np.array(STD)).transpose(2, 0, 1)
-    found = np.asarray(processor([pil.fromarray(pixels)])[0])
-    if found.shape != expected.shape or not np.allclose(found, expected, rtol=0, atol=1e-5):
+    scaled = np.asarray(processor([pil.fromarray(pixels)])[0])
+    if scaled.shape != expected.shape or not np.allclose(scaled, expected, rtol=0, atol=1e-5):
         raise EmbedderError(
             f"preprocessor_config.json in {folder} scales pictures otherwise than this version of embedstore "
-            f"knows ({SPACE.preprocessing}: {EDGE} x {EDGE}, mean {MEAN}, std {STD}): the vectors would not "
-            "compare with stored ones. Fetch Nomic's own repository, or use a newer embedstore"
+            f"knows ({NomicLocalEmbedder.space.preprocessing}: {EDGE} x {EDGE}, mean {MEAN}, std {STD}): the vectors "
+            "would not compare with stored ones. Fetch Nomic's own repository, or use a newer embedstore"
         )

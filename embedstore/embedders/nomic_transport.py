@@ -1,57 +1,66 @@
-"""What stands in the place of `requests` inside the official client's functions: timeouts, the key, honest errors.
+"""Requests to Nomic's services from inside the official client's functions, and what their answers mean.
 
-The client sends without any timeout, keeps its key in every header it builds, and sleeps and retries on its own.
-It looks `requests` up as a global name. `with_globals` makes a copy of one of its functions that finds a
-`Transport` under that name instead: the client's code runs as it is, its modules stay untouched, and other users
-of the client in this process notice nothing. What is sent and what an answer means is left to `nomic_api`.
+The client sends without any timeout, keeps its key in every header it builds, takes any answer with status 200 for
+good, and sleeps and retries on its own. It looks `requests` up as a global name: `with_globals` makes a copy of one of
+its functions that finds a `Transport` under that name instead. So the client's code runs as it is, its modules stay
+untouched, and each answer is judged before the client sees it (`EmbeddingTransport`), its vectors after (`vectors_of`).
+How often to try again is left to `nomic_api`; what Atlas's answers mean, to `atlas.answers`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import ipaddress
 import json
+import os
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from embedstore.credentials import Key
-from embedstore.errors import ServiceError
-from embedstore.offline import require_network
+from embedstore.embedders.rate_limit import LONGEST_BLOCK, RateLimiter
+from embedstore.errors import CredentialsError, RejectedImagesError, ServiceError, VectorError
+from embedstore.settings import KEY_PLACES, Key, require_network
+from embedstore.vectors import Vectors, as_vectors, normalise
 
 if TYPE_CHECKING:
     import requests
 
-PLACEHOLDER = "kept-by-embedstore"
-"""What the client gets to see in the place of the key."""
-
-_PIECE = 65536
+DIM: Final = 768
 
 
 @dataclass(frozen=True)
 class Timeouts:
     """How long one request may take, in seconds.
 
-    Attributes
-    ----------
-    connect : float
-        Until the connection stands.
-    read : float
-        Between two pieces, sent or received.
-    total : float
-        From the first byte sent to the last received; noticed when a piece comes, or after `read` at the latest.
+    `total` counts from the first byte sent to the last received, and is noticed when a piece comes, or after `read` at
+    the latest.
     """
 
-    connect: float = 10.0
-    read: float = 60.0
+    connect: float = 10.0  # until the connection stands
+    read: float = 60.0  # between two pieces, sent or received
     total: float = 180.0
 
 
-class NoAnswerError(ServiceError):
+class PassingError(ServiceError):
+    """A failure that another attempt may not meet.
+
+    `nonsense`: the service did the work and it is lost; `pause`: so many seconds it asks to wait.
+    """
+
+    def __init__(self, message: str, *, nonsense: bool = False, pause: float = 0.0) -> None:
+        super().__init__(message)
+        self.nonsense, self.pause = nonsense, pause
+
+
+class NoAnswerError(PassingError):
     """The request brought no whole answer: no connection, a broken one, or none in time."""
 
 
@@ -69,8 +78,17 @@ class Answer:
         return self.content.decode("utf-8", errors="replace")
 
     def json(self) -> Any:
-        """Return the body as JSON; ValueError if it is none."""
+        """Return the body as JSON, read once; ValueError if it is none."""
+        return self._json
+
+    @functools.cached_property
+    def _json(self) -> Any:
         return json.loads(self.content)
+
+    def excerpt(self) -> str:
+        """Return the beginning of the body, on one line."""
+        text = " ".join(self.text.split())
+        return text if len(text) <= 300 else text[:300] + "…"
 
     def close(self) -> None:
         """Nothing is open any more."""
@@ -79,21 +97,18 @@ class Answer:
 class Transport:
     """Sends one request, once, within its timeouts, with the key added at the last moment.
 
-    May be used by several threads at once; each keeps a connection of its own open.
-
-    Parameters
-    ----------
-    key : Key
-        Goes into the ``Authorization`` header, and out of every error.
-    timeouts : Timeouts
-        Of each request.
-    purpose : str
-        What wants the network, for the error when it is switched off.
+    May be used by several threads at once; each keeps a connection of its own open. The key goes into the
+    ``Authorization`` header, and out of every error; `purpose` says what wants the network when it is switched off.
     """
 
     def __init__(self, key: Key, timeouts: Timeouts, purpose: str) -> None:
         self.key, self.timeouts, self.purpose = key, timeouts, purpose
         self._thread = threading.local()
+
+    @property
+    def login(self) -> dict[str, Any]:
+        """What the client gets to see in the place of its file: the deployment, and no key."""
+        return {**self.key.tenant, "token": "kept-by-embedstore", "expires": None}
 
     def get(self, url: str, **arguments: Any) -> Answer:
         """Send a GET; takes what `requests.get` takes."""
@@ -106,12 +121,8 @@ class Transport:
     def request(self, method: str, url: str, **arguments: Any) -> Answer:
         """Send one request and read its answer whole, whatever its status.
 
-        Raises
-        ------
-        NoAnswerError
-            No connection, a broken one, or a timeout.
-        OfflineError
-            The network is switched off and `url` is not on this machine.
+        Raises NoAnswerError for no connection, a broken one or a timeout, and OfflineError where the network is
+        switched off and `url` is not on this machine.
         """
         import requests  # it takes long to import, and most commands send nothing
         import urllib3
@@ -123,14 +134,8 @@ class Transport:
         deadline = time.monotonic() + limits.total
         session = self._session(local)
         try:
-            response = session.request(
-                method,
-                url,
-                timeout=(limits.connect, min(limits.read, limits.total)),
-                stream=True,
-                **arguments,
-            )
-            with response:
+            between = (limits.connect, min(limits.read, limits.total))
+            with session.request(method, url, timeout=between, stream=True, **arguments) as response:
                 return Answer(response.status_code, response.headers, _read_within(response, deadline))
         except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
             raise self._no_answer(f"no answer within {limits}", url, error) from None
@@ -150,17 +155,6 @@ class Transport:
             self._thread.session = session
         session.trust_env = not local  # a proxy for the network has no business between us and this machine
         return session
-
-
-class _Bearer:
-    """Puts the key into the header of a request that is about to leave."""
-
-    def __init__(self, key: Key) -> None:
-        self._key = key
-
-    def __call__(self, request: Any) -> Any:
-        request.headers["Authorization"] = f"Bearer {self._key.reveal()}"
-        return request
 
 
 class _Body(io.BytesIO):
@@ -192,8 +186,12 @@ def _new_session(key: Key, total: float) -> requests.Session:
                 request.body = _Body(content, time.monotonic() + total)
             return super().send(request, *arguments, **options)
 
+    def with_key(request: Any) -> Any:
+        request.headers["Authorization"] = f"Bearer {key.reveal()}"
+        return request
+
     session = requests.Session()
-    session.auth = _Bearer(key)
+    session.auth = with_key
     for scheme in ("http://", "https://"):
         session.mount(scheme, PiecewiseAdapter(pool_connections=1, pool_maxsize=1, max_retries=0))
     return session
@@ -202,7 +200,7 @@ def _new_session(key: Key, total: float) -> requests.Session:
 def _read_within(response: Any, deadline: float) -> bytes:
     """Read a body as its pieces come, so that a server that drips cannot hold us past the deadline."""
     pieces = []
-    while piece := response.raw.read1(_PIECE, decode_content=True):
+    while piece := response.raw.read1(65536, decode_content=True):
         pieces.append(piece)
         if time.monotonic() > deadline:
             raise TimeoutError("the answer did not come to an end in time")
@@ -221,39 +219,83 @@ def is_loopback(url: str) -> bool:
 
 
 def with_globals(function: Any, **names: Any) -> Any:
-    """Return a copy of `function` that finds `names` among its globals; the function itself stays as it is.
-
-    Examples
-    --------
-    >>> def area(r):
-    ...     return pi * r * r
-    >>> with_globals(area, pi=3)(2)
-    12
-    """
-    copy = FunctionType(
-        function.__code__,
-        {**function.__globals__, **names},
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
+    """Return a copy of `function` that finds `names` among its globals; the function itself stays as it is."""
+    visible = {**function.__globals__, **names}
+    copy = FunctionType(function.__code__, visible, function.__name__, function.__defaults__, function.__closure__)
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
 
 
-def official_account(transport: Transport) -> Any:
-    """Return the client's own account object for the transport's key, made without its file.
+class EmbeddingTransport(Transport):
+    """Raises for every status but 200, so that the client's own sleeping and retrying never begins."""
 
-    The client works out the address (tenant, ``ATLAS_API_PATH``) and asks ``GET /v1/user``, as it always does.
+    limiter: RateLimiter | None = None
+
+    def request(self, method: str, url: str, **arguments: Any) -> Answer:
+        """Send one request; return its answer if that is JSON with status 200.
+
+        Raises PassingError where another attempt may get through (408, 425, 429, 5xx, no answer, a page in place of
+        JSON), RejectedImagesError where what was sent is refused for good (400, 413, 422), CredentialsError where the
+        key is (401, 403), and ServiceError for anything else, also where ``Retry-After`` asks for more than an hour.
+        """
+        answer = super().request(method, url, **arguments)
+        status = answer.status_code
+        if status == 200:
+            try:
+                answer.json()
+            except ValueError as error:
+                raise PassingError(f"status 200, but no JSON ({error}): a proxy's page?", nonsense=True) from None
+            return answer
+        said = f"Nomic's service answered {status}: {self.key.scrub(answer.excerpt())}"
+        if status in (401, 403):
+            raise CredentialsError(f"the key from {self.key.source} was refused; {KEY_PLACES}. {said}")
+        if status in (408, 425, 429) or status >= 500:
+            pause = retry_after(answer.headers.get("Retry-After"))
+            if pause > LONGEST_BLOCK:
+                raise ServiceError(f"{said}; it asks to wait {pause / 3600:.1f} hours: run again then")
+            if pause > 0 and self.limiter is not None:
+                self.limiter.block(pause)  # the requests of all processes
+            raise PassingError(said, pause=pause)
+        if status in (400, 413, 422) and not _blames_the_request(answer):
+            raise RejectedImagesError(said)
+        raise ServiceError(f"{said}; check ATLAS_API_PATH ({os.environ.get('ATLAS_API_PATH', 'not set')})")
+
+
+def retry_after(value: str | None) -> float:
+    """Return the seconds that a ``Retry-After`` header asks to wait: a number or a date; 0 if it is neither."""
+    if value is None:
+        return 0.0
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(value))
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def vectors_of(answer: Any, model: str, n: int) -> Vectors:
+    """Return the n unit vectors of an answer, given as JSON.
+
+    Raises PassingError for another model, number of vectors or dimension, NaN, infinity and a vector of length zero.
     """
-    from nomic.dataset import AtlasClass
+    if not isinstance(answer, dict) or not isinstance(answer.get("embeddings"), list):
+        raise PassingError(f"the answer has no embeddings: {answer!r:.80}", nonsense=True)
+    if answer.get("model") != model:
+        raise PassingError(f"asked for {model}, answered by {answer.get('model')!r:.80}", nonsense=True)
+    count = len(answer["embeddings"])
+    if count != n:
+        raise PassingError(f"expected {n} vectors, one for each input; found {count}", nonsense=True)
+    try:
+        return normalise(as_vectors(answer["embeddings"], DIM, "the answer's vectors"))
+    except VectorError as error:
+        raise PassingError(str(error), nonsense=True) from None
 
-    login = {**transport.key.tenant, "token": PLACEHOLDER, "expires": None}
 
-    class Account(AtlasClass):  # type: ignore[misc]
-        """The client's class with its credentials given, not read from the disk."""
-
-        credentials = login
-        __init__ = with_globals(AtlasClass.__init__, requests=transport)
-
-    return Account()
+def _blames_the_request(answer: Answer) -> bool:
+    """Return whether a refusal lies in a parameter of the request, so that halving the batch is of no use."""
+    try:
+        detail = answer.json()["detail"]
+        return any(set(entry["loc"]) & {"model", "task_type", "dimensionality"} for entry in detail)
+    except (ValueError, KeyError, TypeError):
+        return False  # no list of fields: then it is the content

@@ -3,32 +3,29 @@
 A picture goes through EfficientNet-Lite0 (int8); the vectors of its ten likeliest ImageNet classes, weighted by their
 probabilities, make its vector: ConSE, Norouzi et al., arXiv 1312.5650. A text is the mean of the vectors of its word
 pieces, from a static table distilled from all-MiniLM-L6-v2. The model names things; it does not understand scenes,
-relations or counts. How the files in `objects_model` are made is in scripts/build_objects_model.py.
-
-Decoding pictures, their orientation and colour are the business of `images`.
+relations or counts. How the files in `objects_model` are made is in scripts/build_objects_model.py; decoding pictures,
+their orientation and colour are left to `images`.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedstore.embedders.protocol import Lazy, State, require_texts
 from embedstore.errors import InputError, ModelNotFoundError, QueryError
+from embedstore.settings import cores
 from embedstore.space import Space
-from embedstore.vectors import normalise
+from embedstore.vectors import Vectors, normalise
 
 if TYPE_CHECKING:
     from PIL import Image
-
-T = TypeVar("T")
 
 MODEL_DIR = Path(__file__).parent / "objects_model"
 DIM = 256
@@ -39,47 +36,34 @@ MAX_LETTERS = 100  # a longer run of letters is no word, as in BERT's own tokeni
 CHUNK = 4  # pictures for one run of the network: more do not fit the CPU's cache and are slower
 
 FUNCTION_WORD = re.compile("an?|and|are|at|by|for|from|in|is|its?|of|on|or|some|that|the|there|this|to|with")
-LEAD_IN = re.compile(
-    r"\s*(?:(?:a|an|the|some)\s+)?(?:photo|photograph|picture|image|pic)s?\s+of\b(?=.*\w)", re.S
-)
+LEAD_IN = re.compile(r"\s*(?:(?:a|an|the|some)\s+)?(?:photo|photograph|picture|image|pic)s?\s+of\b(?=.*\w)", re.S)
 WORD = re.compile(r"[^\W_]+")
 
 
 class ObjectsEmbedder:
-    """The bundled model; see `embedders.protocol.Embedder` for what each method promises.
+    """The bundled model; keeps the `Embedder` protocol.
 
     The vector of a picture does not depend on which others are in its batch: the network's integer products give
     the same bits for any batch. The files are opened at first use, the network and the text table each on its own.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the model's files are.
-    exact_kernels : bool, optional
-        Use kernels that are exact on every x86 CPU, and 2.5 times slower. Those for CPUs with VNNI instructions
-        are exact too; on others the fast ones let 16-bit sums overflow. By default chosen by the CPU.
-
-    Examples
-    --------
-    >>> model = ObjectsEmbedder()
-    >>> model.embed_texts(["a photo of a dog", "a trumpet"]).shape
-    (2, 256)
+    `exact_kernels` are exact on every x86 CPU, and 2.5 times slower. Those for CPUs with VNNI instructions are exact
+    too; on others the fast ones let 16-bit sums overflow. By default the CPU decides.
     """
 
-    space = Space(
-        model="objects",
-        backend="onnxruntime",
-        precision="int8",
-        preprocessing="objects-1",
-        dim=DIM,
-        normalised=True,
-    )
+    summary = "names things (the 1,000 classes of ImageNet); bundled, no Nomic model"
+    needs = "nothing"
+    space = Space("objects", "onnxruntime", precision="int8", preprocessing="objects-1", dim=DIM)
     batch_size = 32
 
     def __init__(self, folder: Path = MODEL_DIR, exact_kernels: bool | None = None) -> None:
-        self.workers = _available_cpus()
-        self._network = _Lazy(lambda: ClassNetwork(folder, exact_kernels))
-        self._texts = _Lazy(lambda: TextTable(folder))
+        self.workers = cores()
+        self._network = Lazy(lambda: ClassNetwork(folder, exact_kernels))
+        self._texts = Lazy(lambda: TextTable(folder))
+
+    @classmethod
+    def state(cls) -> State:
+        """Ready always: its files are part of the package."""
+        size = sum(file.stat().st_size for file in MODEL_DIR.iterdir() if file.is_file())
+        return State(True, size, MODEL_DIR)
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return the centre crop of an RGB picture, resized: uint8 of shape (3, 224, 224), values 0-255."""
@@ -95,36 +79,23 @@ class ObjectsEmbedder:
         )
         return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
-    def embed_prepared(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Embed pictures that `prepare` made; float32 of shape (n, 256), unit length, in the order given.
-
-        Raises
-        ------
-        InputError
-            Something else than the arrays of `prepare`.
-        """
+    def embed_prepared(self, prepared: Sequence[NDArray[np.uint8]]) -> Vectors:
+        """Embed pictures that `prepare` made (InputError for others): unit vectors of shape (n, 256), in order."""
         for item in prepared:
             if getattr(item, "shape", None) != (3, SIDE, SIDE) or item.dtype != np.uint8:
-                found = f"{getattr(item, 'dtype', type(item).__name__)} {getattr(item, 'shape', '')}".strip()
-                raise InputError(
-                    f"expected uint8 pictures of shape (3, {SIDE}, {SIDE}), found {found}; use prepare()"
-                )
+                kind = f"{getattr(item, 'dtype', type(item).__name__)} {getattr(item, 'shape', '')}".strip()
+                raise InputError(f"expected uint8 pictures of shape (3, {SIDE}, {SIDE}), found {kind}; use prepare()")
         vectors = np.empty((len(prepared), DIM), dtype=np.float32)
         for start in range(0, len(prepared), CHUNK):
             chunk = np.stack(prepared[start : start + CHUNK])
             vectors[start : start + CHUNK] = self._network.value.vectors(chunk)
         return vectors
 
-    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed English texts as queries; float32 of shape (n, 256), unit length, in the order given.
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Embed English texts as queries: unit vectors, float32 of shape (n, 256), in the order given.
 
         Function words and a leading "a photo of" carry no weight, case and accents neither; the first 256 words
-        count.
-
-        Raises
-        ------
-        QueryError
-            A text holds no word that the model knows.
+        count. Raises QueryError for a text with no word that the model knows.
         """
         return self._texts.value.vectors(texts)
 
@@ -145,7 +116,7 @@ class ClassNetwork:
         )
         self._classes = np.load(_file(folder, "classes.npy")).astype(np.float32)
 
-    def vectors(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def vectors(self, pictures: NDArray[np.uint8]) -> Vectors:
         """Return unit vectors, float32 of shape (n, 256), of uint8 pictures of shape (n, 3, 224, 224)."""
         logits, classes = self._session.run(["logits", "classes"], {"image": pictures})
         # Weights need not sum to one, as the sum is normalised. Added rank by rank, not by a matrix product,
@@ -167,10 +138,9 @@ class TextTable:
         pieces = _file(folder, "vocab.txt").read_text(encoding="utf-8").split("\n")
         self._ids = {piece: number for number, piece in enumerate(pieces)}
 
-    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def vectors(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors, float32 of shape (n, 256); QueryError for a text with no known word."""
-        if isinstance(texts, str):
-            raise QueryError(f"expected a list of texts, found the one text {texts[:40]!r}; pass [text]")
+        require_texts(texts)
         means = np.empty((len(texts), self._rows.shape[1]), dtype=np.float32)
         for number, text in enumerate(texts):
             ids = [piece for word in words_of(text) for piece in self._pieces(word)]
@@ -200,36 +170,13 @@ class TextTable:
 def words_of(text: str) -> list[str]:
     """Return the words of a text that carry its meaning: lower case, without accents, at most 256.
 
-    Function words are left out unless there is nothing else.
-
-    Examples
-    --------
-    >>> words_of("A photo of a Café")
-    ['cafe']
+    Function words are left out unless there is nothing else: "A photo of a Café" is ``["cafe"]``.
     """
-    plain = "".join(
-        char for char in unicodedata.normalize("NFD", text.lower()) if not unicodedata.combining(char)
-    )
+    plain = "".join(char for char in unicodedata.normalize("NFD", text.lower()) if not unicodedata.combining(char))
     lead_in = LEAD_IN.match(plain)
     words = WORD.findall(plain, lead_in.end() if lead_in else 0)
     words = [word for word in words if len(word) <= MAX_LETTERS]
     return ([word for word in words if not FUNCTION_WORD.fullmatch(word)] or words)[:MAX_WORDS]
-
-
-class _Lazy(Generic[T]):
-    """A value made at first use, once, whichever thread comes first."""
-
-    def __init__(self, make: Callable[[], T]) -> None:
-        self._make = make
-        self._lock = threading.Lock()
-        self._made: T | None = None
-
-    @property
-    def value(self) -> T:
-        with self._lock:
-            if self._made is None:
-                self._made = self._make()
-            return self._made
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -250,10 +197,3 @@ def _lacks_vnni() -> bool:
     except OSError:
         return True  # not Linux: slow and right
     return not re.search(r"\bavx(512)?_vnni\b", features)
-
-
-def _available_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

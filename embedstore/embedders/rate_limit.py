@@ -1,57 +1,40 @@
-"""A rate limit over a rolling window, kept by all processes of one user on one machine together.
+"""The rate limit of Nomic's service, kept by all processes of one user on one machine together.
 
-The times of the last requests lie in one small file, guarded by a lock file. It knows no service; the numbers
-come from `nomic_api`.
+The times of the last requests lie in one small file for each address, guarded by a lock file. How many may leave,
+and in how long, is said here and nowhere else; sending, and what to do about a refusal, is left to `nomic_api`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from filelock import FileLock
-from platformdirs import user_state_path
 
-STATE_VARIABLE = "EMBEDSTORE_STATE_DIR"
-"""Environment variable that puts the state shared by processes into another folder."""
+from embedstore import files
+from embedstore.settings import state_dir
 
-
-def state_dir() -> Path:
-    """Return the folder of the state that this user's processes share; it may not exist yet."""
-    given = os.environ.get(STATE_VARIABLE)
-    return Path(given) if given else user_state_path("embedstore", appauthor=False)
+REQUESTS: Final = 1200  # requests that the service takes in a window
+WINDOW: Final = 301.0  # seconds: the service's five minutes, and one more, as requests arrive later than they leave
+LONGEST_BLOCK: Final = 3600.0  # seconds for which `RateLimiter.block` can stop requests at most
 
 
-LONGEST_BLOCK = 3600.0
-"""Seconds for which `RateLimiter.block` can stop requests at most."""
+def shared_limiter(address: str) -> RateLimiter:
+    """Return the limiter that all processes of this user share for the service at `address`."""
+    name = hashlib.sha256(address.encode()).hexdigest()[:16]
+    return RateLimiter(REQUESTS, WINDOW, state_dir() / f"nomic-requests-{name}.json")
 
 
 class RateLimiter:
     """Lets at most `limit` requests leave in any stretch of `window` seconds, over all processes.
 
-    Parameters
-    ----------
-    limit : int
-        Requests, at least 1.
-    window : float
-        Seconds.
-    path : Path
-        File of the times; limiters with the same path share one limit.
-    clock : Callable[[], float]
-        Seconds since the epoch; the processes must agree on it.
-    sleep : Callable[[float], None]
-        Waits for so many seconds.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> limiter = RateLimiter(2, 60.0, Path(tempfile.mkdtemp()) / "times.json")
-    >>> limiter.acquire(), limiter.acquire()
-    (0.0, 0.0)
+    Limiters with the same `path`, the file of the times, share one limit. `clock` returns seconds since the epoch, on
+    which the processes must agree.
     """
 
     def __init__(
@@ -72,13 +55,7 @@ class RateLimiter:
         self._processes = FileLock(path.with_name(path.name + ".lock"))
 
     def acquire(self) -> float:
-        """Wait until one more request may leave, and count it.
-
-        Returns
-        -------
-        float
-            Seconds waited.
-        """
+        """Wait until one more request may leave, count it, and return the seconds waited."""
         waited = 0.0
         while (seconds := self._try()) > 0:
             self._sleep(seconds)
@@ -86,10 +63,7 @@ class RateLimiter:
         return waited
 
     def block(self, seconds: float) -> None:
-        """Let no request of any process leave for `seconds` from now, as a ``Retry-After`` asks.
-
-        More than `LONGEST_BLOCK` counts as that.
-        """
+        """Let no request of any process leave for `seconds`, at most `LONGEST_BLOCK`, as a ``Retry-After`` asks."""
         with self._threads, self._processes:
             times, until = self._read()
             self._write(times, max(until, self._clock() + min(seconds, LONGEST_BLOCK)))
@@ -113,16 +87,11 @@ class RateLimiter:
             state = json.loads(self.path.read_text())
             times = sorted(float(moment) for moment in state["times"])
             until = float(state["until"])
-        except FileNotFoundError:
-            return [], 0.0
-        except (ValueError, KeyError, TypeError):
-            return [], 0.0  # not our file any more; the service's own 429 still holds
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return [], 0.0  # not there yet, or not our file any more; the service's own 429 still holds
         # A clock that was set back leaves times far ahead, which must not block for hours.
         near = [moment for moment in times if abs(now - moment) < self.window]
         return near, until if until <= now + LONGEST_BLOCK else 0.0
 
     def _write(self, times: list[float], until: float) -> None:
-        """Replace the file as a whole."""
-        beside = self.path.with_name(self.path.name + ".new")
-        beside.write_text(json.dumps({"times": times, "until": until}))
-        os.replace(beside, self.path)
+        files.replace(self.path, json.dumps({"times": times, "until": until}), durable=False)

@@ -1,46 +1,48 @@
 """Which embedder is meant: by name, by the environment, by what is ready here, or by the space of a store.
 
-Turns a name or a space into an `Embedder`. Names and spaces are known without loading a model. What there is
-to choose from is left to `catalogue`, making vectors to the module of each embedder.
+Turns a name or a space into an `Embedder`. A table names for each what makes it, as ``module:class``, which is imported
+when it is used and not before: names are known without loading anything, spaces without loading a model. Installed
+packages add embedders under the entry point group `GROUP`. Making vectors is left to the module of each.
+
+What is named takes options and makes an `Embedder`. Its attribute ``space`` says where the vectors lie before there is
+one; ``summary`` (what it is) and ``needs`` (what must be there before it runs), each a line, are for lists. Where there
+is more to know of this machine ``state()`` returns a `protocol.State`; where there are weights to fetch
+``pull(progress)`` does so and returns their folder.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import pkgutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedstore.embedders.catalogue import MODELS, Model
-from embedstore.embedders.protocol import Embedder
+from embedstore.embedders.protocol import Embedder, State
 from embedstore.errors import ModelNotFoundError
+from embedstore.settings import MODEL, find_key
 from embedstore.space import Space
 
-SWITCH = "EMBEDSTORE_MODEL"
-"""Environment variable: the model to use when none is named."""
+MODELS = {
+    "nomic": "embedstore.embedders.nomic_api:NomicAPIEmbedder",
+    "nomic-local": "embedstore.embedders.nomic_local:NomicLocalEmbedder",
+    "nomic-local-q": "embedstore.embedders.nomic_local:QuantisedNomicLocalEmbedder",
+    "objects": "embedstore.embedders.objects:ObjectsEmbedder",
+}
+"""The embedders of this package by name; no plug-in takes one of these names."""
+
+GROUP = "embedstore.embedders"  # entry point group of embedders that other packages bring
 
 
 @dataclass(frozen=True)
 class ModelInfo:
     """What is known of an embedder on this machine.
 
-    Attributes
-    ----------
-    name : str
-        What ``--model`` takes.
-    summary, model, backend, precision, dim
-        What it is; the latter four are those of its space.
-    needs : str
-        What must be there before it runs.
-    ready : bool
-        Whether that is there: the weights, or a key.
-    cached : bool
-        Whether the weights are on this machine.
-    size_bytes : int or None
-        Their size on disk; None when they are not here.
-    path : str or None
-        Where they are; None when they are not here.
+    `name` is what ``--model`` takes; `model`, `backend`, `precision` and `dim` are those of its space. It is `ready`
+    when what it `needs` is there, weights or a key, and `cached` when its weights are on this machine; where they are
+    not, `size_bytes` and `path` are None.
     """
 
     name: str
@@ -57,78 +59,49 @@ class ModelInfo:
 
 
 def make_embedder(name: str | None = None, **options: Any) -> Embedder:
-    """Return an embedder by name.
+    """Return an embedder by name: one of `MODELS`, or a plug-in's.
 
-    Parameters
-    ----------
-    name : str, optional
-        One of `MODELS`. Without it ``EMBEDSTORE_MODEL`` decides, and without that `default_model`.
-    **options
-        Passed to the embedder's constructor. A ``key`` given here counts as one that is configured.
+    Without a name ``EMBEDSTORE_MODEL`` decides, and without that `default_model`, for which a ``key`` among the
+    options counts as one that is configured. The options are passed to the embedder's constructor.
 
-    Raises
-    ------
-    ModelNotFoundError
-        There is no such model, its weights are not here, or none was named and none is ready.
-    CredentialsError
-        The model is a service, and there is no key.
-
-    Examples
-    --------
-    >>> make_embedder("objects").space.model  # doctest: +SKIP
-    'objects'
+    Raises ModelNotFoundError where there is no such model, its weights are not here, or none was named and none is
+    ready; CredentialsError where the model is a service, and there is no key.
     """
-    chosen = name or os.environ.get(SWITCH) or ("nomic" if options.get("key") else default_model())
-    return _model(chosen).make(**options)
+    chosen = name or os.environ.get(MODEL) or ("nomic" if options.get("key") else default_model())
+    embedder: Embedder = _maker(chosen)(**options)
+    return embedder
 
 
 def default_model() -> str:
     """Return the model to use when none is named: `nomic` with a key, else `nomic-local` with its weights.
 
-    `objects` is never chosen silently: it names things, and is no Nomic model.
-
-    Raises
-    ------
-    ModelNotFoundError
-        Neither; the message names the three ways forward.
-    CredentialsError
-        A key is there and cannot be used, which is not passed over in silence.
+    `objects` is never chosen silently: it names things, and is no Nomic model. Raises ModelNotFoundError, which names
+    the three ways forward, where there is neither; CredentialsError where a key is there and cannot be used.
     """
-    from embedstore.credentials import find_key  # a model that is named needs no such look
-
     if find_key() is not None:
         return "nomic"
-    if MODELS["nomic-local"].state()[0]:
+    if _state("nomic-local").ready:
         return "nomic-local"
     raise ModelNotFoundError(
         "no model was named and none is ready. There are three ways forward: "
         "(1) get a key at https://atlas.nomic.ai and set NOMIC_API_KEY, to embed through Nomic's service; "
         "(2) run `embedstore models pull nomic-local` once, to run the same models on this machine; "
-        f"(3) pass `--model objects` (or set {SWITCH}=objects), to use the small model inside embedstore"
+        f"(3) pass `--model objects` (or set {MODEL}=objects), to use the small model inside embedstore"
     )
 
 
 def space_of(name: str) -> Space:
-    """Return the space of a model's vectors; loads no weights.
-
-    Raises
-    ------
-    ModelNotFoundError
-        There is no such model.
-    """
-    return _model(name).space()
+    """Return the space of a model's vectors, without loading weights; ModelNotFoundError if there is no such model."""
+    space: Space = _maker(name).space
+    return space
 
 
 def name_for_space(space: Space) -> str:
-    """Return the name of the model whose vectors lie in `space`.
-
-    Raises
-    ------
-    ModelNotFoundError
-        None does; the message says what would be needed.
-    """
-    for name, model in MODELS.items():
-        if space in (model.space(), model.space().rounded()):
+    """Return the name of the model whose vectors lie in `space`; ModelNotFoundError says what it takes if none do."""
+    spaces: dict[str, Space] = {}
+    for name in _names():
+        spaces[name] = own = space_of(name)
+        if space.takes(own):
             return name
     if space.backend == "given":
         raise ModelNotFoundError(
@@ -136,7 +109,7 @@ def name_for_space(space: Space) -> str:
             "no embedder here makes such vectors. To search by text or picture pass `embedder=`, an object "
             "of the Embedder protocol around the model they came from; by vector or by id needs none"
         )
-    known = "; ".join(f"{name}: {model.space()}" for name, model in MODELS.items())
+    known = "; ".join(f"{name}: {own}" for name, own in spaces.items())
     raise ModelNotFoundError(
         f"no embedder of this version makes vectors of the space {space}. It has {known}. Use the version of "
         "embedstore that made the store, or pass `embedder=`; searching by vector or by id needs no model"
@@ -144,80 +117,74 @@ def name_for_space(space: Space) -> str:
 
 
 def embedder_for_space(space: Space, *, other_backend: bool = False, **options: Any) -> Embedder:
-    """Return the embedder whose vectors can be compared with those of a store.
+    """Return the embedder whose vectors can be compared with those of a store; options and errors as `make_embedder`.
 
-    Parameters
-    ----------
-    space : Space
-    other_backend : bool
-        Where the store's own embedder is not ready here, take another backend of the same model that is. Its
-        vectors are near those of the store's own, not equal.
-    **options
-        Passed to the embedder's constructor.
-
-    Raises
-    ------
-    ModelNotFoundError
-        No embedder has this space, or its weights are not here.
-    CredentialsError
-        The model is a service, and there is no key.
+    With `other_backend`, where the store's own embedder is not ready here, it is another backend of the same model
+    that is: its vectors are near those of the store's own, not equal.
     """
     name = name_for_space(space)
-    if other_backend and not MODELS[name].state()[0]:
-        others = (other for other in MODELS if space.same_model(MODELS[other].space()))
-        name = next((other for other in others if MODELS[other].state()[0]), name)
+    if other_backend and not _state(name).ready:
+        others = (other for other in _names() if space.same_model(space_of(other)))
+        name = next((other for other in others if _state(other).ready), name)
     return make_embedder(name, **options)
 
 
 def list_models() -> list[ModelInfo]:
     """Return what is known of every embedder, from a look at this machine only."""
-    return [_info(name, model) for name, model in MODELS.items()]
+    return [_info(name) for name in _names()]
 
 
 def pull(name: str, progress: bool = True) -> Path | None:
-    """Fetch the weights of a model; those already here are kept.
+    """Fetch the weights of a model, those here are kept; return their folder, None if there are none to fetch.
 
-    Returns
-    -------
-    Path or None
-        The folder that holds them; None for a model that has none to fetch.
-
-    Raises
-    ------
-    ModelNotFoundError
-        There is no such model.
-    OfflineError
-        The network is switched off.
-    ServiceError
-        The hub did not deliver.
+    Raises ModelNotFoundError for no such model, OfflineError, and ServiceError where the hub did not deliver.
     """
-    fetch = _model(name).pull
-    return fetch(progress) if fetch else None
+    fetch = getattr(_maker(name), "pull", None)
+    return fetch(progress) if fetch is not None else None
 
 
-def _model(name: str) -> Model:
-    """Look a name up in the table."""
-    if name in MODELS:
-        return MODELS[name]
-    near = difflib.get_close_matches(name.lower(), MODELS, n=1, cutoff=0.5)
-    guess = f" Did you mean {near[0]!r}?" if near else ""
-    raise ModelNotFoundError(f"there is no model {name!r}; there are {', '.join(MODELS)}.{guess}")
+def _names() -> Iterator[str]:
+    """Yield the names of all embedders: this package's own, and then those of installed packages."""
+    yield from MODELS
+    yield from (name for name in _plug_ins() if name not in MODELS)
 
 
-def _info(name: str, model: Model) -> ModelInfo:
-    """Bring together what the table says and what this machine has."""
-    space = model.space()
-    ready, size, path = model.state()
+def _plug_ins() -> dict[str, str]:
+    """Return what makes the embedders of installed packages, by name."""
+    from importlib.metadata import entry_points  # only for what is not this package's own
+
+    return {point.name: point.value for point in entry_points(group=GROUP)}
+
+
+def _maker(name: str) -> Any:
+    """Import what makes an embedder; see the top of this module for what it offers."""
+    place = MODELS.get(name) or _plug_ins().get(name)
+    if place is None:
+        names = list(_names())
+        near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        raise ModelNotFoundError(f"there is no model {name!r}; there are {', '.join(names)}.{guess}")
+    return pkgutil.resolve_name(place)
+
+
+def _state(name: str) -> State:
+    """Look at this machine; an embedder that does not say is always ready."""
+    look = getattr(_maker(name), "state", None)
+    return look() if look is not None else State(ready=True)
+
+
+def _info(name: str) -> ModelInfo:
+    maker, space, state = _maker(name), space_of(name), _state(name)
     return ModelInfo(
         name=name,
-        summary=model.summary,
+        summary=getattr(maker, "summary", ""),
         model=space.model,
         backend=space.backend,
         precision=space.precision,
         dim=space.dim,
-        needs=model.needs,
-        ready=ready,
-        cached=path is not None,
-        size_bytes=size,
-        path=str(path) if path is not None else None,
+        needs=getattr(maker, "needs", "nothing"),
+        ready=state.ready,
+        cached=state.folder is not None,
+        size_bytes=state.size_bytes,
+        path=str(state.folder) if state.folder is not None else None,
     )

@@ -1,24 +1,7 @@
-"""Pictures: decode, hash, recognise; thumbnails and contact sheets. See `reading` and `sheets`."""
+"""Pictures in any form -> decoded, hashed, recognised (`decoding`); thumbnails, figures, contact sheets (`sheets`)."""
 
-from embedstore.images.reading import (
-    MAX_PIXELS,
-    SUFFIXES,
-    Picture,
-    PictureSource,
-    content_hash,
-    decode,
-    read,
-)
-from embedstore.images.sheets import contact_sheet, thumbnail
+from embedstore.images.decoding import SUFFIXES, Picture, PictureSource, as_source, content_hash, is_image, read
+from embedstore.images.sheets import contact_sheet, figure, thumbnail
 
-__all__ = [
-    "MAX_PIXELS",
-    "SUFFIXES",
-    "Picture",
-    "PictureSource",
-    "contact_sheet",
-    "content_hash",
-    "decode",
-    "read",
-    "thumbnail",
-]
+__all__ = ["SUFFIXES", "Picture", "PictureSource", "as_source", "content_hash", "is_image", "read"]
+__all__ += ["contact_sheet", "figure", "thumbnail"]

@@ -1,18 +1,20 @@
-"""Pictures and captions -> a thumbnail or one contact sheet for people to look at.
+"""Pictures and captions -> a thumbnail, an HTML figure or one contact sheet for people to look at.
 
-What belongs on a sheet, and where the pictures are, is decided by the caller; opening them is `reading`'s
-work.
+What belongs on a sheet, and where the pictures are, is left to the caller; opening them to `decoding`.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import html
 import io
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
 from embedstore.errors import ImageError
-from embedstore.images.reading import PictureSource, shrunk
+from embedstore.images.decoding import PictureSource, shrunk
 
 _PAPER, _INK, _FAINT_INK = "#ffffff", "#1c1f24", "#6b7280"
 _NO_PICTURE, _NO_PICTURE_INK = "#e5e7eb", "#9ca3af"
@@ -23,14 +25,27 @@ _MARGIN, _GAP, _LINE = 24, 14, 1.35
 def thumbnail(source: PictureSource, size: int = 256, *, quality: int = 85) -> bytes:
     """Return a JPEG of the picture, no side longer than `size` pixels; small pictures are not enlarged.
 
-    Raises
-    ------
-    ImageError, OSError
-        The picture cannot be read.
+    Raises what `read` raises.
     """
     buffer = io.BytesIO()
     shrunk(source, size).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
+
+
+def figure(source: PictureSource | None, title: str, caption: str, side: int) -> str:
+    """Return an HTML figure: the picture fitted into `side` pixels each way, or a grey square, with a caption below.
+
+    The `title` is shown where the mouse rests on it. The picture is inside the HTML, with half as many pixels again for
+    fine displays.
+    """
+    square = f"width:{side}px;height:{side}px"
+    picture = f"<div style='{square};background:{_NO_PICTURE}'></div>"
+    if source is not None:
+        with contextlib.suppress(ImageError, OSError):
+            data = base64.b64encode(thumbnail(source, side * 3 // 2)).decode()
+            picture = f"<img src='data:image/jpeg;base64,{data}' alt='' style='{square};object-fit:contain'>"
+    title, caption = html.escape(title), html.escape(caption)
+    return f"<figure title='{title}' style='margin:0'>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
 def contact_sheet(
@@ -41,29 +56,13 @@ def contact_sheet(
     title: str = "",
     marks: Sequence[bool | None] | None = None,
 ) -> Image.Image:
-    """Draw pictures in a grid, row by row, each with its caption below.
+    """Draw pictures in a grid below a title, row by row, each with its caption below; mode RGB.
 
-    Parameters
-    ----------
-    items : sequence of (picture, caption)
-        A picture of ``None``, or one that cannot be read, is drawn as a grey box. The first line of a caption
-        is printed dark, further lines grey; a line too long for its cell is shortened in the middle.
-    columns : int
-        Pictures in a row; fewer when there are fewer pictures.
-    cell : int
-        Pixels of the side of the square that a picture is fitted into.
-    title : str
-        A line above the grid.
-    marks : sequence of bool or None, optional
-        One for each item: a green (right) or red (wrong) line under the picture, or none.
+    A picture of ``None``, or one that cannot be read, is drawn as a grey box. The first line of a caption is printed
+    dark, further lines grey; a line too long for its cell is shortened in the middle. `cell` is the side of the square
+    that a picture is fitted into, in pixels. `marks` has one for each item: a green (right) or red (wrong) line under
+    the picture, or none.
 
-    Returns
-    -------
-    PIL.Image.Image
-        Mode RGB. Save it with ``sheet.save("sheet.jpg", quality=90)``.
-
-    Examples
-    --------
     >>> from pathlib import Path
     >>> contact_sheet([(Path("dog.jpg"), "0.0712\\ndog.jpg"), (None, "gone")], columns=2).size
     (462, 293)
@@ -94,28 +93,19 @@ def _font(size: float, least: int) -> ImageFont.FreeTypeFont:
     """Return Pillow's own font, so that a sheet looks the same on every machine."""
     font = ImageFont.load_default(size=max(least, round(size)))
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise ImageError(
-            "this Pillow was built without FreeType, so text cannot be drawn: pip install pillow"
-        )
+        raise ImageError("this Pillow was built without FreeType, so text cannot be drawn: pip install pillow")
     return font
 
 
 def _draw_picture(
-    sheet: Image.Image,
-    source: PictureSource | None,
-    left: int,
-    upper: int,
-    cell: int,
-    font: ImageFont.FreeTypeFont,
+    sheet: Image.Image, source: PictureSource | None, left: int, upper: int, cell: int, font: ImageFont.FreeTypeFont
 ) -> None:
     """Fit a picture into the middle of its square, or draw a grey box that says that there is none."""
-    try:
-        picture = None if source is None else shrunk(source, cell)
-    except (ImageError, OSError):
-        picture = None
-    if picture is not None:
-        sheet.paste(picture, (left + (cell - picture.width) // 2, upper + (cell - picture.height) // 2))
-        return
+    if source is not None:
+        with contextlib.suppress(ImageError, OSError):
+            picture = shrunk(source, cell)
+            sheet.paste(picture, (left + (cell - picture.width) // 2, upper + (cell - picture.height) // 2))
+            return
     draw = ImageDraw.Draw(sheet)
     draw.rectangle((left, upper, left + cell - 1, upper + cell - 1), _NO_PICTURE)
     draw.text((left + cell / 2, upper + cell / 2), "no picture", _NO_PICTURE_INK, font, anchor="mm")
@@ -123,9 +113,7 @@ def _draw_picture(
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Cut the middle out of a line until it fits; the ends of a file name tell the most."""
-    text = "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
+    text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
     if len(text) <= width and font.getlength(text) <= width:
         return text
     kept, shown = min(len(text), width), "…"

@@ -1,1 +1,1 @@
-"""From sources to rows: each picture embedded once."""
+"""Sources -> rows of a store: each picture is embedded once (`adding`), ready vectors are taken (`ready_vectors`)."""

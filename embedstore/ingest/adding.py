@@ -1,25 +1,49 @@
-"""Adding to a store: what is new in a source is embedded once and stored.
+"""Adding to a store: what is new in a source is embedded once and stored; and the plan that only says so.
 
-The two public functions, `add` and `plan_add`. Reading is done by `incoming`, embedding and storing by `pipeline`,
-foreign vectors by `given`.
+The two public functions, `add` and `plan_add`. Reading, embedding and storing are `pipeline`'s, ready vectors
+`ready_vectors`' business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import functools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from embedstore.errors import InputError
-from embedstore.ingest.incoming import open_chosen
-from embedstore.ingest.pipeline import Run
-from embedstore.ingest.planning import plan
+import numpy as np
+
+from embedstore import images
+from embedstore.embedders.protocol import Embedder
+from embedstore.errors import EmbedderError, InputError
+from embedstore.images import PictureSource
+from embedstore.ingest.deduplication import Intake, KnownRecords
+from embedstore.ingest.pipeline import Run, ahead, bar, examined
+from embedstore.ingest.ready_vectors import add_vectors
 from embedstore.ingest.reports import AddPlan, AddReport
-from embedstore.sources import Source, open_source
-from embedstore.store import EmbedStore
+from embedstore.settings import cores
+from embedstore.sources import Failure, Record, Source, open_source
+from embedstore.sources.record import Chain, MemorySource
+from embedstore.storage import journal
+from embedstore.storage.folder import StoreFolder
+from embedstore.storage.metadata import Columns
+from embedstore.storage.rows import Rows
+
+_SAMPLE = 64
+"""Pictures that a plan prepares to learn how many bytes are sent."""
+_AHEAD = 64
+"""Records that a plan reads ahead."""
+_BATCH = 64
+"""Pictures that a request holds where no embedder says."""
 
 
 def add(
-    store: EmbedStore,
+    folder: StoreFolder,
+    embedder: Callable[[], Embedder],
     source: Any = None,
     *,
     label_from_folder: bool = False,
@@ -37,7 +61,8 @@ def add(
 
     Parameters
     ----------
-    store : EmbedStore
+    embedder : callable
+        Returns the embedder; called when there is something to embed, and not before.
     source : path, glob, list, datasets.Dataset, PIL.Image.Image, ndarray or bytes
         See `sources.open_source`. May be left out when `only` names files and addresses.
     label_from_folder : bool
@@ -78,17 +103,16 @@ def add(
     there once; pictures that are new to both may be embedded by each.
     """
     if embedding_column is not None:
-        from embedstore.ingest.given import add_vectors  # it builds upon this module's row of the design
-
         if only is not None:
             raise InputError("`only` chooses pictures; a source of given vectors is taken whole")
-        return add_vectors(store, source, embedding_column, normalise=normalise, progress=progress)
-    opened = _open(source, only, label_from_folder, image_column, split)
-    return Run(store, _lenders(store, reuse), workers, batch_size).run(opened, progress)
+        return add_vectors(folder, source, embedding_column, normalise=normalise, progress=progress)
+    opened = _open(source, only, label_from_folder=label_from_folder, image_column=image_column, split=split)
+    return Run(folder, embedder, _reused(folder, reuse), workers, batch_size).run(opened, progress)
 
 
 def plan_add(
-    store: EmbedStore,
+    folder: StoreFolder,
+    embedder: Callable[[], Embedder],
     source: Any = None,
     *,
     label_from_folder: bool = False,
@@ -102,40 +126,136 @@ def plan_add(
     """Say what `add` would do, whose parameters these are: nothing is embedded, sent or written.
 
     Every file is read and hashed, to recognise pictures that are here under another name; none is decoded, so a
-    damaged one counts as one to embed. Neither a key nor the weights of a
-    model are needed; without them some figures are missing.
-
-    Returns
-    -------
-    AddPlan
+    damaged one counts as one to embed. Neither a key nor the weights of a model are needed; without them some figures
+    are missing.
     """
-    opened = _open(source, only, label_from_folder, image_column, split)
-    return plan(store, opened, _lenders(store, reuse), batch_size, progress)
+    opened = _open(source, only, label_from_folder=label_from_folder, image_column=image_column, split=split)
+    planner = _Planner(folder, embedder, _reused(folder, reuse))
+    with ThreadPoolExecutor(cores()) as pool:
+        shown = bar(opened, opened.count(), "planned", progress)
+        look = functools.partial(examined, look=planner.upload_size)
+        for record, looked_at in ahead(pool, look, shown, _AHEAD):
+            planner.take(record, looked_at)
+    return planner.finish(opened, batch_size)
 
 
-def _open(
-    source: Any,
-    only: Sequence[str] | None,
-    label_from_folder: bool,
-    image_column: str | None,
-    split: str | None,
-) -> Source:
-    options: dict[str, Any] = {
-        "label_from_folder": label_from_folder,
-        "image_column": image_column,
-        "split": split,
-    }
-    if only is not None:
-        return open_chosen(source, only, **options)
-    if source is None:
+def _open(source: Any, only: Sequence[str] | None, **options: Any) -> Source:
+    """Open a source, for the records in a list of uris only where there is one.
+
+    Without a source these are the files and addresses themselves. Raises InputError where there is nothing to add.
+    """
+    if only is None and source is None:
         raise InputError("say what to add: a folder, files, a data set, or pictures")
-    return open_source(source, **options)
+    if only is None:
+        return open_source(source, **options)
+    if not only:
+        raise InputError("the list of what failed is empty: there is nothing to try again")
+    if source is not None:
+        return _FilteredSource(open_source(source, **options), only)
+    there = [uri for uri in only if "://" in uri or os.path.exists(uri)]
+    absent = sorted(set(only) - set(there))
+    parts: list[Source] = [open_source(there, **options)] if there else []
+    return Chain([*parts, _MissingSource(absent)]) if absent else parts[0]
 
 
-def _lenders(store: EmbedStore, reuse: Sequence[Any]) -> list[EmbedStore]:
-    lenders = []
+class _FilteredSource(Source):
+    """Those records of a source whose uris are in a list, such as the failures of an earlier `add`."""
+
+    def __init__(self, source: Source, uris: Sequence[str]) -> None:
+        super().__init__()
+        self._source, self._uris = source, set(uris)
+
+    @property
+    def failures(self) -> list[Failure]:
+        return [failure for failure in self._source.failures if failure.uri in self._uris]
+
+    def describe(self) -> str:
+        return f"{len(self._uris):,} chosen of: {self._source.describe()}"
+
+    def count(self) -> int:
+        return len(self._uris)
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for record in self._source if record.uri in self._uris)
+
+
+class _MissingSource(MemorySource):
+    """No pictures, but a failure for each uri that is no file and no address."""
+
+    def __init__(self, uris: Sequence[str]) -> None:
+        super().__init__([])
+        for uri in uris:
+            self._fail(uri, "it is not there; for rows of tables and archives name their SOURCE too")
+
+    def describe(self) -> str:
+        return f"{len(self._failures):,} that are not there"
+
+
+def _reused(folder: StoreFolder, reuse: Sequence[Any]) -> list[Rows]:
+    """Return the rows of the stores that vectors may be copied from: open ones, or paths."""
+    reused = []
     for other in reuse:
-        lender = other if isinstance(other, EmbedStore) else EmbedStore.open(other)
-        store.space.require(lender.space, f"the store {lender.path} named by reuse")
-        lenders.append(lender)
-    return lenders
+        is_open = hasattr(other, "folder")
+        there = other.folder if is_open else StoreFolder.open(Path(other))
+        folder.space.require(there.space, f"the store {there.path} named by reuse")
+        reused.append(other.rows if is_open else Rows(there.snapshot()))
+    return reused
+
+
+class _Planner:
+    """Goes through the records of a source once, and counts what would happen to each."""
+
+    def __init__(self, folder: StoreFolder, embedder: Callable[[], Embedder], reused: Sequence[Rows]) -> None:
+        self._plan = AddPlan()
+        self._sizes: list[int] = []
+        self._embedder: Any = None
+        # A plan needs neither weights nor a key: without them it goes without sizes and times.
+        with contextlib.suppress(EmbedderError):
+            self._embedder = embedder()
+        self._rate = getattr(self._embedder, "requests_per_second", None)
+        rows = Rows(folder.snapshot())
+        self._known = KnownRecords(rows, reused)
+        self._intake = Intake(self._plan, Columns(rows.snapshot.schema))
+        self._waiting = journal.content_hashes(folder.journal)
+        self._new: set[str] = set()
+
+    def take(self, record: Record, looked_at: tuple[str, int | None] | Failure) -> None:
+        """Count one record."""
+        content_hash, size = (looked_at, None) if isinstance(looked_at, Failure) else looked_at
+        decision = self._intake.decide(record, content_hash, self._known)
+        if decision is None or isinstance(content_hash, Failure):
+            return
+        here = self._known.holds(content_hash)
+        if not here and content_hash in self._waiting:
+            self._plan.recovered += 1
+            return
+        needed = not here and content_hash not in self._new
+        self._plan.tally(decision.action, needed=needed, reused=self._known.is_reused(content_hash))
+        if needed:
+            self._new.add(content_hash)
+            if size is not None and len(self._sizes) < _SAMPLE:
+                self._sizes.append(size)
+
+    def finish(self, source: Source, batch_size: int | None) -> AddPlan:
+        """Return the plan, with what the counts cost in requests, time and bytes."""
+        plan = self._plan
+        plan.source = source.describe()
+        plan.failures.extend(source.failures)
+        pictures: int = getattr(self._embedder, "batch_size", _BATCH) if batch_size is None else batch_size
+        plan.requests = math.ceil(plan.embedded / pictures)
+        plan.seconds = plan.requests / self._rate if self._rate else None
+        plan.upload_bytes = round(float(np.mean(self._sizes)) * plan.embedded) if self._sizes else None
+        return plan
+
+    def upload_size(self, content_hash: str, data: PictureSource) -> int | None:
+        """Return the bytes that a new picture takes on the wire; None where nothing is sent, or enough is known.
+
+        Runs on a reader thread.
+        """
+        if self._rate is None or len(self._sizes) >= _SAMPLE or self._known.holds(content_hash):
+            return None
+        try:
+            prepared = self._embedder.prepare(images.read(data).image)
+        except (EmbedderError, InputError):
+            return None
+        return len(prepared) if isinstance(prepared, bytes) else None

@@ -1,8 +1,8 @@
-"""Records that have been read -> batches to the model -> vectors in the journal.
+"""Records of a source -> hashed, decoded where the picture is new -> batches to the model -> rows that are written.
 
-One `Run` is one `add`. Only its own thread writes; readers and requests run on two pools. A batch that comes back
-is in the journal before the next one leaves. What a record means for the store is decided by `known`, how it is
-read by `incoming`, how rows become parts by `arrivals`.
+One `Run` is one `add`. Only its own thread writes; readers and requests run on two pools, some records ahead. Whatever
+is wrong with one record, the others go on: it becomes a `Failure`. What a record means for the store is decided by
+`deduplication`, how rows become parts by `row_writer`.
 """
 
 from __future__ import annotations
@@ -10,54 +10,114 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from embedstore.embedders import checked
+from embedstore import images
+from embedstore.embedders.batches import Outcome, embed
 from embedstore.embedders.protocol import Embedder
-from embedstore.errors import BudgetSpentError, EmbedderError, RejectedImagesError
-from embedstore.ingest.arrivals import Arrival, Arrivals, recover, tally
-from embedstore.ingest.incoming import Ready, ahead, bar, read
+from embedstore.errors import BudgetSpentError, EmbedderError, ImageError, InputError
+from embedstore.images import PictureSource
+from embedstore.ingest.deduplication import Intake
 from embedstore.ingest.reports import AddReport, write_failures
-from embedstore.machine import cores
+from embedstore.ingest.row_writer import NewRow, RowWriter, recover
+from embedstore.settings import cores
 from embedstore.sources import Failure, Record, Source
-from embedstore.store import EmbedStore
-from embedstore.vectors import Vectors
+from embedstore.storage.folder import StoreFolder
+from embedstore.storage.rows import Rows
 
-_BATCHES_AHEAD = 64
-_MOST_WORKERS = 256
+T = TypeVar("T")
+R = TypeVar("R")
+_AHEAD = 64
+"""Pictures that are read ahead of the model, as many again as a batch holds."""
 
-Batch = list[tuple[str, Any]]
-"""Content hashes of pictures, each with what the embedder's ``prepare`` made of it."""
+
+@dataclass(slots=True)
+class PreparedRecord:
+    """A record that has been read: its hash, and the model's input and the upright picture's size where that is new."""
+
+    content_hash: str
+    width: int | None = None
+    height: int | None = None
+    prepared: Any = None
+    """What the embedder's ``prepare`` returned."""
+
+
+def examined(record: Record, look: Callable[[str, PictureSource], T]) -> tuple[str, T] | Failure:
+    """Load and hash a record; return its hash and what `look` makes of hash and picture. Raises EmbedderError only."""
+    try:
+        data = record.load()
+        content_hash = images.content_hash(data)
+        return content_hash, look(content_hash, data)
+    except EmbedderError:
+        raise
+    except Exception as error:  # noqa: BLE001  (archives, decoders and users' sources raise anything)
+        return Failure(record.uri, reason(error))
+
+
+def reason(error: Exception) -> str:
+    """Return why a record could not be read, on one line, without the path that stands beside it anyway."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    name, text = type(error).__name__, " ".join(str(error).split())
+    if isinstance(error, OSError | InputError):
+        return text or name
+    return f"{name}: {text}" if text else name
+
+
+def ahead(
+    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], window: int
+) -> Iterator[tuple[T, R]]:
+    """Apply a function on a pool, at most `window` items ahead; yield (item, result) in order."""
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) >= window:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def bar(items: Iterable[T], total: int | None, what: str, progress: bool | None) -> Iterable[T]:
+    """Show progress on stderr while iterating: count, rate and time left."""
+    from tqdm import tqdm
+
+    disable = None if progress is None else not progress  # None: off when stderr is no terminal
+    shown: Iterable[T] = tqdm(
+        items, total=total, desc=what, unit=" images", disable=disable, dynamic_ncols=True, leave=False
+    )
+    return shown
 
 
 class Run:
     """One `add`: what is under way, what waits for it, and the journal that keeps what is done.
 
-    Parameters
-    ----------
-    store : EmbedStore
-    lenders : sequence of EmbedStore
-        Stores whose vectors may be copied.
-    workers, batch_size : int or None
-        Batches under way at once and pictures in each; None asks the embedder.
+    `embedder` is called when there is something to embed, and not before. None for `workers` (batches under way at
+    once) and `batch_size` asks it. `reused` are the rows of stores whose vectors may be copied.
     """
 
     def __init__(
-        self, store: EmbedStore, lenders: Sequence[EmbedStore], workers: int | None, batch_size: int | None
+        self,
+        folder: StoreFolder,
+        embedder: Callable[[], Embedder],
+        reused: Sequence[Rows] = (),
+        workers: int | None = None,
+        batch_size: int | None = None,
     ) -> None:
-        self._store = store
-        self._workers = workers
-        self._batch_size = batch_size
-        self._report = AddReport(recovered=recover(store))
-        self._arrivals = Arrivals(store, lenders)
-        self._seen: set[str] = set()
-        self._batch: Batch = []
-        self._to_send: deque[Batch] = deque()
-        self._under_way: dict[Future[Vectors], Batch] = {}
-        self._waiting: dict[str, list[Arrival]] = {}
-        self._failure: Exception | None = None
+        self._folder, self._make_embedder = folder, embedder
+        self._workers, self._batch_size = workers, batch_size
+        self._report = AddReport(recovered=recover(folder))
+        self._writer = RowWriter(folder, reused)
+        self._intake = Intake(self._report, self._writer.columns)
+        self._waiting: dict[str, list[NewRow]] = {}
         self._loading = threading.Lock()
         self._embedder: Embedder | None = None
 
@@ -77,143 +137,101 @@ class Run:
             raise
         finally:
             self._report.failures.extend(source.failures)
-            write_failures(self._store.path, self._report.failures)
-            self._arrivals.close()
+            write_failures(self._folder.failures, self._report.failures)
+            self._writer.close()
             self._report.seconds = time.perf_counter() - started
-            self._report.images, self._report.version = len(self._store), self._store.version
+            rows = self._writer.rows
+            self._report.images, self._report.version = len(rows), rows.snapshot.version
         return self._report
 
     def _take_all(self, source: Source, progress: bool | None) -> None:
-        def read_one(record: Record) -> Ready | Failure:
-            return read(record, self._arrivals.known.holds, self._prepare)
-
-        window = 4 * cores() + 2 * (self._batch_size or _BATCHES_AHEAD)
+        window = 4 * cores() + 2 * (self._batch_size or _AHEAD)
         shown = bar(source, source.count(), "added", progress)
-        with ThreadPoolExecutor(cores()) as readers, ThreadPoolExecutor(_MOST_WORKERS) as self._models:
-            try:
-                for record, ready in ahead(readers, read_one, shown, window):
-                    self._take(record, ready)
-                    self._collect(0.0)
-                    self._send(full_only=True)
-                self._send(full_only=False)
-            finally:
-                while self._under_way:
-                    self._collect(None)
-        if self._failure is not None:
-            raise self._failure
+        with ThreadPoolExecutor(cores()) as readers:
+            embed(
+                (self._take(*pair) for pair in ahead(readers, self._read, shown, window)),
+                self._model,
+                self._keep,
+                workers=self._workers,
+                batch_size=self._batch_size,
+                starting=self._starting,
+            )
 
-    def _prepare(self, image: Any) -> Any:
-        """Make the model's input; the first picture that is new loads the model."""
-        return self._model().prepare(image)
+    def _read(self, record: Record) -> PreparedRecord | Failure:
+        """Read and hash a record; decode and prepare its picture if it is new. The first such picture loads the model.
+
+        Raises EmbedderError where the model cannot be had, or the network is switched off: no record can be read then.
+        """
+        holds = self._writer.known.holds
+        seen = examined(record, lambda content_hash, data: None if holds(content_hash) else images.read(data))
+        if isinstance(seen, Failure):
+            return seen
+        content_hash, picture = seen
+        if picture is None:
+            return PreparedRecord(content_hash)
+        try:
+            return PreparedRecord(content_hash, picture.width, picture.height, self._model().prepare(picture.image))
+        except ImageError as error:
+            return Failure(record.uri, reason(error))
 
     def _model(self) -> Embedder:
-        """Return the embedder. It is asked for when there is something to embed, and not before.
+        """Return the embedder; it is asked for when there is something to embed, and not before.
 
-        Raises
-        ------
-        SpaceMismatchError
-            It is of another backend than the store's vectors: good for queries at most.
+        Raises SpaceMismatchError for another backend than that of the store's vectors: good for queries at most.
         """
         with self._loading:
             if self._embedder is None:
-                embedder = self._store.embedder
-                self._store.space.require(embedder.space, "the embedder")
-                self._batch_size = self._batch_size or embedder.batch_size
-                self._workers = self._workers or embedder.workers
+                embedder = self._make_embedder()
+                self._folder.space.require(embedder.space, "the embedder")
                 self._embedder = embedder
             return self._embedder
 
-    def _take(self, record: Record, ready: Ready | Failure) -> None:
-        """Decide what a record means, and put it where it belongs: nowhere, to the free rows, or into a batch."""
-        self._report.found += 1
-        if isinstance(ready, Ready) and record.uri in self._seen:
-            self._report.unchanged += 1
-            return
-        self._seen.add(record.uri)
-        known = isinstance(ready, Ready) and self._arrivals.known.holds(ready.content_hash)
-        if isinstance(ready, Ready) and ready.prepared is None and not known:
+    def _take(self, record: Record, ready: PreparedRecord | Failure) -> tuple[str, Any] | None:
+        """Decide what a record means; return its picture where that is to be embedded, by content hash."""
+        known = self._writer.known
+        if isinstance(ready, PreparedRecord) and ready.prepared is None and not known.holds(ready.content_hash):
             # Another process has removed the row whose vector this picture was to share.
-            ready = read(record, self._arrivals.known.holds, self._prepare)
-        if isinstance(ready, Failure):
-            self._report.failures.append(ready)
-            return
-        metadata = self._arrivals.columns.fit(record.metadata, record.uri)
-        decision = self._arrivals.known.decide(record, ready.content_hash, metadata)
+            ready = self._read(record)
+        outcome = ready if isinstance(ready, Failure) else ready.content_hash
+        decision = self._intake.decide(record, outcome, known)
+        if decision is None or isinstance(ready, Failure):
+            return None
         if decision.action == "unchanged":
-            tally(self._report, decision, needed=False, lent=False)
-            return
-        row = Arrival(decision, record, ready.content_hash, ready.width, ready.height)
-        vector = self._arrivals.vector(ready.content_hash)
+            self._report.tally(decision.action, needed=False)
+            return None
+        row = NewRow(decision, record, ready.content_hash, ready.width, ready.height)
+        vector = self._writer.vector(ready.content_hash)
         if vector is not None:
-            tally(self._report, decision, needed=False, lent=self._arrivals.known.lent(ready.content_hash))
-            self._arrivals.write_later(row, vector)
+            reused = known.is_reused(ready.content_hash)
+            self._report.tally(decision.action, needed=False, reused=reused)
+            self._writer.write_later(row, vector)
         elif ready.content_hash in self._waiting:
             self._waiting[ready.content_hash].append(row)
         else:
             self._waiting[ready.content_hash] = [row]
-            self._batch.append((ready.content_hash, ready.prepared))
+            return ready.content_hash, ready.prepared
+        return None
 
-    def _send(self, *, full_only: bool) -> None:
-        """Give batches to the model, once the number under way allows; without `full_only` until none is left."""
-        while self._failure is None:
-            if self._batch and (not full_only or len(self._batch) >= (self._batch_size or 1)):
-                self._to_send.append(self._batch)
-                self._batch = []
-            if self._to_send and len(self._under_way) < (self._workers or 1):
-                self._submit(self._to_send.popleft())
-            elif self._to_send or (self._under_way and not full_only):
-                self._collect(None)
-            else:
-                return
-        raise self._failure
-
-    def _submit(self, batch: Batch) -> None:
-        """Start one call of the embedder; there is a journal for its answer before it leaves."""
-        self._arrivals.begin()
+    def _starting(self) -> None:
+        """There is a journal for the answer before a call leaves."""
+        self._writer.begin()
         self._report.requests += 1
-        self._under_way[self._models.submit(checked.pictures, self._model(), [item for _, item in batch])] = (
-            batch
-        )
 
-    def _collect(self, timeout: float | None) -> None:
-        """Write down what has come back, waiting for something for at most `timeout` seconds.
-
-        A failure is kept until everything that came back with it is written down. A batch is forgotten after it
-        was written, so that an interrupt between the two writes it twice, which `changes.fold` sets right,
-        rather than never.
-        """
-        done, _ = wait(self._under_way, timeout, FIRST_COMPLETED)
-        for future in done:
-            batch = self._under_way[future]
-            error = future.exception()
-            if error is None:
-                self._write_embedded(batch, future.result())
-            elif isinstance(error, RejectedImagesError):
-                self._halve(batch, error)
-            elif self._failure is None or isinstance(self._failure, BudgetSpentError):
-                self._failure = error if isinstance(error, Exception) else EmbedderError(repr(error))
-            del self._under_way[future]
-        if done:
-            self._arrivals.fold_when_due()
-
-    def _halve(self, batch: Batch, error: RejectedImagesError) -> None:
-        """Send the halves of a refused batch before all others; a picture that is refused alone is to blame."""
-        if len(batch) > 1:
-            middle = len(batch) // 2
-            self._to_send.extendleft((batch[middle:], batch[:middle]))
-            return
-        rows = self._waiting.pop(batch[0][0])
-        self._report.failures += [Failure(row.record.uri, " ".join(str(error).split())) for row in rows]
-
-    def _write_embedded(self, batch: Batch, found: Vectors) -> None:
-        """Put the rows that waited for these pictures into the journal, and count them."""
-        pairs = [
-            (row, vector)
-            for (content_hash, _), vector in zip(batch, found, strict=True)
-            for row in self._waiting.get(content_hash, ())
-        ]
-        self._arrivals.write([row for row, _ in pairs], [vector for _, vector in pairs])
-        for (content_hash, _), vector in zip(batch, found, strict=True):
-            for number, row in enumerate(self._waiting.pop(content_hash, ())):
-                tally(self._report, row.decision, needed=number == 0, lent=False)
-            self._arrivals.remember(content_hash, vector)
+    def _keep(self, outcomes: list[tuple[str, Outcome]]) -> None:
+        """Write down the rows that waited for these pictures, and count them; the same batch may come twice."""
+        rows, vectors = [], []
+        for content_hash, outcome in outcomes:
+            for row in self._waiting.get(content_hash, ()):
+                if isinstance(outcome, Exception):
+                    self._report.failures.append(Failure(row.record.uri, " ".join(str(outcome).split())))
+                else:
+                    rows.append(row)
+                    vectors.append(outcome)
+        self._writer.write(rows, vectors)
+        for content_hash, outcome in outcomes:
+            waited = self._waiting.pop(content_hash, ())
+            if not isinstance(outcome, Exception):
+                for number, row in enumerate(waited):
+                    self._report.tally(row.decision.action, needed=number == 0)
+                self._writer.remember(content_hash, outcome)
+        self._writer.fold_when_due()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from embedstore.errors import InputError
 from embedstore.sources import Failure
@@ -15,29 +15,38 @@ from embedstore.sources import Failure
 FAILURES = "failures.csv"
 """Name, in the store's folder, of the list of what the newest `add` could not take."""
 
+_WORDS = {
+    "embedded": "embedded",
+    "copied": "copied from the same picture",
+    "reused": "taken from other stores",
+    "added": "added with their vectors",
+    "replaced": "replaced",
+    "updated": "with new metadata",
+    "moved": "moved",
+    "unchanged": "unchanged",
+    "failures": "failed",
+}
+_PLAN_WORDS = {
+    "embedded": "to embed",
+    "copied": "with the content of another, so embedded once",
+    "reused": "to take from other stores",
+    "recovered": "embedded already by an add that was cut short",
+    "replaced": "to replace: another picture under a known name",
+    "updated": "with new metadata",
+    "moved": "moved or renamed",
+    "unchanged": "here already",
+    "failures": "cannot be read",
+}
+
 
 @dataclass
 class Counts:
-    """How many records met each fate; see `known.Decision` for the words.
+    """How many records met each fate; see `deduplication.Action` for the words.
 
-    Attributes
-    ----------
-    found : int
-        Records that the source had.
-    embedded : int
-        Pictures that a model had to turn into a vector.
-    copied, reused : int
-        New records whose vector was in the store already, or in a store named by ``reuse``.
-    added : int
-        New records that came with a vector.
-    replaced, updated, moved, unchanged : int
-        Records that were there. `replaced` is counted in `embedded` too where the new picture had to be embedded.
-    recovered : int
-        Rows of an earlier `add` that was cut short, found in its journal.
-    requests : int
-        Calls to the embedder.
-    failures : list of Failure
-        Records that could not be used, each with the reason.
+    `found` are all that the source had. `embedded` counts the pictures that a model had to turn into a vector, those of
+    `replaced` records too; `copied` and `reused` new records whose vector was in the store already, or in one named by
+    ``reuse``; `added` new records that came with a vector; `recovered` rows of an earlier `add` that was cut short,
+    from its journal; `requests` calls to the embedder. `failures` are records that could not be used, with the reason.
     """
 
     found: int = 0
@@ -53,68 +62,42 @@ class Counts:
     requests: int = 0
     failures: list[Failure] = field(default_factory=list)
 
-    def parts(self) -> Iterator[str]:
-        """Yield what there is to say, in words."""
-        for name, words in _WORDS.items():
-            number = getattr(self, name)
-            if number:
-                yield f"{number:,} {words}"
-        if self.failures:
-            yield f"{len(self.failures):,} failed"
+    def tally(self, action: str, *, needed: bool, reused: bool = False) -> None:
+        """Count a `Decision.action`; `needed`: it costs an embedding, `reused`: another store has the vector."""
+        if action in ("unchanged", "updated", "moved", "replaced"):
+            setattr(self, action, getattr(self, action) + 1)
+        if needed:
+            self.embedded += 1
+        elif reused:
+            self.reused += 1
+        elif action in ("copied", "embedded"):
+            self.copied += 1
 
-    def to_dict(self) -> dict[str, object]:
+    def in_words(self, words: dict[str, str]) -> list[str]:
+        """Return what there is to say: each count that is not 0, with its words."""
+        numbers = {**vars(self), "failures": len(self.failures)}
+        return [f"{numbers[name]:,} {said}" for name, said in words.items() if numbers[name]]
+
+    def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values["failures"] = [{"uri": failure.uri, "reason": failure.reason} for failure in self.failures]
-        return values
-
-
-_WORDS = {
-    "embedded": "embedded",
-    "copied": "copied from the same picture",
-    "reused": "taken from other stores",
-    "added": "added with their vectors",
-    "replaced": "replaced",
-    "updated": "with new metadata",
-    "moved": "moved",
-    "unchanged": "unchanged",
-}
-
-
-_PLAN_WORDS = {
-    "embedded": "to embed",
-    "copied": "with the content of another, so embedded once",
-    "reused": "to take from other stores",
-    "recovered": "embedded already by an add that was cut short",
-    "replaced": "to replace: another picture under a known name",
-    "updated": "with new metadata",
-    "moved": "moved or renamed",
-    "unchanged": "here already",
-}
+        return asdict(self)
 
 
 @dataclass
 class AddPlan(Counts):
-    """What `add` would do.
+    """What `add` would do."""
 
-    Attributes
-    ----------
-    seconds : float or None
-        How long the requests take at the service's rate limit; None for a local model.
-    upload_bytes : int or None
-        What would be sent, estimated from the first pictures; None for a local model.
-    """
-
+    source: str = ""
+    """What is read, and what of it is left out, in words."""
     seconds: float | None = None
+    """How long the requests take at the service's rate limit; None for a local model."""
     upload_bytes: int | None = None
+    """What would be sent, estimated from the first pictures; None for a local model."""
 
     def __str__(self) -> str:
-        lines = [f"{self.found:,} found"]
-        lines += [
-            f"  {number:,} {_PLAN_WORDS[name]}" for name in _PLAN_WORDS if (number := getattr(self, name))
-        ]
-        if self.failures:
-            lines.append(f"  {len(self.failures):,} cannot be read")
+        lines = [self.source] if self.source else []
+        lines.append(f"{self.found:,} found")
+        lines += [f"  {said}" for said in self.in_words(_PLAN_WORDS)]
         lines.append(f"  {self.requests:,} {'request' if self.requests == 1 else 'requests'} to the model")
         if self.upload_bytes is not None:
             lines.append(f"  about {self.upload_bytes / 1e6:,.1f} MB to send")
@@ -125,13 +108,7 @@ class AddPlan(Counts):
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in the unit that suits it.
-
-    Examples
-    --------
-    >>> duration(4), duration(150), duration(7200)
-    ('4 s', '2.5 min', '2.0 h')
-    """
+    """Return a length of time in the unit that suits it: 4 s, 2.5 min, 2.0 h."""
     if seconds < 90:
         return f"{math.ceil(seconds)} s"
     return f"{seconds / 60:,.1f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
@@ -139,19 +116,7 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class AddReport(Counts):
-    """What `add` did.
-
-    Attributes
-    ----------
-    seconds : float
-        Wall time.
-    images : int
-        Rows of the store afterwards.
-    version : int
-        Version of the store afterwards.
-    stopped : str or None
-        Why it ended before the source did.
-    """
+    """What `add` did. `images` and `version` are the store's afterwards; `stopped`: why it ended before the source."""
 
     seconds: float = 0.0
     images: int = 0
@@ -159,7 +124,7 @@ class AddReport(Counts):
     stopped: str | None = None
 
     def __str__(self) -> str:
-        lines = [f"{self.found:,} found: {', '.join(self.parts()) or 'nothing to do'}"]
+        lines = [f"{self.found:,} found: {', '.join(self.in_words(_WORDS)) or 'nothing to do'}"]
         if self.recovered:
             lines.append(f"{self.recovered:,} recovered from an add that was cut short")
         lines += [f"  failed: {failure.uri}: {failure.reason}" for failure in self.failures[:5]]
@@ -172,9 +137,8 @@ class AddReport(Counts):
         return "\n".join(lines)
 
 
-def write_failures(folder: Path, failures: Sequence[Failure]) -> None:
+def write_failures(path: Path, failures: Sequence[Failure]) -> None:
     """Write the list of failures as CSV (uri, reason), or take an old list away when there are none."""
-    path = folder / FAILURES
     if not failures:
         path.unlink(missing_ok=True)
         return
@@ -185,17 +149,10 @@ def write_failures(folder: Path, failures: Sequence[Failure]) -> None:
 
 
 def read_failures(path: Path) -> list[str]:
-    """Return the uris of a list of failures that an `add` has written, each once.
-
-    Raises
-    ------
-    InputError
-        The file is not there, or is no such list.
-    """
+    """Return the uris of a list of failures that an `add` has written, each once; InputError where there is none."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return list(dict.fromkeys(row["uri"] for row in rows))
+            return list(dict.fromkeys(row["uri"] for row in csv.DictReader(file)))
     except FileNotFoundError as error:
         raise InputError(f"there is no {path}; an add in which something failed writes {FAILURES}") from error
     except (KeyError, UnicodeDecodeError, csv.Error) as error:

@@ -1,1 +1,1 @@
-"""Scores and labels in, figures and decisions out. Arrays only: nothing here knows of stores, files or models."""
+"""Scores and labels -> curves, thresholds, calibrations. Arrays only: nothing here knows of stores, files or models."""

@@ -1,7 +1,8 @@
-"""Scores and labels in, exact counts at *every* distinct score out. Pure NumPy; no grid, no files, no models.
+"""Scores and labels -> exact counts at *every* distinct score, and the one home of the strict rule.
 
-One sort makes a `Curve`; every figure at every threshold is then a look-up. What a threshold matches is said
-in `thresholds`; choosing one is left to `choice`, scores without labels to `distribution`.
+A match is ``score > threshold``. Scores are float32 (or float64), thresholds Python floats; the two are compared
+exactly, whatever NumPy would round. One sort makes a `Curve`; every figure at every threshold is then a look-up.
+Choosing a threshold is left to `choice`, scores without labels to `distribution`.
 """
 
 from __future__ import annotations
@@ -14,27 +15,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedstore.errors import InputError
-from embedstore.measures.labels import as_labels, as_scores
 from embedstore.measures.rates import Floats, Ints, Metrics, MetricsTable, Rates
-from embedstore.measures.thresholds import as_thresholds, floor, floors, midway, midways
+from embedstore.measures.samples import as_labels, as_scores
 
 
 @dataclass(frozen=True, eq=False)
 class Curve(Rates[Floats]):
     """Exact counts at every place where a threshold can lie.
 
-    With `m` distinct scores there are `m` + 1 *cuts*: cut `i` matches the scores from ``scores[i]`` upwards,
-    so cut 0 matches every row and cut `m` none. All arrays of rates (`precision`, `recall`, `f1`, ...) have
-    one value for each cut. A rate of zero by zero is 0, as with scikit-learn's ``zero_division=0``.
-
-    Attributes
-    ----------
-    scores : ndarray of shape (m,), float32 or float64
-        Distinct scores, ascending.
-    tp, fp : ndarray of shape (m + 1,), int64
-        Positives and negatives that match at each cut.
-    n_pos, n_neg : int
-        Rows labelled true and false.
+    With `m` distinct `scores`, ascending, there are `m` + 1 *cuts*: cut `i` matches the scores from ``scores[i]``
+    upwards, so cut 0 matches every row and cut `m` none. The counts (`tp`, `fp`, ...) and all rates (`precision`,
+    `recall`, `f1`, ...) are arrays with one value for each cut. A rate of zero by zero is 0, as with scikit-learn's
+    ``zero_division=0``.
     """
 
     scores: NDArray[np.floating[Any]]
@@ -65,7 +57,7 @@ class Curve(Rates[Floats]):
 
     @cached_property
     def thresholds(self) -> Floats:
-        """A threshold for each cut, ascending float64: midway between neighbouring scores (see `midway`)."""
+        """A threshold for each cut, ascending: midway between neighbouring scores (see `midway`)."""
         return midways(self.scores)
 
     @property
@@ -76,14 +68,12 @@ class Curve(Rates[Floats]):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What makes these figures say little, one sentence each."""
-        found = []
-        if self.n_pos == 0:
-            found.append("no row is labelled positive: precision, recall and F1 are 0 by convention")
-        if self.n_neg == 0:
-            found.append("no row is labelled negative: precision is 1 wherever anything matches")
-        if len(self.scores) == 1:
-            found.append("all scores are equal: no threshold can separate anything")
-        return tuple(found)
+        cases = (
+            (self.n_pos == 0, "no row is labelled positive: precision, recall and F1 are 0 by convention"),
+            (self.n_neg == 0, "no row is labelled negative: precision is 1 wherever anything matches"),
+            (len(self.scores) == 1, "all scores are equal: no threshold can separate anything"),
+        )
+        return tuple(text for holds, text in cases if holds)
 
     def cut(self, threshold: float) -> int:
         """Return the cut at which `threshold` lies: the number of distinct scores that do not exceed it."""
@@ -94,16 +84,7 @@ class Curve(Rates[Floats]):
     @overload
     def at(self, threshold: NDArray[Any] | list[float]) -> MetricsTable: ...
     def at(self, threshold: float | ArrayLike) -> Metrics | MetricsTable:
-        """Return the counts and rates at any threshold, by binary search.
-
-        Parameters
-        ----------
-        threshold : float or array-like of shape (n_thresholds,)
-            Any number, infinity too; it need not be a score.
-
-        Returns
-        -------
-        Metrics for one threshold, MetricsTable for many.
+        """Return the counts and rates at any threshold, infinity too, by binary search; or at each of many.
 
         Raises
         ------
@@ -119,21 +100,19 @@ class Curve(Rates[Floats]):
         [0.5, 1.0]
         """
         if isinstance(threshold, float):
-            return self._at_cut(self.cut(threshold), threshold)
+            return self.at_cut(self.cut(threshold), threshold)
         wanted = as_thresholds(threshold)
         if wanted.ndim == 0:
-            return self._at_cut(self.cut(float(wanted)), float(wanted))
+            return self.at_cut(self.cut(float(wanted)), float(wanted))
         cuts = self.scores.searchsorted(floors(wanted, self.scores.dtype), side="right")
         tp, fp = self.tp[cuts], self.fp[cuts]
         return MetricsTable(wanted, tp, fp, self.n_pos - tp, self.n_neg - fp)
 
-    def at_cut(self, cut: int) -> Metrics:
-        """Return the figures at one cut, with the threshold midway between the scores on its two sides."""
-        return self._at_cut(cut, midway(self.scores, cut))
-
-    def _at_cut(self, cut: int, threshold: float) -> Metrics:
-        """Name the counts at a cut."""
+    def at_cut(self, cut: int, threshold: float | None = None) -> Metrics:
+        """Return the figures at one cut; the threshold is by default midway between the scores on its two sides."""
         tp, fp = int(self.tp[cut]), int(self.fp[cut])
+        if threshold is None:
+            threshold = midway(self.scores, cut)
         return Metrics(threshold, tp, fp, self.n_pos - tp, self.n_neg - fp)
 
     @property
@@ -147,27 +126,17 @@ class Curve(Rates[Floats]):
 
     @property
     def roc_auc(self) -> float:
-        """Chance that a positive scores above a negative, ties counting half; NaN when there is one class
-        only.
-
-        The sum is taken in whole numbers, so it is exact.
-        """
+        """Chance that a positive scores above a negative, ties counting half: exact; NaN with one class only."""
         if self.one_class:
             return float("nan")
         doubled = np.dot(self.fp[:-1] - self.fp[1:], self.tp[:-1] + self.tp[1:])
         return int(doubled) / (2 * self.n_pos * self.n_neg)
 
     def precision_recall_curve(self) -> tuple[Floats, Floats, NDArray[np.floating[Any]]]:
-        """Return what `sklearn.metrics.precision_recall_curve` returns, to the same conventions.
+        """Return precision, recall and thresholds as `sklearn.metrics.precision_recall_curve` does.
 
-        There a row matches at ``score >= threshold``, the thresholds are the distinct scores, the last
-        precision is 1, and recall is 1 throughout when there are no positives.
-
-        Returns
-        -------
-        precision, recall : ndarray of shape (m + 1,), float64
-        thresholds : ndarray of shape (m,)
-            Ascending.
+        There a row matches at ``score >= threshold``, the thresholds are the `m` distinct scores, ascending, the
+        last precision is 1, and recall is 1 throughout when there are no positives.
         """
         precision = np.ones(len(self.tp))
         np.divide(self.tp[:-1], self.matches[:-1], out=precision[:-1])
@@ -187,28 +156,21 @@ class Curve(Rates[Floats]):
 def precision_recall(scores: ArrayLike, labels: ArrayLike) -> Curve:
     """Count true and false positives at every distinct score.
 
+    One class only, or one score only, works: see `Curve.warnings`.
+
     Parameters
     ----------
     scores : array-like of shape (n,)
-        Larger is nearer; negative scores are as good as any. float32 stays float32, other types become
-        float64.
+        Larger is nearer; negative scores are as good as any. float32 stays float32, other types become float64.
     labels : array-like of shape (n,)
         True for the rows that should match. 0 and 1 will do.
-
-    Returns
-    -------
-    Curve
 
     Raises
     ------
     InputError
-        No scores, a score that is NaN or infinite, or not one row of numbers.
+        Scores that are not one row of finite numbers, or none at all.
     LabelError
-        Labels of another length, missing ones, or values that are not true or false.
-
-    Notes
-    -----
-    One class only, or one score only, works: see `Curve.warnings`.
+        Another number of labels, a missing one, or values that are neither true nor false.
     """
     values = as_scores(scores)
     truth = as_labels(labels, len(values))
@@ -231,13 +193,7 @@ def precision_recall(scores: ArrayLike, labels: ArrayLike) -> Curve:
 
 
 def metrics_at(scores: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> MetricsTable:
-    """Count at some thresholds only: ``precision_recall(scores, labels).at(thresholds)`` in half the time.
-
-    Raises
-    ------
-    InputError, LabelError
-        As `precision_recall`; and for thresholds that are NaN or no numbers.
-    """
+    """Count at some thresholds only: ``precision_recall(scores, labels).at(thresholds)`` in half the time."""
     values = as_scores(scores)
     truth = as_labels(labels, len(values))
     wanted = np.atleast_1d(as_thresholds(thresholds))
@@ -251,25 +207,91 @@ def metrics_at(scores: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> M
 
 
 def curves(scores: ArrayLike, labels: ArrayLike) -> list[Curve]:
-    """Return one `Curve` for each row of a (n_queries, n_rows) matrix of scores.
+    """Return one `Curve` for each row of scores, shape (n_queries, n_rows); labels of that shape, or (n_rows,) for all.
 
-    `labels` has shape (n_rows,), or (n_queries, n_rows) when each query has its own.
+    Raises as `precision_recall`, and InputError where the numbers of rows differ.
     """
     matrix = np.atleast_2d(np.asarray(scores))
     truth = np.asarray(labels)
     rows = truth if truth.ndim == 2 else [truth] * len(matrix)
     if len(rows) != len(matrix):
-        raise InputError(
-            f"{len(rows)} rows of labels for {len(matrix)} rows of scores; give one for each, or one"
-        )
+        raise InputError(f"{len(rows)} rows of labels for {len(matrix)} rows of scores; give one for each, or one")
     return [precision_recall(row, mine) for row, mine in zip(matrix, rows, strict=True)]
+
+
+def above(scores: NDArray[np.floating[Any]], threshold: float) -> NDArray[np.bool_]:
+    """Return which scores match: ``score > threshold``, compared exactly.
+
+    NumPy rounds a Python float to float32 before it compares it with float32 scores, so that a score may count as
+    equal to a threshold that it exceeds. Here the threshold is rounded *down*, which changes no answer: the result
+    is that of comparing in float64, as DuckDB and JavaScript do, at the speed of float32.
+    """
+    matched: NDArray[np.bool_] = scores > floor(threshold, scores.dtype)
+    return matched
+
+
+def midway(scores: NDArray[np.floating[Any]], cut: int) -> float:
+    """Return the threshold of one cut of distinct ascending `scores`: midway between the two neighbours.
+
+    The middle is taken in float64, so it lies strictly between any two float32 scores. Where they are adjacent
+    float32 numbers the middle would round up to the larger one for a reader who compares in float32; a quarter of
+    the way is taken there. (Between adjacent float64 scores there is no number: the lower one is returned, which
+    ``>`` separates.) Below the smallest and above the largest score it is the next number of the scores' type.
+    """
+    near = scores[max(cut - 1, 0) : cut + 1]
+    return float(midways(near)[0 if cut == 0 else 1])
+
+
+def midways(scores: NDArray[np.floating[Any]]) -> Floats:
+    """Return the thresholds of all cuts, ascending: see `midway`."""
+    low, high = scores[:-1].astype(np.float64), scores[1:].astype(np.float64)
+    middle = low / 2 + high / 2
+    if scores.dtype == np.float32:
+        rounded_up = middle.astype(np.float32) >= scores[1:]
+        middle[rounded_up] = low[rounded_up] + (high[rounded_up] - low[rounded_up]) / 4
+    else:
+        outside = (middle < low) | (middle >= high)
+        middle[outside] = low[outside]
+    with np.errstate(over="ignore"):
+        first = np.nextafter(scores[:1], scores.dtype.type(-np.inf))
+        last = np.nextafter(scores[-1:], scores.dtype.type(np.inf))
+    return np.concatenate([first.astype(np.float64), middle, last.astype(np.float64)])
+
+
+def as_thresholds(thresholds: ArrayLike) -> Floats:
+    """Return thresholds as float64, or say what is wrong with them."""
+    try:
+        values = np.asarray(thresholds, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a threshold must be a number, found {thresholds!r}") from error
+    if np.isnan(values).any():
+        raise InputError("a threshold must be a number, found NaN")
+    return values
+
+
+def floor(threshold: float, dtype: np.dtype[Any]) -> Any:
+    """Return the largest number of `dtype` that does not exceed the threshold."""
+    if threshold != threshold:
+        raise InputError("a threshold must be a number, found NaN")
+    with np.errstate(over="ignore"):
+        value = dtype.type(threshold)
+        return value if float(value) <= threshold else np.nextafter(value, dtype.type(-np.inf))
+
+
+def floors(thresholds: Floats, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return `floor` of each threshold."""
+    with np.errstate(over="ignore"):
+        values = thresholds.astype(dtype)
+        too_large = values.astype(np.float64) > thresholds
+        values[too_large] = np.nextafter(values[too_large], dtype.type(-np.inf))
+    return values
 
 
 def _sorted_pairs(scores: NDArray[Any], labels: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return scores ascending and the labels (as 0 and 1) in that order.
 
-    float32 scores widened to float64 leave 29 bits at zero: the label travels in the lowest of them, so one
-    sort of plain numbers does, which is several times faster than sorting positions.
+    float32 scores widened to float64 leave 29 bits at zero: the label travels in the lowest of them, so one sort of
+    plain numbers does: 1.2 times faster than sorting positions at 100,000 rows, 2.5 times at a million.
     """
     if scores.dtype != np.float32:
         order = np.argsort(scores)

@@ -1,10 +1,13 @@
-"""Scores without labels in, counts and shares at any threshold out: what can be known before anybody labels.
+"""Scores without labels -> counts and shares at any threshold, and how two sets of scores differ.
 
-The suggestions here are guesses to start from; a measured threshold comes from `calibration`.
+What can be known before anybody labels: the suggestions here (gap, noise floor) are guesses to start from; a measured
+threshold comes from `calibration`. A summary of the scores that it was measured on says later, by a `Shift`, whether
+the threshold is still at home.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -12,66 +15,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedstore.errors import InputError
-from embedstore.measures.labels import as_scores
+from embedstore.measures.curves import as_thresholds, floors, midway
 from embedstore.measures.rates import Floats, Ints
-from embedstore.measures.thresholds import as_thresholds, floors, midway
+from embedstore.measures.samples import as_scores
 
-
-@dataclass(frozen=True)
-class Gap:
-    """A gap between neighbouring scores near the top.
-
-    Attributes
-    ----------
-    threshold : float
-        The middle of the gap.
-    matches : int
-        Rows above it.
-    width : float
-        Difference of the two scores.
-    prominence : float
-        How many times wider than gaps at that rank are on average; see `ScoreDistribution.gap`.
-    """
-
-    threshold: float
-    matches: int
-    width: float
-    prominence: float
-
-
-@dataclass(frozen=True)
-class NoiseFloor:
-    """The score that queries which mean nothing reach here.
-
-    Attributes
-    ----------
-    threshold : float
-        No nonsense query matches more than `share` of the rows above it.
-    share : float
-    queries : int
-        Number of nonsense queries.
-    """
-
-    threshold: float
-    share: float
-    queries: int
+PRACTICAL = 0.1
+"""Distributions nearer than this are taken for equal, however sure the difference."""
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreDistribution:
-    """The scores of one query over all rows.
-
-    Attributes
-    ----------
-    scores : ndarray of shape (n,), floating
-        Ascending, with repeats.
-    """
+    """The scores of one query over all rows: ascending, with repeats."""
 
     scores: NDArray[np.floating[Any]]
 
     @classmethod
     def of(cls, scores: ArrayLike) -> ScoreDistribution:
-        """Sort scores; raises InputError as `labels.as_scores` does."""
+        """Sort scores; raises InputError as `samples.as_scores` does."""
         return cls(np.sort(as_scores(scores)))
 
     def __len__(self) -> int:
@@ -100,10 +60,7 @@ class ScoreDistribution:
     def threshold_for(self, matches: int) -> float:
         """Return the lowest threshold that at most `matches` rows exceed, midway between two scores.
 
-        Raises
-        ------
-        InputError
-            `matches` is negative.
+        Raises InputError where `matches` is negative.
         """
         if matches < 0:
             raise InputError(f"the number of matches cannot be negative, found {matches}")
@@ -115,11 +72,6 @@ class ScoreDistribution:
     def quantile(self, shares: ArrayLike) -> Floats:
         """Return scores at shares of the rows, 0 the smallest and 1 the largest; linear between rows."""
         return np.quantile(self.scores.astype(np.float64), np.asarray(shares, dtype=np.float64))
-
-    def histogram(self, bins: int = 50, span: tuple[float, float] | None = None) -> tuple[Ints, Floats]:
-        """Return counts of shape (bins,) and edges of shape (bins + 1,), as `numpy.histogram` does."""
-        counts, edges = np.histogram(self.scores.astype(np.float64), bins=bins, range=span)
-        return counts.astype(np.int64), edges
 
     def gap(self, top: float = 0.5, fewest: int = 1) -> Gap | None:
         """Suggest a threshold in the most prominent gap near the top; None when all scores are equal.
@@ -147,7 +99,7 @@ class ScoreDistribution:
         width = float(descending[place] - descending[place + 1])
         return Gap(midway(pair, 1), place + 1, width, float(weighed[place] / weighed.mean()))
 
-    def noise_floor(self, nonsense: ArrayLike, share: float = 0.01) -> NoiseFloor:
+    def noise_floor(self, nonsense: ArrayLike, share: float = 0.01) -> float:
         """Return the threshold that queries which mean nothing exceed on at most `share` of the rows each.
 
         Parameters
@@ -167,13 +119,86 @@ class ScoreDistribution:
         matrix = np.atleast_2d(np.asarray(nonsense))
         if matrix.ndim != 2 or matrix.shape[1] != len(self.scores) or len(matrix) == 0:
             raise InputError(
-                f"scores of nonsense queries: expected shape (n_queries, {len(self.scores)}), "
-                f"found {matrix.shape}"
+                f"scores of nonsense queries: expected shape (n_queries, {len(self.scores)}), found {matrix.shape}"
             )
         allowed = int(share * len(self.scores))
-        each = [ScoreDistribution.of(row).threshold_for(allowed) for row in matrix]
-        return NoiseFloor(max(each), share, len(matrix))
+        return max(ScoreDistribution.of(row).threshold_for(allowed) for row in matrix)
 
     def summary(self) -> dict[str, Any]:
         """Return the number of rows and the 101 percentiles of the scores, as plain JSON values."""
         return {"n": len(self.scores), "percentiles": self.quantile(np.linspace(0, 1, 101)).tolist()}
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A gap between neighbouring scores near the top: its middle, the rows above it, the difference of the two scores.
+
+    It is `prominence` times wider than gaps at that rank are on average; see `ScoreDistribution.gap`.
+    """
+
+    threshold: float
+    matches: int
+    width: float
+    prominence: float
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How the scores of some rows, here, differ from those of the rows that a threshold was calibrated on, there."""
+
+    distance: float
+    """Kolmogorov and Smirnov's: the largest difference of the two cumulative shares, 0 (equal) to 1, taken at the
+    percentiles of the calibration (so at most 0.01 too small)."""
+    critical: float
+    """A larger distance happens by chance in fewer than 5 % of cases."""
+    median_shift: float
+    """Median here minus median there."""
+    expected_share: float
+    """Share of the rows that matched there."""
+    seen_share: float
+    """Share of the rows that match here."""
+    n_there: int
+    n_here: int
+
+    @property
+    def differs(self) -> bool:
+        """Whether the difference is beyond chance and larger than 0.1."""
+        return self.distance > max(self.critical, PRACTICAL)
+
+    def __str__(self) -> str:
+        seen = f"{self.seen_share:.1%} of the {self.n_here} rows match, {self.expected_share:.1%} did there"
+        if not self.differs:
+            return f"The scores are distributed as on the {self.n_there} rows of the calibration: {seen}."
+        side = "lower" if self.median_shift < 0 else "higher"
+        return (
+            f"The scores differ from those of the {self.n_there} rows of the calibration (distance "
+            f"{self.distance:.2f} of 1, median {abs(self.median_shift):.4f} {side}): {seen}. "
+            "The threshold may not fit here; label some of these rows and calibrate again."
+        )
+
+
+def distribution_shift(scores: ArrayLike, summary: Mapping[str, Any], threshold: float, expected_share: float) -> Shift:
+    """Compare scores with the summary that `ScoreDistribution.summary` made of others.
+
+    The critical distance is that of the two-sample test of Smirnov (1939) at 5 %, for large samples.
+    """
+    here = ScoreDistribution.of(scores)
+    there = np.array(summary["percentiles"], dtype=np.float64)
+    n, m = len(here), int(summary["n"])
+    shares = np.linspace(0, 1, len(there))
+    ordered = here.scores.astype(np.float64)
+    # The share there at a percentile p lies at p, for ties anywhere up to the last equal percentile.
+    at_most = np.searchsorted(ordered, there, side="right") / n
+    below = np.searchsorted(ordered, there, side="left") / n
+    first = shares[np.searchsorted(there, there, side="left")]
+    last = shares[np.searchsorted(there, there, side="right") - 1]
+    distance = float(np.max([last - at_most, below - first, np.zeros(len(there))]))
+    return Shift(
+        distance=distance,
+        critical=float(1.358 * np.sqrt((n + m) / (n * m))),
+        median_shift=float(here.quantile(0.5) - there[len(there) // 2]),
+        expected_share=expected_share,
+        seen_share=here.matches(threshold) / n,
+        n_there=m,
+        n_here=n,
+    )

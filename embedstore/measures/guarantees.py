@@ -1,18 +1,16 @@
-"""Counts on labelled rows in, statements about rows not seen yet out: exact binomial bounds and tests.
+"""Counts on labelled rows -> statements about rows not seen yet: exact binomial bounds and tests.
 
-All functions take counts, not scores. Rows are taken as drawn independently from the same source as the later
-ones; copies of one picture are not independent and must be counted once by the caller.
+All functions take counts, not scores. Rows are taken as drawn independently from the same source as the later ones;
+copies of one picture are not independent and must be counted once by the caller, which `calibration` does.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedstore.errors import InputError
 from embedstore.measures.rates import Floats, Ints
 
 Mask = NDArray[np.bool_]
@@ -40,29 +38,16 @@ def chance_of(hits: ArrayLike, trials: ArrayLike, share: float) -> Floats:
 
 
 def precision_holds(tp: Ints, matches: Ints, share: float, confidence: float) -> Mask:
-    """Say at which cuts of a curve precision is at least `share` on further rows too.
+    """Say at which cuts of a curve, whose `matches` descend to 0, precision is at least `share` on further rows too.
 
-    Parameters
-    ----------
-    tp, matches : ndarray of shape (m + 1,), int64
-        As in `curves.Curve`: matches descend to 0.
-    share : float
-        The precision to be held, in (0, 1).
-    confidence : float
-        In (0, 1).
+    With probability at least `confidence` over the draw of the rows, precision is at least `share` at *all* the cuts
+    that are true. So any of them may be chosen for whatever reason.
 
-    Returns
-    -------
-    ndarray of shape (m + 1,), bool
-        With probability at least `confidence` over the draw of the rows, precision is at least `share` at
-        *all* the cuts that are true. So any of them may be chosen for whatever reason.
-
-    Notes ----- Fixed-sequence testing with several starts, as in Angelopoulos, Bates, Candès, Jordan and Lei,
-    "Learn then Test" (2021): at each cut the exact binomial test of "precision < share"; from each start the
-    cuts are tested from stricter to looser and the first failure ends the run. The starts are numbers of
-    matches, k, 2k, 4k, ... that depend on the number of rows only, and share the error equally. k is the
-    fewest matches with which the test can pass at all. The runs take precision to fall as the threshold
-    falls.
+    Fixed-sequence testing with several starts, as in Angelopoulos, Bates, Candès, Jordan and Lei, "Learn then Test"
+    (2021): at each cut the exact binomial test of "precision < share"; from each start the cuts are tested from
+    stricter to looser and the first failure ends the run. The starts are numbers of matches, k, 2k, 4k, ... that
+    depend on the number of rows only, and share the error equally. k is the fewest matches with which the test can
+    pass at all. The runs take precision to fall as the threshold falls.
     """
     starts, error = _starts(int(matches[0]), share, confidence)
     holds = np.zeros(len(tp), dtype=np.bool_)
@@ -116,11 +101,3 @@ def _starts(n: int, share: float, confidence: float) -> tuple[list[int], float]:
         if len(starts) <= runs:
             return starts, error
         runs = len(starts)
-
-
-def as_share(value: float, what: str) -> float:
-    """Return a share in (0, 1], or raise InputError."""
-    number: Any = value
-    if not isinstance(number, int | float) or not 0 < number <= 1:
-        raise InputError(f"{what} must be larger than 0 and at most 1, found {value!r}")
-    return float(number)

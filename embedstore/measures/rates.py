@@ -1,21 +1,26 @@
-"""The four counts in, every rate out: the one home of each formula.
+"""The four counts -> every rate: the one home of each formula; and true against predicted classes -> a confusion.
 
 `Rates` is inherited by whatever has ``tp``, ``fp``, ``fn``, ``tn``, be they whole numbers (one threshold) or
-arrays (many). Zero by zero is 0, as with scikit-learn's ``zero_division=0``.
+arrays (many). Zero by zero is 0, as with scikit-learn's ``zero_division=0``. Counting by threshold is left to `curves`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedstore.errors import LabelError
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Number = TypeVar("Number", float, Floats)
+
+REPORTED = ("precision", "recall", "f1", "tp", "fp", "fn", "tn")
+"""What tables and files say of a threshold, in this order."""
 
 
 class Rates(Generic[Number]):
@@ -81,15 +86,7 @@ class Rates(Generic[Number]):
 
 @dataclass(frozen=True)
 class Metrics(Rates[float]):
-    """The counts at one threshold, and every rate that follows from them.
-
-    Attributes
-    ----------
-    threshold : float
-        A match is ``score > threshold``.
-    tp, fp, fn, tn : int
-        True and false positives, false and true negatives.
-    """
+    """True and false positives, false and true negatives at one threshold, and every rate that follows from them."""
 
     threshold: float
     tp: int
@@ -98,17 +95,8 @@ class Metrics(Rates[float]):
     tn: int
 
     def to_dict(self) -> dict[str, float]:
-        """Return threshold, precision, recall, f1 and the four counts as plain numbers."""
-        return {
-            "threshold": self.threshold,
-            "precision": self.precision,
-            "recall": self.recall,
-            "f1": self.f1,
-            "tp": self.tp,
-            "fp": self.fp,
-            "fn": self.fn,
-            "tn": self.tn,
-        }
+        """Return the threshold and what is `REPORTED` of it, as plain numbers."""
+        return {name: getattr(self, name) for name in ("threshold", *REPORTED)}
 
     def __str__(self) -> str:
         return (
@@ -119,13 +107,7 @@ class Metrics(Rates[float]):
 
 @dataclass(frozen=True, eq=False)
 class MetricsTable(Rates[Floats]):
-    """`Metrics` for many thresholds: the same names, each an array, in the order the thresholds were given.
-
-    Attributes
-    ----------
-    threshold : ndarray of float64
-    tp, fp, fn, tn : ndarray of int64
-    """
+    """`Metrics` for many thresholds: the same names, each an array, in the order of the thresholds."""
 
     threshold: Floats
     tp: Ints
@@ -140,9 +122,6 @@ class MetricsTable(Rates[Floats]):
         counts = (int(column[row]) for column in (self.tp, self.fp, self.fn, self.tn))
         return Metrics(float(self.threshold[row]), *counts)
 
-    def __iter__(self) -> Iterator[Metrics]:
-        return (self[row] for row in range(len(self)))
-
 
 def ratio(part: Any, whole: Any) -> Any:
     """Return part / whole, and 0 where the whole is 0; numbers give a float, arrays an array."""
@@ -150,3 +129,57 @@ def ratio(part: Any, whole: Any) -> Any:
         shape = np.broadcast_shapes(np.shape(part), np.shape(whole))
         return np.divide(part, whole, out=np.zeros(shape), where=np.not_equal(whole, 0))
     return float(part / whole) if whole else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """Counts of true class against predicted class."""
+
+    names: tuple[str, ...]
+    """The classes, sorted: those that occur among labels or predictions."""
+    counts: Ints
+    """Shape (n_classes, n_classes), true class by predicted class."""
+    abstained: Ints
+    """Shape (n_classes,): rows of each true class for which nothing was predicted."""
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return int(self.counts.sum() + self.abstained.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all rows that are right; an abstention is not."""
+        return float(np.trace(self.counts) / self.n) if self.n else 0.0
+
+    @property
+    def coverage(self) -> float:
+        """Share of the rows for which something was predicted."""
+        return float(self.counts.sum() / self.n) if self.n else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes as plain JSON values."""
+        counts, abstained = self.counts.tolist(), self.abstained.tolist()
+        return {"names": list(self.names), "counts": counts, "abstained": abstained}
+
+    def __str__(self) -> str:
+        return f"accuracy {self.accuracy:.4f}, decided {self.coverage:.1%}"
+
+
+def confusion(labels: Sequence[Any], predictions: Sequence[Any]) -> Confusion:
+    """Count the true class of each row against the predicted one; a prediction of None abstains.
+
+    Raises LabelError for different lengths, no rows, and a row without a label.
+    """
+    truth, guesses = list(labels), list(predictions)
+    if len(truth) != len(guesses) or not truth:
+        raise LabelError(f"expected one prediction for each label, found {len(guesses)} for {len(truth)}")
+    if None in truth:
+        raise LabelError(f"row {truth.index(None)} has no label; leave it out of the confusion counts")
+    names = tuple(sorted({str(name) for name in [*truth, *guesses] if name is not None}))
+    places = {name: place for place, name in enumerate(names)}
+    counts = np.zeros((len(names), len(names) + 1), dtype=np.int64)
+    rows = [places[str(name)] for name in truth]
+    columns = [len(names) if name is None else places[str(name)] for name in guesses]
+    np.add.at(counts, (rows, columns), 1)
+    return Confusion(names, counts[:, :-1], counts[:, -1])

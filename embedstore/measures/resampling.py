@@ -1,7 +1,7 @@
-"""Labelled scores in, the spread of threshold and figures over other samples out: a vectorised bootstrap.
+"""Labelled scores -> the spread of threshold and figures over other samples: a vectorised bootstrap.
 
-Resampled are pictures (groups of equal content), not rows, so copies count once as evidence. No model, no
-files.
+Resampled are pictures (groups of equal content), not rows, so copies count once as evidence. What the spread means
+for a reported figure is left to `calibration`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.measures.choice import best_cut
+from embedstore.measures.choice import Constraints, Objective, best_cut
 from embedstore.measures.curves import Curve, precision_recall
-from embedstore.measures.objectives import Constraints, Objective
 from embedstore.measures.rates import Floats, Ints, Metrics, MetricsTable
 from embedstore.measures.samples import Sample
 

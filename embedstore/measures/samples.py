@@ -1,4 +1,8 @@
-"""Scores, labels and groups of copies in, one checked sample out, and the ways to hold a part of it out."""
+"""Whatever a user has as scores, labels and groups of copies -> checked arrays, or an error that says what is wrong.
+
+A checked `Sample` can be held out in parts, with all copies of a picture on one side. Reading labels from columns and
+files is left to `deciding`.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +12,79 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedstore.errors import InputError
-from embedstore.measures.labels import as_labels, as_scores
+from embedstore.errors import InputError, LabelError
 from embedstore.measures.rates import Ints
 
 Validation = Literal["kfold", "split", "none"]
 
 
+def as_scores(scores: ArrayLike) -> NDArray[np.floating[Any]]:
+    """Return scores as a 1-d array: float32 (float16 becomes it), anything else float64.
+
+    Raises InputError for what is not one row of numbers, for none at all, NaN and infinity.
+    """
+    try:
+        values = np.asarray(scores)
+        narrow = values.dtype in (np.float16, np.float32)
+        values = values.astype(np.float32 if narrow else np.float64, copy=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"scores: expected numbers, found {type(scores).__name__}") from error
+    if values.ndim != 1:
+        raise InputError(
+            f"scores: expected one row of shape (n,), found shape {values.shape}; "
+            "give the scores of one query, or use the function for many"
+        )
+    if len(values) == 0:
+        raise InputError("scores: there are none; add images first, or loosen the filter")
+    # A sum is finite only when all are, and is many times faster than looking at each.
+    if not np.isfinite(np.sum(values, dtype=np.float64)) and not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise InputError(f"scores: row {row} is {values[row]}; leave out rows without a score")
+    return values
+
+
+def as_labels(labels: ArrayLike, n: int | None = None, what: str = "labels") -> NDArray[np.bool_]:
+    """Return labels as a 1-d array of bool, `n` of them where that is told; numbers that are all 0 or 1 are taken too.
+
+    Raises LabelError for another length, a missing label, and values that are neither true nor false.
+    """
+    values = np.asarray(labels)
+    if values.ndim != 1:
+        raise LabelError(f"{what}: expected one label for each row, shape (n,), found shape {values.shape}")
+    if n is not None and len(values) != n:
+        raise LabelError(f"{what}: {len(values)} labels for {n} scores; give exactly one for each row")
+    if values.dtype == np.bool_:
+        return values
+    plain: list[Any] = values.tolist() if values.dtype.kind not in "iuf" else []
+    missing = np.array([_is_missing(value) for value in plain]) if plain else values != values
+    if missing.any():
+        raise LabelError(
+            f"{what}: {int(missing.sum())} of {len(values)} are missing, first in row {int(np.argmax(missing))}; "
+            "leave those rows out or label them"
+        )
+    wrong = np.array([not _is_truth(value) for value in plain]) if plain else (values != 0) & (values != 1)
+    if wrong.any():
+        raise LabelError(
+            f"{what}: expected true and false (or 1 and 0), found {values.tolist()[int(np.argmax(wrong))]!r}; "
+            "compare with the value that you look for, as in `labels == 'dog'`"
+        )
+    return values.astype(np.bool_)
+
+
+def _is_missing(value: object) -> bool:
+    """Say whether a value is None, NaN, or pandas' NA and NaT (which cannot be compared)."""
+    is_nan = isinstance(value, float | np.floating) and bool(np.isnan(value))
+    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _is_truth(value: object) -> bool:
+    """Say whether a value is true, false, 1 or 0."""
+    return isinstance(value, bool | np.bool_ | int | float | np.number) and value in (0, 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Labelled rows.
-
-    Attributes
-    ----------
-    scores : ndarray of shape (n,), floating
-    labels : ndarray of shape (n,), bool
-    groups : ndarray of shape (n,), int64
-        Rows with equal numbers, 0 to `n_groups` - 1, are copies of one picture.
-    """
+    """Labelled rows, shape (n,) each; those with equal `groups`, 0 to `n_groups` - 1, are copies of one picture."""
 
     scores: NDArray[np.floating[Any]]
     labels: NDArray[np.bool_]
@@ -58,12 +117,10 @@ def as_sample(scores: ArrayLike, labels: ArrayLike, groups: ArrayLike | None) ->
     truth = as_labels(labels, len(values))
     if groups is None:
         return Sample(values, truth, np.arange(len(values), dtype=np.int64))
-    given = np.asarray(groups)
-    if given.shape != values.shape:
-        raise InputError(
-            f"groups: expected one value for each of {len(values)} rows, found shape {given.shape}"
-        )
-    return Sample(values, truth, np.unique(given, return_inverse=True)[1].astype(np.int64))
+    copies = np.asarray(groups)
+    if copies.shape != values.shape:
+        raise InputError(f"groups: expected one value for each of {len(values)} rows, found shape {copies.shape}")
+    return Sample(values, truth, np.unique(copies, return_inverse=True)[1].astype(np.int64))
 
 
 def holdouts(

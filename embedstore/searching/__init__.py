@@ -1,1 +1,1 @@
-"""From queries to rows: vectors of queries, scans, indexes, exact answers."""
+"""A query -> its vector -> exact scores -> matches. `reader` answers from one version of the rows."""

@@ -1,7 +1,7 @@
 """A FAISS file beside each part: half the bytes to read for a search, and what they may hide.
 
-`build` turns a part's vectors into an index file and a note that describes it; `Shelf` finds the files that belong
-to parts, checks every byte of them, and maps them. Files that are stale or damaged count as not there. An index only
+`IndexFiles` turns a part's vectors into an index file and a note that describes it, finds the files that belong to
+parts, checks every byte of them, and maps them. Files that are stale or damaged count as not there. An index only
 proposes rows: scoring them, and proving that none is missing, is left to `shortlist`.
 """
 
@@ -10,21 +10,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.errors import DamagedStoreError
+from embedstore import files
+from embedstore.errors import DamagedStoreError, InputError
+from embedstore.storage.folder import StoreFolder
 from embedstore.storage.parts import Part
 from embedstore.vectors import Vectors, norms, rounding
 
-KINDS = ("fp16", "ivf", "rabitq")
-"""What can be built: ``fp16`` serves exact answers, the others approximate ones."""
+EXACT = "fp16"
+APPROXIMATE = ("ivf", "rabitq")
+KINDS = (EXACT, *APPROXIMATE)
+"""What can be built: `EXACT` serves exact answers, the others approximate ones."""
+RECALL_AT = 20
+"""How many of the nearest rows the recall of an approximate index is measured on."""
 
 PATIENCE = 16 * 2**30
 """Bytes of vectors that a process scans before it imports FAISS: half a second of reading."""
@@ -38,33 +45,21 @@ _LISTS_VISITED = 16
 
 @dataclass(frozen=True)
 class Note:
-    """What an index file was made from, and how far its scores may be off.
-
-    Attributes
-    ----------
-    kind : str
-    part : str
-        Name of the part's file.
-    part_size, size : int
-        Bytes of the part and of the index file.
-    rows, dim : int
-    checksum : str
-        Of the index file; see `checksum`.
-    error : float
-        The largest distance of a vector from what the index keeps of it; infinity where that is not known.
-    longest : float
-        No vector, and nothing kept of one, is longer.
-    """
+    """What an index file was made from, and how far its scores may be off."""
 
     kind: str
     part: str
+    """Name of the part's file."""
     part_size: int
     size: int
+    """Bytes of the part, and of the index file."""
     rows: int
     dim: int
     checksum: str
     error: float
+    """The largest distance of a vector from what the index keeps of it; infinity where that is not known."""
     longest: float
+    """No vector, and nothing kept of one, is longer."""
 
 
 class PartIndex:
@@ -79,27 +74,22 @@ class PartIndex:
     ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Return the `k` rows nearest by the index among rows `first` to `last`, nearest first, with its scores.
 
-        Parameters
-        ----------
-        query : ndarray of shape (1, dim), float32
-        k : int
-        first, last : int
-        mask : ndarray of bool of shape (last - first,), or None
-            Which of these rows take part.
+        `query` has the shape (1, dim); `mask`, of shape (last - first,), says which of these rows take part.
         """
         faiss = _faiss()
-
         faiss.omp_set_num_threads(1)  # of the thread that calls: the executor has one for each core
-        whole = mask is None and (first, last) == (0, self.note.rows)
-        if whole:
-            parameters = self._parameters(None)
-        elif mask is None:
-            parameters = self._parameters(faiss.IDSelectorRange(first, last))
-        else:
+        options: dict[str, Any] = {}
+        if mask is not None:
             chosen = np.zeros(self.note.rows, bool)
             chosen[first:last] = mask
             bits = np.packbits(chosen, bitorder="little")
-            parameters = self._parameters(faiss.IDSelectorBitmap(bits))
+            options["sel"] = faiss.IDSelectorBitmap(bits)
+        elif (first, last) != (0, self.note.rows):
+            options["sel"] = faiss.IDSelectorRange(first, last)
+        if self.note.kind == EXACT:
+            parameters = faiss.SearchParameters(**options) if options else None
+        else:
+            parameters = faiss.SearchParametersIVF(nprobe=_LISTS_VISITED, **options)
         scores, rows = self._index.search(query, k, params=parameters)
         found = rows[0] >= 0
         return rows[0][found].astype(np.intp), scores[0][found]
@@ -113,23 +103,9 @@ class PartIndex:
         off = self.note.error + 2 * rounding(self.note.dim) * self.note.longest
         return off * length * (1 + 1e-6)
 
-    def _parameters(self, selector: Any) -> Any:
-        faiss = _faiss()
 
-        if self.note.kind == "fp16":
-            return None if selector is None else faiss.SearchParameters(sel=selector)
-        options = {} if selector is None else {"sel": selector}
-        return faiss.SearchParametersIVF(nprobe=_LISTS_VISITED, **options)
-
-
-class Shelf:
-    """The index files of a store.
-
-    Parameters
-    ----------
-    folder : Path
-        The store's ``index/``.
-    """
+class IndexFiles:
+    """The index files of a store, in its folder ``index/``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -145,7 +121,7 @@ class Shelf:
         """
         if self._open:
             return True
-        noted = [part for part in parts if part.mapped and self._note_path(part, kind).exists()]
+        noted = [part for part in parts if part.mapped and _note_beside(self._path(part, kind)).exists()]
         self._scanned += sum(part.rows * part.dim * 4 for part in noted)
         return self._scanned >= PATIENCE
 
@@ -158,14 +134,14 @@ class Shelf:
         known = self._open.get((part.name, kind))
         if known is not None:
             return known
-        note_path = self._note_path(part, kind)
+        path = self._path(part, kind)
         try:
-            refused = (part.name, kind, note_path.stat().st_mtime_ns)
+            refused = (part.name, kind, _note_beside(path).stat().st_mtime_ns)
         except OSError:
             return None
         if refused in self._refused:
             return None
-        found = _load(note_path, self._path(part, kind), part, kind)
+        found = _load(path, part, kind)
         if found is None:
             self._refused.add(refused)
         else:
@@ -174,12 +150,11 @@ class Shelf:
 
     def get_all(self, parts: Sequence[Part], kind: str, executor: Any) -> dict[str, PartIndex]:
         """Return what `get` returns for each part, by its name, without the parts that have none."""
-        found = {part.name: self._open.get((part.name, kind)) for part in parts}
-        missing = [part for part in parts if found[part.name] is None and part.mapped]
+        missing = [part for part in parts if part.mapped and (part.name, kind) not in self._open]
         if missing:
-            names = [part.name for part in missing]
-            found.update(zip(names, executor.map(lambda part: self.get(part, kind), missing), strict=True))
-        return {name: index for name, index in found.items() if index is not None}
+            list(executor.map(lambda part: self.get(part, kind), missing))
+        indexes = {part.name: self._open.get((part.name, kind)) for part in parts}
+        return {name: index for name, index in indexes.items() if index is not None}
 
     def build(self, part: Part, kind: str) -> PartIndex:
         """Make the index of a part; a reader never meets half a file."""
@@ -188,24 +163,13 @@ class Shelf:
         beside = path.with_suffix(f".{os.getpid()}.{uuid.uuid4().hex[:6]}")
         try:
             faiss = _faiss()
-
             index, error, longest = _made(part, kind)
             faiss.write_index(index, str(beside))
-            note = Note(
-                kind=kind,
-                part=part.name,
-                part_size=part.path.stat().st_size,
-                size=beside.stat().st_size,
-                rows=part.rows,
-                dim=part.dim,
-                checksum=checksum(beside),
-                error=error,
-                longest=longest,
-            )
-            self._note_path(part, kind).unlink(missing_ok=True)
+            about = {**_about(part, kind), "size": beside.stat().st_size, "checksum": checksum(beside)}
+            note = Note(**about, error=error, longest=longest)
+            _note_beside(path).unlink(missing_ok=True)
             beside.replace(path)
-            beside.write_text(json.dumps({"format": _FORMAT, **asdict(note)}))
-            beside.replace(self._note_path(part, kind))
+            files.replace(_note_beside(path), json.dumps({"format": _FORMAT, **asdict(note)}), durable=False)
         finally:
             beside.unlink(missing_ok=True)
         self._open.pop((part.name, kind), None)
@@ -225,8 +189,15 @@ class Shelf:
     def _path(self, part: Part, kind: str) -> Path:
         return self._folder / f"{part.path.stem}.{kind}.faiss"
 
-    def _note_path(self, part: Part, kind: str) -> Path:
-        return self._folder / f"{part.path.stem}.{kind}.json"
+
+def _note_beside(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _about(part: Part, kind: str) -> dict[str, Any]:
+    """Return what a note says of the part."""
+    size = part.path.stat().st_size
+    return {"kind": kind, "part": part.name, "part_size": size, "rows": part.rows, "dim": part.dim}
 
 
 def _faiss() -> Any:
@@ -256,21 +227,17 @@ def checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _load(note_path: Path, path: Path, part: Part, kind: str) -> PartIndex | None:
+def _load(path: Path, part: Part, kind: str) -> PartIndex | None:
     """Open an index file if it is what its note says, and the note is of this part."""
     try:
-        fields = json.loads(note_path.read_bytes())
-        if fields.pop("format") != _FORMAT:
+        fields = json.loads(_note_beside(path).read_bytes())
+        if fields.pop("format") != _FORMAT or {**fields, **_about(part, kind)} != fields:
             return None
         note = Note(**fields)
-        expected = (kind, part.name, part.path.stat().st_size, part.rows, part.dim)
-        if (note.kind, note.part, note.part_size, note.rows, note.dim) != expected:
-            return None
         if path.stat().st_size != note.size or checksum(path) != note.checksum:
             return None
         faiss = _faiss()
-
-        flag = faiss.IO_FLAG_MMAP_IFC if kind == "fp16" else faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+        flag = faiss.IO_FLAG_MMAP_IFC if kind == EXACT else faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
         index = faiss.read_index(str(path), flag)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
         return None  # what cannot be read is not there; `build` makes it again
@@ -282,27 +249,23 @@ def _load(note_path: Path, path: Path, part: Part, kind: str) -> PartIndex | Non
 def _made(part: Part, kind: str) -> tuple[Any, float, float]:
     """Return a part's index, the largest distance of a vector from what it keeps, and the largest length."""
     faiss = _faiss()
-
-    if kind == "fp16":
-        index = faiss.IndexScalarQuantizer(
-            part.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-        )
+    if kind == EXACT:
+        index = faiss.IndexScalarQuantizer(part.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     else:
         index = _trained(part, kind)
     error, longest = 0.0, part.longest
     for start, rows in part.pieces(0, part.rows, _BLOCK_ROWS):
         index.add(np.ascontiguousarray(rows))
-        if kind == "fp16":
+        if kind == EXACT:
             kept = index.reconstruct_n(start, len(rows))
             error = max(error, _longest(rows.astype(np.float64) - kept))
             longest = max(longest, _longest(kept))
-    return index, error if kind == "fp16" else float("inf"), longest
+    return index, error if kind == EXACT else float("inf"), longest
 
 
 def _trained(part: Part, kind: str) -> Any:
     """Return an index that divides a part into lists by nearness, ready to be filled."""
     faiss = _faiss()
-
     lists = max(1, min(int(4 * np.sqrt(part.rows)), part.rows // 39))  # FAISS wants 39 rows a list
     coding = "SQfp16" if kind == "ivf" else "RaBitQ"
     index = faiss.index_factory(part.dim, f"IVF{lists},{coding}", faiss.METRIC_INNER_PRODUCT)
@@ -314,3 +277,66 @@ def _trained(part: Part, kind: str) -> Any:
 def _longest(vectors: NDArray[Any]) -> float:
     """Return the largest length, rounded up."""
     return float(norms(np.asarray(vectors)).max(initial=0.0)) * (1 + 1e-9)
+
+
+@dataclass
+class IndexReport:
+    """What `build` has done.
+
+    `parts` are indexed now, their files `built` or found in order and `kept`; `foreign` parts, of another layout, are
+    not. `deleted` are the files of parts that are gone; `bytes` is the size of the files of this kind. For kinds that
+    may miss rows `recall` is the share of the true nearest `RECALL_AT` that was found, by kind of query.
+    """
+
+    kind: str
+    parts: int = 0
+    built: int = 0
+    kept: int = 0
+    deleted: list[str] = field(default_factory=list)
+    foreign: int = 0
+    bytes: int = 0
+    recall: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.kind}: {self.built} built, {self.kept} in order, {len(self.deleted)} files deleted; "
+            f"{self.bytes / 1e6:,.1f} MB in {self.seconds:,.1f} s"
+        ]
+        if self.kind == EXACT:
+            lines.append("answers are exact: the same rows and scores as without an index")
+        for what, share in self.recall.items():
+            lines.append(f"recall@{RECALL_AT} {share:.3f} for {what} as queries (approximate=True; scores are exact)")
+        if self.foreign:
+            lines.append(
+                f"{self.foreign} parts in a foreign layout are scanned; `embedstore compact` lays them out anew"
+            )
+        return "\n".join(lines)
+
+
+def build(folder: StoreFolder, index_files: IndexFiles, kind: str = EXACT) -> IndexReport:
+    """Make the index files that are missing, stale or damaged, and delete those of parts that are gone.
+
+    Raises InputError where there is no such kind.
+    """
+    if kind not in KINDS:
+        raise InputError(f"there is no index of the kind {kind!r}; choose one of {', '.join(KINDS)}")
+    started = time.perf_counter()
+    report = IndexReport(kind)
+    with folder.writing() as newest:
+        parts = [part for part in newest.parts if part.mapped and part.rows]
+        report.foreign = sum(not part.mapped for part in newest.parts)
+        report.deleted = index_files.prune(newest.parts)
+        for part in parts:
+            index = index_files.get(part, kind)
+            report.kept += index is not None
+            report.built += index is None
+            index = index or index_files.build(part, kind)
+            report.bytes += index.note.size
+    report.parts = len(parts)
+    report.seconds = time.perf_counter() - started
+    return report

@@ -1,46 +1,41 @@
-"""The rows that answer a query: an Arrow table, nearest first, that shows itself."""
+"""The rows that answer a query, nearest first: an Arrow table that is read when looked at, and shows itself."""
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from embedstore.errors import ImageError, MissingDependencyError
+from embedstore import vectors
+from embedstore.errors import MissingDependencyError
+from embedstore.storage.parts import float32_array, pick
+from embedstore.storage.rows import Rows
+from embedstore.vectors import Positions
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-    from embedstore.images import PictureSource
-
 _SHOWN_IN_NOTEBOOK = 24
-
-
-class Unread(Protocol):
-    """Rows that are still where they are kept; `answers` finds them."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, columns: Sequence[str] | None) -> pa.Table:
-        """Return these columns, or all, of the rows in their order."""
-        ...
 
 
 class Matches:
     """The result of `EmbedStore.search` or `EmbedStore.classify`.
 
-    Ordered by score, largest first, and by id among equals.
+    Ordered by score, largest first, and by id among equals; put in order and read when first looked at. A slice is
+    `Matches` too, and reads its own rows only.
 
-    Attributes
+    Parameters
     ----------
-    table : pyarrow.Table
-        Columns ``id``, ``score`` (float32), ``uri``, then the rest of the row but for the embedding.
+    rows : Rows or pyarrow.Table
+        What `positions` count.
+    positions : ndarray of shape (n,), int64
+        In any order.
+    scores : ndarray of shape (n,), float32
     query : str
         What was asked, in words.
     threshold : float or None
@@ -52,33 +47,77 @@ class Matches:
     >>> [(round(m["score"], 2), m["uri"]) for m in matches]        # doctest: +SKIP
     """
 
-    def __init__(self, table: pa.Table | Unread, query: str, threshold: float | None = None) -> None:
-        self._source = table
+    def __init__(
+        self,
+        rows: Rows | pa.Table,
+        positions: Positions,
+        scores: NDArray[np.float32],
+        query: str,
+        threshold: float | None = None,
+    ) -> None:
+        self._rows = rows
+        self._positions, self._scores = positions, scores
+        self._ordered = False
         self._columns: dict[str, pa.ChunkedArray] = {}
+        self._table: pa.Table | None = None
         self.query = query
         self.threshold = threshold
 
+    def _in_order(self) -> None:
+        """Put the rows in the total order: score descending, then id ascending. Ids are read where scores tie only."""
+        if self._ordered:
+            return
+        order = np.argsort(-self._scores, kind="stable")
+        descending = self._scores[order]
+        same = descending[1:] == descending[:-1]
+        tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False)) if len(order) else order
+        if len(tied):
+            ids = self._take(self._positions[order[tied]], ["id"]).column("id").to_pylist()
+            order[tied] = order[tied][vectors.total_order(descending[tied], ids)]
+        self._positions, self._scores, self._ordered = self._positions[order], self._scores[order], True
+
+    def _take(self, positions: Positions, columns: Sequence[str] | None) -> pa.Table:
+        if isinstance(self._rows, Rows):
+            return self._rows.take(positions, columns)
+        return pick(self._rows if columns is None else self._rows.select(columns), positions)
+
     @property
     def table(self) -> pa.Table:
-        """The rows, read when first asked for."""
-        if not isinstance(self._source, pa.Table):
-            self._source = self._source.read(None)
-        return self._source
+        """The rows: columns ``id``, ``score`` (float32), ``uri``, then the others but for the embedding."""
+        if self._table is None:
+            self._in_order()
+            self._table = self._take(self._positions, None).add_column(1, "score", float32_array(self._scores))
+        return self._table
 
-    def _column(self, name: str) -> pa.ChunkedArray:
+    def _column(self, name: str) -> list[Any]:
         """Return one column, without reading the others."""
-        if isinstance(self._source, pa.Table):
-            return self._source.column(name)
+        if self._table is not None:
+            return list(self._table.column(name).to_pylist())
         if name not in self._columns:
-            self._columns[name] = self._source.read([name]).column(name)
-        return self._columns[name]
+            self._in_order()
+            self._columns[name] = self._take(self._positions, [name]).column(name)
+        return list(self._columns[name].to_pylist())
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._positions)
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, place: slice) -> Matches: ...
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | Matches:
+        self._in_order()
+        if not isinstance(place, slice):
+            number = range(len(self))[place]
+            return self[number : number + 1].to_pylist()[0]
+        part = Matches(self._rows, self._positions[place], self._scores[place], self.query, self.threshold)
+        part._ordered = (place.step or 1) > 0
+        return part
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel with the rows: where they were read from may not be there."""
-        return (Matches, (self.table, self.query, self.threshold))
+        rows = self.table.drop_columns(["score"])
+        return (Matches, (rows, np.arange(len(self)), self._scores, self.query, self.threshold))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.to_pylist())
@@ -86,7 +125,7 @@ class Matches:
     def __repr__(self) -> str:
         above = "" if self.threshold is None else f" above {self.threshold:.4f}"
         lines = [f"{len(self)} matches for {self.query}{above}"]
-        lines += [f"  {row['score']:.4f}  {row['uri']}" for row in self.table.slice(0, 10).to_pylist()]
+        lines += [f"  {row['score']:.4f}  {row['uri']}" for row in self[:10]]
         if len(self) > 10:
             lines.append(f"  and {len(self) - 10} more")
         return "\n".join(lines)
@@ -94,23 +133,18 @@ class Matches:
     @property
     def id(self) -> list[str]:
         """Ids of the records."""
-        return list(self._column("id").to_pylist())
+        return self._column("id")
 
     @property
     def uri(self) -> list[str]:
         """Where the pictures are."""
-        return list(self._column("uri").to_pylist())
+        return self._column("uri")
 
     @property
     def score(self) -> NDArray[np.float32]:
         """Scores, descending."""
-        # By their buffers, as Arrow's to_numpy imports pandas.
-        chunks = [
-            np.frombuffer(chunk.buffers()[1], np.float32, len(chunk), 4 * chunk.offset)
-            for chunk in self._column("score").chunks
-            if len(chunk)
-        ]
-        return np.concatenate([np.empty(0, np.float32), *chunks])
+        self._in_order()
+        return self._scores.copy()
 
     def to_pylist(self) -> list[dict[str, Any]]:
         """Return one dictionary for each row."""
@@ -121,13 +155,7 @@ class Matches:
         return self.table.to_pandas()
 
     def to_polars(self) -> pl.DataFrame:
-        """Return a Polars DataFrame.
-
-        Raises
-        ------
-        MissingDependencyError
-            Polars is not installed.
-        """
+        """Return a Polars DataFrame; MissingDependencyError where Polars is not installed."""
         try:
             import polars as pl
         except ImportError as error:
@@ -138,24 +166,12 @@ class Matches:
 
     def _repr_html_(self) -> str:
         """Show the nearest pictures in a notebook."""
-        from embedstore.sources import pictures_at  # only a notebook needs the pictures themselves
+        from embedstore.images import figure  # only a notebook needs the pictures themselves
+        from embedstore.sources import pictures_at
 
-        rows = self.table.slice(0, _SHOWN_IN_NOTEBOOK).to_pylist()
-        pictures = pictures_at([row["uri"] for row in rows])
-        cells = [_cell(row, pictures.get(row["uri"])) for row in rows]
+        shown = self[:_SHOWN_IN_NOTEBOOK]
+        pictures = pictures_at(shown.uri)
+        pairs = zip(shown.uri, shown.score, strict=True)
+        cells = [figure(pictures.get(uri), uri, f"{score:.4f}", 128) for uri, score in pairs]
         head = html.escape(repr(self).splitlines()[0])
         return f"<p>{head}</p><div style='display:flex;flex-wrap:wrap;gap:8px'>{''.join(cells)}</div>"
-
-
-def _cell(row: dict[str, Any], source: PictureSource | None) -> str:
-    from embedstore import images
-
-    title = html.escape(str(row["uri"]), quote=True)
-    try:
-        if source is None:
-            raise ImageError("not on this machine")
-        data = base64.b64encode(images.thumbnail(source, 128)).decode()
-        picture = f"<img src='data:image/jpeg;base64,{data}' title='{title}' style='height:128px'>"
-    except (OSError, ImageError):
-        picture = f"<div style='width:128px;height:128px;background:#ddd' title='{title}'></div>"
-    return f"<figure style='margin:0'>{picture}<figcaption>{row['score']:.4f}</figcaption></figure>"

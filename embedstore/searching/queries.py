@@ -1,35 +1,25 @@
-"""A query and its vector: what may be asked, and the cache that makes asking again free.
+"""What may be asked: a `Query`, and a `Concept` made of several, with templates, weights and opponents.
 
-Turns text, picture, id or vector into a unit vector of the store's space. A text or picture is embedded once; its
-vector is kept in the store's ``queries/`` table, so a repeated query needs no model and no network.
+Turns what a caller would naturally pass into queries to embed, and their vectors into one vector and its opponents.
+Making the vectors is left to `query_vectors`, the scores of rows to `reader`.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from embedstore import vectors
-from embedstore.embedders import checked
-from embedstore.embedders.protocol import Embedder
-from embedstore.errors import QueryError
-from embedstore.searching.query_cache import QueryCache, image_key, text_key
-from embedstore.space import Space
-from embedstore.vectors import Vectors
+from embedstore.errors import InputError, QueryError
+from embedstore.vectors import Vectors, as_vectors, normalise
 
-_log = logging.getLogger("embedstore")
-
-MIXED = "EMBEDSTORE_ALLOW_MIXED_BACKEND"
-"""Environment variable: ``1`` allows another backend of a store's model for queries (``--allow-mixed-backend``)."""
-
-TEXTS_AT_ONCE = 40
-"""Texts that are embedded before their vectors are stored: what a failure can cost."""
+SLOT = "{}"
+"""Where the text goes in a template."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,28 +40,31 @@ class Query:
 
     @classmethod
     def text(cls, text: str) -> Query:
-        """Ask for pictures that a text describes.
-
-        Raises
-        ------
-        QueryError
-            The text is empty.
-        """
+        """Ask for pictures that a text describes; QueryError for an empty one."""
         if not text.strip():
             raise QueryError("the query is empty; give some words, such as 'a tiny white ball'")
         return cls("text", text.strip(), repr(text.strip()))
 
     @classmethod
     def image(cls, source: Any) -> Query:
-        """Ask for pictures like this one: a path, bytes, a PIL image or an array of pixels."""
-        if isinstance(source, str | os.PathLike):
-            try:
-                return cls("image", Path(source).read_bytes(), str(source))
-            except OSError as error:
-                raise QueryError(
-                    f"the picture {os.fspath(source)!r} cannot be read: {error.strerror}"
-                ) from error
-        return cls("image", source, "a picture")
+        """Ask for pictures like this one: a path, bytes, a PIL image or an array of pixels.
+
+        Raises
+        ------
+        QueryError
+            The path cannot be read.
+        ImageError
+            Of no such type.
+        """
+        from embedstore.images import as_source  # late: a query in words needs no Pillow
+
+        picture = as_source(source)
+        if not isinstance(picture, Path):
+            return cls("image", picture, "a picture")
+        try:
+            return cls("image", picture.read_bytes(), str(picture))
+        except OSError as error:
+            raise QueryError(f"the picture {str(picture)!r} cannot be read: {error.strerror}") from error
 
     @classmethod
     def id(cls, identity: str) -> Query:
@@ -96,11 +89,11 @@ class Query:
             return query
         if isinstance(query, str):
             return cls.text(query)
-        if isinstance(query, os.PathLike | bytes):
-            return cls.image(query)
         if isinstance(query, np.ndarray):
             return cls.vector(query) if query.ndim == 1 else cls.image(query)
-        if type(query).__module__.startswith("PIL."):
+        from embedstore.images import is_image  # late: a query in words needs no Pillow
+
+        if isinstance(query, os.PathLike) or is_image(query):
             return cls.image(query)
         if isinstance(query, Sequence) and all(isinstance(x, int | float) for x in query):
             return cls.vector(query)
@@ -109,112 +102,162 @@ class Query:
         )
 
 
-def mixing_is_allowed() -> bool:
-    """Tell whether the environment lets another backend of a store's model make query vectors."""
-    return os.environ.get(MIXED, "").strip().lower() in ("1", "true", "yes", "on")
+@dataclass(frozen=True, eq=False)
+class Concept:
+    """What a class looks for; made by `Concept.of`.
 
-
-class Resolver:
-    """Turns queries into vectors of one store.
-
-    Parameters
+    Attributes
     ----------
-    space : Space
-    cache : QueryCache
-    embedder : callable
-        Returns the embedder; called only when a query is neither cached nor in the store.
-    vector_by_id, vector_by_hash : callable
-        Look a record's vector up; return None when there is no such record.
+    queries : tuple of Query
+        Their mean, by `weights`, is what is searched with.
+    weights : tuple of float
+        One for each query; empty when all count the same. Negative ones push away.
+    opposing : tuple of Query
+        The best of their scores is taken off each row's score.
+    template : str or None
+        The templates that the texts were set into, for people.
+    label : str
+        The concept in words.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        cache: QueryCache,
-        embedder: Callable[[], Embedder],
-        vector_by_id: Callable[[str], Vectors | None],
-        vector_by_hash: Callable[[str], Vectors | None],
-    ) -> None:
-        self._space = space
-        self._caches = [cache]
-        self._embedder = embedder
-        self._by_id = vector_by_id
-        self._by_hash = vector_by_hash
+    queries: tuple[Query, ...]
+    weights: tuple[float, ...] = ()
+    opposing: tuple[Query, ...] = ()
+    template: str | None = None
+    label: str = ""
 
-    def vectors(self, queries: Sequence[Query]) -> Vectors:
-        """Return unit vectors, float32 of shape (n_queries, dim); texts not known are embedded together.
+    @classmethod
+    def of(
+        cls,
+        query: Any,
+        *,
+        template: str | Sequence[str] | None = None,
+        weights: Sequence[float] | None = None,
+        opposing: Any = (),
+    ) -> Concept:
+        """Read a concept.
+
+        Parameters
+        ----------
+        query : query, list of queries, or Concept
+            Several are averaged, as a prompt ensemble.
+        template : str or list of str, optional
+            Prompts such as ``"a photo of a {}"``; every text is set into every one.
+        weights : sequence of float, optional
+            One for each query.
+        opposing : query or list of queries
+            What it must not be: the score is that of `query` minus the best of these. They are set into the
+            templates too.
 
         Raises
         ------
         QueryError
-            An id that is not in the store.
+            No query, or another number of weights.
         """
-        self._embed_texts([query.value for query in queries if query.kind == "text"])
-        found = [self._vector(query) for query in queries]
-        return np.stack(found) if found else np.empty((0, self._space.dim), np.float32)
+        if isinstance(query, Concept):
+            return query
+        asked = [Query.of(one) for one in _listed(query)]
+        against = [Query.of(one) for one in _listed(opposing)]
+        if not asked:
+            raise QueryError("give at least one query to look for, such as 'dog'")
+        given = [] if weights is None else list(weights)
+        if given and len(given) != len(asked):
+            raise QueryError(f"{len(given)} weights for {len(asked)} queries; give one for each")
+        label = " + ".join(one.label for one in asked)
+        if against:
+            label += " against " + ", ".join(one.label for one in against)
+        templates = [template] if isinstance(template, str) else list(template or ())
+        filled = [_filled(one, templates) for one in asked]
+        return cls(
+            tuple(one for part in filled for one in part),
+            tuple(weight / len(part) for weight, part in zip(given, filled, strict=False) for _ in part),
+            tuple(one for other in against for one in _filled(other, templates)),
+            " | ".join(templates) or None,
+            label,
+        )
 
-    def _vector(self, query: Query) -> Vectors:
-        if query.kind == "text":
-            cached = self._cached(text_key(query.value))
-            assert cached is not None
-            return cached
-        if query.kind == "image":
-            return self._image_vector(query.value)
-        if query.kind == "vector":
-            given = vectors.as_vectors(query.value, self._space.dim, "the query")
-            unit: Vectors = vectors.normalise(given, "the query")[0]
-            return unit
-        known = self._by_id(query.value)
-        if known is None:
-            raise QueryError(f"there is no record with the id {query.value!r} in this store")
-        return known
+    @property
+    def all_queries(self) -> list[Query]:
+        """Every query that needs a vector."""
+        return [*self.queries, *self.opposing]
 
-    def _cached(self, key: str) -> Vectors | None:
-        """Look a vector up: of the store's own backend first, then of the one that stands in for it."""
-        found = (cache.get(key) for cache in self._caches)
-        return next((vector for vector in found if vector is not None), None)
+    @property
+    def words(self) -> dict[str, Any]:
+        """The words that a saved class keeps for people."""
+        return {
+            "queries": tuple(_words(one) for one in self.queries),
+            "weights": self.weights,
+            "template": self.template,
+            "opposing": tuple(_words(one) for one in self.opposing),
+        }
 
-    def _new_cache(self, embedder: Embedder) -> QueryCache:
-        """Return where this embedder's vectors are kept: they say which backend made them."""
-        if self._space.takes(embedder.space):
-            return self._caches[0]
-        if self._caches[-1].space != embedder.space:
-            _log.warning(
-                "queries are embedded by %s, the store's vectors are of %s: scores differ a little from the store's "
-                "own, and so may decisions near a threshold",
-                embedder.space,
-                self._space,
+    def join(self, found: Vectors) -> tuple[Vectors, Vectors]:
+        """Turn the vectors of `all_queries` into the concept's vector, shape (dim,), and its opponents'."""
+        own, opponents = found[: len(self.queries)], found[len(self.queries) :]
+        # One plain query stays as it is, to the bit, so that its scores are those of a search.
+        vector = own[0] if len(own) == 1 and not self.weights else combine(own, self.weights or None)
+        return np.asarray(vector, dtype=np.float32), opponents
+
+
+def _listed(queries: Any) -> list[Any]:
+    if isinstance(queries, list | tuple) and not (queries and all(isinstance(x, int | float) for x in queries)):
+        return list(queries)
+    return [queries]
+
+
+def _filled(query: Query, templates: Sequence[str]) -> list[Query]:
+    if query.kind != "text" or not templates:
+        return [query]
+    return [Query.text(text) for text in fill(templates, query.value)]
+
+
+def _words(query: Query) -> str:
+    return str(query.value) if query.kind == "text" else query.label
+
+
+def combine(vectors: ArrayLike, weights: ArrayLike | None = None) -> Vectors:
+    """Return the direction of a weighted sum of `vectors`, each scaled to unit length first: float32 of shape (dim,).
+
+    A negative weight pushes away; without weights all count the same, which is a prompt ensemble. Raises QueryError for
+    another number of weights than of vectors, weights that are not finite, and vectors that cancel out.
+    """
+    rows = normalise(as_vectors(vectors, what="query vectors"), what="query vectors")
+    factors = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if factors.shape != (len(rows),) or not np.isfinite(factors).all():
+        raise QueryError(f"expected one finite weight for each of {len(rows)} vectors, found {weights!r}")
+    total = factors @ rows.astype(np.float64)
+    length = float(np.linalg.norm(total))
+    if length <= 1e-6 * np.abs(factors).sum():
+        raise QueryError("the weighted vectors cancel out, which leaves no direction; change the weights")
+    return (total / length).astype(np.float32)
+
+
+def fill(templates: str | Sequence[str], text: str) -> list[str]:
+    """Return `text` set into each template at its one ``{}``; any other character stands for itself, braces too.
+
+    Raises QueryError for a template that does not hold ``{}`` exactly once.
+    """
+    listed = [templates] if isinstance(templates, str) else list(templates)
+    for template in listed:
+        if (found := template.count(SLOT)) != 1:
+            raise QueryError(
+                f"a prompt template holds {SLOT} exactly once, where the text goes, as in 'a photo of a {{}}'; "
+                f"found {found} in {template!r}"
             )
-            self._caches.append(self._caches[0].beside(embedder.space))
-        return self._caches[-1]
+    return [template.replace(SLOT, text) for template in listed]
 
-    def _embed_texts(self, texts: Sequence[str]) -> None:
-        """Embed the texts that no cache has, and store them some at a time."""
-        missing = [text for text in dict.fromkeys(texts) if self._cached(text_key(text)) is None]
-        if not missing:
-            return
-        embedder = self._embedder()
-        cache = self._new_cache(embedder)
-        new = [text for text in missing if cache.get(text_key(text)) is None]
-        for start in range(0, len(new), TEXTS_AT_ONCE):
-            some = new[start : start + TEXTS_AT_ONCE]
-            cache.put([(text_key(text), "text", text) for text in some], checked.texts(embedder, some))
 
-    def _image_vector(self, source: Any) -> Vectors:
-        from embedstore import images
+def opposed(positive: ArrayLike, negatives: ArrayLike) -> NDArray[np.float32]:
+    """Return the score of a query minus that of its best opponent, row by row: float32 of shape (n_rows,).
 
-        picture = images.read(source)
-        key = image_key(picture.content_hash)
-        known = self._by_hash(picture.content_hash)
-        if known is None:
-            known = self._cached(key)
-        if known is not None:
-            return known
-        embedder = self._embedder()
-        cache = self._new_cache(embedder)
-        if (mixed := cache.get(key)) is not None:
-            return mixed
-        found = checked.pictures(embedder, [embedder.prepare(picture.image)])
-        cache.put([(key, "image", picture.content_hash)], found)
-        first: Vectors = found[0]
-        return first
+    `negatives` have the shape (n_negatives, n_rows), or (n_rows,) for one. A result larger than 0 beats all opponents;
+    the natural threshold is 0.
+    """
+    ours = np.asarray(positive, dtype=np.float32)
+    theirs = np.atleast_2d(np.asarray(negatives, dtype=np.float32))
+    if ours.ndim != 1 or theirs.ndim != 2 or theirs.shape[1:] != ours.shape or len(theirs) == 0:
+        raise InputError(
+            f"expected negatives of shape (n_negatives, {len(ours) if ours.ndim else 1}), found {theirs.shape}"
+        )
+    best: NDArray[np.float32] = theirs.max(axis=0)
+    return ours - best

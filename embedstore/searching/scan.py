@@ -1,14 +1,18 @@
 """The one seam between a query and the rows: map over parts, then merge.
 
 `scan_part` looks at one part; `merge` is associative and commutative, so parts may be scanned by threads here or by
-processes elsewhere, in any order, and the answer is the same to the bit. What a position means is left to `store`.
+processes elsewhere, in any order, and the answer is the same to the bit. Of many queries at once a matrix product says
+which rows are worth scoring: several times faster than one dot product after another, but its last bits depend on
+shapes and threads. So it only proposes: a row is left out when its product, with every rounding error that either
+computation may make, lies below a score that enough rows reach already. What a position means is left to `reader`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -17,27 +21,100 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore import vectors
-from embedstore.machine import cores
-from embedstore.searching.batched import BLOCK_ROWS, FROM_QUERIES, Products, one_blas_thread
+from embedstore.settings import cores
 from embedstore.storage.parts import Part
-from embedstore.vectors import Mask, Positions, Vectors
+from embedstore.vectors import Mask, Positions, Vectors, rounding, top_k
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-STRIP_ROWS = 8192
+FROM_QUERIES = 12
+"""From so many queries on, `Products` is faster than a dot product for each."""
+BLOCK_ROWS = 2_048
+"""Rows of one matrix product: with the products they stay in the cache until the candidates are scored."""
+STRIP_ROWS = 8_192
 """Rows that are scored between two looks at the best so far."""
-
 TASK_ROWS = 65_536
 """Rows of one task: enough that its start costs nothing, few enough that all cores end together."""
 
-_GATHERED = 1024
+_GATHERED = 1_024
 _GATHER_BELOW = 0.35
-"""Where a mask keeps a smaller share of a strip, its rows are picked out; else all are scored."""
+"""Where a mask keeps a smaller share of a strip, its rows are picked out, some at a time; else all are scored."""
+
+
+class Products:
+    """Proposes candidates among rows no longer than `longest`, for queries that want their nearest `k`."""
+
+    def __init__(self, queries: Vectors, longest: float, k: int) -> None:
+        self._queries = queries
+        self._columns = np.ascontiguousarray(queries.T)
+        lengths = np.sqrt(np.vecdot(queries, queries).astype(np.float64) * (1 + rounding(queries.shape[1])))
+        # Both the product and the score may be off by the bound, in opposite directions.
+        self._slack = 2 * rounding(queries.shape[1]) * (1 + 1e-6) * longest * lengths
+        self._k = k
+        self._buffer = np.empty((BLOCK_ROWS, len(queries)), np.float32)
+
+    def candidates(
+        self, rows: Vectors, floors: NDArray[np.float32]
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+        """Return (query, row, score) of every row that may be among the nearest `k`, in the order of queries.
+
+        At most BLOCK_ROWS rows. `floors` are scores that `k` rows reach already, by query; -inf where none do yet.
+        """
+        products = np.matmul(rows, self._columns, out=self._buffer[: len(rows)])
+        limits = self._limits(products, floors)
+        row, query = np.divmod(np.flatnonzero((products >= limits).ravel()), len(self._queries))
+        order = np.argsort(query, kind="stable")
+        row, query = row[order], query[order]
+        return query, row, np.vecdot(rows[row], self._queries[query])
+
+    def _limits(self, products: NDArray[Any], floors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return for each query the smallest product with which a row may matter."""
+        limits = floors.astype(np.float64)
+        for number in np.flatnonzero(np.isneginf(floors)):
+            line = products[:, number]
+            if len(line) >= self._k:
+                # k rows score at least this much, whichever way the errors went.
+                limits[number] = float(line[top_k(line, self._k)].min()) - self._slack[number]
+        lowered: NDArray[np.float32] = (limits - self._slack).astype(np.float32)
+        return np.nextafter(lowered, np.float32(-np.inf), out=lowered)
+
+
+class OneBlasThread:
+    """While any thread is inside, matrix products run on the thread that asks for them.
+
+    The scan has a thread for each core already; BLAS threads beside them wait for each other and are slower, many
+    times so when the machine is busy.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limits: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                from threadpoolctl import threadpool_limits  # looks at every loaded library
+
+                self._limits = threadpool_limits(1, "blas")
+            self._inside += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limits.restore_original_limits()
+
+
+one_blas_thread = OneBlasThread()
 
 
 class Executor(Protocol):
     """Runs a function over tasks; the order of results is the order of tasks."""
+
+    local: bool
+    """Whether tasks run in this process, and so may use what it has mapped."""
 
     def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterable[Any]:
         """Apply `function` to each task."""
@@ -46,6 +123,8 @@ class Executor(Protocol):
 
 class Threads:
     """The local executor: a pool of threads, one for each core, made when first used."""
+
+    local = True
 
     @functools.cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -58,44 +137,25 @@ class Threads:
 
 @dataclass(frozen=True)
 class Task:
-    """Some rows of one part, asked for their nearest to each query.
-
-    Attributes
-    ----------
-    part : Part
-    first, last : int
-        Rows `first` to `last` of the part.
-    position : int
-        Position of row `first` among all rows of the store.
-    queries : ndarray of shape (n_queries, dim), float32
-    k : int
-    mask : ndarray of bool of shape (last - first,), or None
-        Which rows take part.
-    floors : ndarray of shape (n_queries,), float32
-        Scores that `k` rows of the store are known to reach, -inf at first. Tasks in one process share it, so that
-        one spares the others work; a copy of it elsewhere does no harm.
-    """
+    """Some rows of one part, asked for their nearest `k` to each query."""
 
     part: Part
     first: int
     last: int
     position: int
+    """Position of row `first` of the part among all rows of the store."""
+    mask: Mask | None
+    """Which of the rows `first` to `last` take part."""
     queries: Vectors
     k: int
-    mask: Mask | None
     floors: NDArray[np.float32]
+    """Scores that `k` rows of the store are known to reach, by query, -inf at first. Tasks in one process share it, so
+    that one spares the others work; a copy of it elsewhere does no harm."""
 
 
 @dataclass(frozen=True)
 class PartialScan:
-    """The best rows seen so far for each query, with all ties of the last place, in no order.
-
-    Attributes
-    ----------
-    k : int
-    positions : list of ndarray of int64
-    scores : list of ndarray of float32
-    """
+    """The best rows seen so far for each query, with all ties of the last place, in no order."""
 
     k: int
     positions: list[Positions]
@@ -170,9 +230,7 @@ class _Best:
         self._positions: list[list[Positions]] = [[] for _ in task.queries]
         self._scores: list[list[NDArray[np.float32]]] = [[] for _ in task.queries]
 
-    def offer_line(
-        self, number: int, line: NDArray[np.float32], kept: NDArray[np.intp] | None, position: int
-    ) -> None:
+    def offer_line(self, number: int, line: NDArray[np.float32], kept: NDArray[np.intp] | None, position: int) -> None:
         """Take what is good enough of the scores of neighbouring rows, or of those numbered `kept` of them."""
         floor = self._floors[number]
         chosen = vectors.top_k(line, self._k) if np.isneginf(floor) else np.flatnonzero(line >= floor)
@@ -210,48 +268,24 @@ def merge(left: PartialScan, right: PartialScan) -> PartialScan:
 
 
 def nearest(
-    parts: Sequence[Part], queries: Vectors, k: int, mask: Mask | None, executor: Executor
+    parts: Sequence[Part], queries: Vectors, k: int, mask: Mask | None, executor: Executor, without: Container[str] = ()
 ) -> PartialScan:
-    """Return the nearest `k` rows, with ties, for each query.
+    """Return the nearest `k` rows, with ties, for each query, but for the parts whose names are in `without`.
 
-    Parameters
-    ----------
-    parts : sequence of Part
-    queries : ndarray of shape (n_queries, dim), float32
-    k : int
-    mask : ndarray of bool of shape (n_rows,), or None
-    executor : Executor
-
-    Returns
-    -------
-    PartialScan
-        Positions count the rows of `parts` in order.
+    Positions, as those of `mask`, count the rows of all parts in order.
     """
-    empty = PartialScan(
-        k, [np.empty(0, np.int64) for _ in queries], [np.empty(0, np.float32) for _ in queries]
-    )
+    empty = PartialScan(k, [np.empty(0, np.int64) for _ in queries], [np.empty(0, np.float32) for _ in queries])
     floors = np.full(len(queries), -np.inf, np.float32)
-    tasks = (
-        Task(part, first, last, position, queries, k, _cut(mask, position, last - first), floors)
-        for part, first, last, position in strips(parts, TASK_ROWS)
-        if mask is None or mask[position : position + last - first].any()
-    )
+    pieces = strips(parts, TASK_ROWS, mask)
+    tasks = (Task(*piece, queries, k, floors) for piece in pieces if piece[0].name not in without)
     with one_blas_thread if len(queries) >= FROM_QUERIES else contextlib.nullcontext():
         return functools.reduce(merge, executor.map(scan_part, tasks), empty)
-
-
-def _cut(mask: Mask | None, start: int, length: int) -> Mask | None:
-    return None if mask is None else mask[start : start + length]
 
 
 def all_scores(parts: Sequence[Part], queries: Vectors, executor: Executor) -> Vectors:
     """Return the scores of all rows, float32 of shape (n_queries, n_rows), rows in the order of `parts`."""
     out = np.empty((len(queries), sum(part.rows for part in parts)), dtype=np.float32)
-    nothing = np.empty(0, np.float32)
-    tasks = [
-        Task(part, first, last, position, queries, 0, None, nothing)
-        for part, first, last, position in strips(parts, TASK_ROWS)
-    ]
+    tasks = [Task(*piece, queries, 0, np.empty(0, np.float32)) for piece in strips(parts, TASK_ROWS)]
     for task, found in zip(tasks, executor.map(score_part, tasks), strict=True):
         out[:, task.position : task.position + task.last - task.first] = found
     return out
@@ -266,11 +300,18 @@ def score_part(task: Task) -> Vectors:
     return found
 
 
-def strips(parts: Sequence[Part], limit: int) -> Iterator[tuple[Part, int, int, int]]:
-    """Cut parts into pieces of work: part, first row, end row, position of the first row in the store."""
+def strips(
+    parts: Sequence[Part], limit: int, mask: Mask | None = None
+) -> Iterator[tuple[Part, int, int, int, Mask | None]]:
+    """Cut parts into pieces of work; those of which the mask keeps nothing are left out.
+
+    Each is a part, its first and end row, the position of the first row in the store, and the mask of its rows.
+    """
     position = 0
     for part in parts:
         for first in range(0, part.rows, limit):
             last = min(first + limit, part.rows)
-            yield part, first, last, position + first
+            kept = None if mask is None else mask[position + first : position + last]
+            if kept is None or kept.any():
+                yield part, first, last, position + first, kept
         position += part.rows

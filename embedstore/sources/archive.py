@@ -1,12 +1,13 @@
 """Tar and zip archives -> one record for each picture file inside, in the order of the archive.
 
-Nothing is unpacked to disk. Members of a zip and of a plain tar are read when loaded; a compressed tar can
-only be read from its start, so its members are read while they are listed.
+Nothing is unpacked to disk. Members of a zip and of a plain tar are read when loaded; a compressed tar can only be
+read from its start, so its members are read while they are listed. Opening a picture is left to `images`.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import lzma
 import os
 import tarfile
@@ -23,38 +24,26 @@ ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".
 
 
 class ArchiveSource(Source):
-    """The picture files of an archive.
+    """The picture files of an archive; raises SourceError where it is none, or where there is no picture in it.
 
-    Raises
-    ------
-    SourceError
-        The file is no archive, or there is no picture in it.
+    How many there are is not known of a compressed tar, which would have to be unpacked for it.
     """
 
     def __init__(self, path: str, *, label_from_folder: bool = False) -> None:
-        super().__init__()
         self._path = os.path.abspath(path)
         self._label_from_folder = label_from_folder
-        self._count: int | None = None
         lower = self._path.lower()
-        self._zip = _opened_zip(self._path) if lower.endswith(".zip") else None
         self._plain = lower.endswith((".zip", ".tar"))
         try:
-            if self._plain:
-                self._count = sum(1 for _ in self._members())
-            empty = next(iter(self._members()), None) is None
-        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+            # It stays open while records refer to it, and may be read by several threads at once.
+            self._zip = zipfile.ZipFile(self._path) if lower.endswith(".zip") else None
+            number = sum(1 for _ in itertools.islice(self._members(), None if self._plain else 1))
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise SourceError(f"{self._path} is no readable archive: {error}") from error
-        if empty:
+        if not number:
             raise SourceError(f"{self._path} holds no pictures; expected files of {', '.join(SUFFIXES)}")
-
-    def describe(self) -> str:
-        """Return what is inside."""
-        return f"{'' if self._count is None else f'{self._count:,} '}picture files in {self._path}"
-
-    def count(self) -> int | None:
-        """Return the number of picture files; None for a compressed tar, which would have to be unpacked."""
-        return self._count
+        how_many = f"{number:,} " if self._plain else ""
+        super().__init__(f"{how_many}picture files in {self._path}", number if self._plain else None)
 
     def __iter__(self) -> Iterator[Record]:
         for name, load in self._members():
@@ -64,11 +53,12 @@ class ArchiveSource(Source):
             yield Record(f"tar:{place}", place, load, metadata)
 
     def _members(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        """List names of picture files, and how to read them."""
-        return self._tar_members() if self._zip is None else _zip_members(self._zip)
-
-    def _tar_members(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        """List the pictures of a tar file; of a compressed one with their bytes."""
+        """List names of picture files, and how to read them; of a compressed tar with their bytes."""
+        if self._zip is not None:
+            for entry in self._zip.infolist():
+                if not entry.is_dir() and _is_picture(entry.filename):
+                    yield entry.filename, functools.partial(_from_zip, self._zip, entry)
+            return
         with tarfile.open(self._path, "r:" if self._plain else "r:*") as archive:
             for member in archive:
                 if not member.isfile() or not _is_picture(member.name):
@@ -79,21 +69,6 @@ class ArchiveSource(Source):
                     yield member.name, functools.partial(_slice, self._path, member.offset_data, member.size)
                 elif (file := archive.extractfile(member)) is not None:
                     yield member.name, functools.partial(bytes, file.read())
-
-
-def _opened_zip(path: str) -> zipfile.ZipFile:
-    """Open a zip file; it stays open while records refer to it, and may be read by several threads at once."""
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise SourceError(f"{path} is no readable archive: {error}") from error
-
-
-def _zip_members(archive: zipfile.ZipFile) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """List the pictures of a zip file."""
-    for member in archive.infolist():
-        if not member.is_dir() and _is_picture(member.filename):
-            yield member.filename, functools.partial(_from_zip, archive, member)
 
 
 def _is_picture(name: str) -> bool:

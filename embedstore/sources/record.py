@@ -1,52 +1,41 @@
-"""The shape of everything that pictures come from: a source yields records, and tells what it could not list."""
+"""What pictures come from, as one shape: a `Source` yields records, and tells what it could not list.
+
+`MemorySource` turns pictures in memory into records that are named by what they show, `Chain` several sources into
+one. Each other kind of source has a module of its own; which one a thing is, is decided in the package's `__init__`.
+"""
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedstore.images import PictureSource
+from embedstore.errors import ImageError
+from embedstore.images import PictureSource, as_source, content_hash
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One picture, not yet read.
 
-    Attributes
-    ----------
-    key : str
-        Names the same thing tomorrow: ``file:/photos/cat.jpg``, ``tar:/a.tar!cat.jpg``, ``memory:<hash>``.
-    uri : str
-        Where a person finds it.
-    load : callable
-        Returns the file's bytes, or the picture in memory. Safe to call from any thread, once or often.
-        Raises `ImageError` or `OSError` when there is nothing to be had.
-    metadata : mapping of str to scalar
-        What is known of it: str, int, float, bool, date, datetime, Decimal or None by column name.
-    id : str or None
-        The user's own id, where the source has one; otherwise it is made from `key`.
+    `key` names the same thing tomorrow, and makes its id: ``file:/photos/cat.jpg``, ``tar:/a.tar!cat.jpg``,
+    ``memory:<hash>``; `uri` is where a person finds it. `load` returns the file's bytes, or the picture in memory; it
+    is safe to call from any thread, once or often, and raises `ImageError` or `OSError` when there is nothing to be
+    had. `metadata` is what is known of it by column: str, int, float, bool, date, datetime, Decimal or None.
     """
 
     key: str
     uri: str
     load: Callable[[], PictureSource]
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Something that could not be listed, or a row without a picture.
-
-    Attributes
-    ----------
-    uri : str
-        What it was; always printable.
-    reason : str
-        A sentence.
-    """
+    """Something that could not be listed, or a row without a picture: what it was, printable, and why, a sentence."""
 
     uri: str
     reason: str
@@ -55,11 +44,12 @@ class Failure:
 class Source(ABC):
     """Records, listed lazily and in the same order every time.
 
-    A record of a table or of a compressed archive keeps its bytes in memory for as long as it lives, so use
-    records up as they come; ``list(source)`` is for small sources.
+    A record of a table or of a compressed archive keeps its bytes in memory for as long as it lives, so use records
+    up as they come; ``list(source)`` is for small sources.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, description: str = "", count: int | None = None) -> None:
+        self._description, self._count = description, count
         self._failures: dict[Failure, None] = {}
 
     @property
@@ -71,23 +61,26 @@ class Source(ABC):
         """Note a failure, once."""
         self._failures[Failure(printable(uri), reason)] = None
 
-    @abstractmethod
     def describe(self) -> str:
         """Return a line for people: what this is, how much of it, what is left out."""
+        return self._description
 
-    @abstractmethod
     def count(self) -> int | None:
         """Return about how many records there will be, for a progress bar; None when that is not known."""
+        return self._count
 
     @abstractmethod
     def __iter__(self) -> Iterator[Record]: ...
 
 
 class Chain(Source):
-    """Several sources, one after the other."""
+    """Several sources, one after the other; described by the first three."""
 
     def __init__(self, parts: list[Source]) -> None:
-        super().__init__()
+        shown = "; ".join(part.describe() for part in parts[:3])
+        more = f"; and {len(parts) - 3} more" if len(parts) > 3 else ""
+        counts = [part.count() for part in parts]
+        super().__init__(shown + more, None if None in counts else sum(filter(None, counts)))
         self._parts = parts
 
     @property
@@ -95,24 +88,37 @@ class Chain(Source):
         """The failures of all parts."""
         return [failure for part in self._parts for failure in part.failures]
 
-    def describe(self) -> str:
-        """Return the descriptions of the first parts."""
-        shown = "; ".join(part.describe() for part in self._parts[:3])
-        return shown + (f"; and {len(self._parts) - 3} more" if len(self._parts) > 3 else "")
-
-    def count(self) -> int | None:
-        """Return the sum, or None when one part does not know."""
-        total = 0
-        for part in self._parts:
-            count = part.count()
-            if count is None:
-                return None
-            total += count
-        return total
-
     def __iter__(self) -> Iterator[Record]:
         for part in self._parts:
             yield from part
+
+
+class MemorySource(Source):
+    """Pillow images, arrays and the bytes of files, in the forms that `images.as_source` takes.
+
+    The key is ``memory:<content hash>``, numbered by `numbered`, so two equal pictures are two records.
+    """
+
+    def __init__(self, pictures: Sequence[Any]) -> None:
+        super().__init__(f"{len(pictures):,} pictures in memory", len(pictures))
+        self._pictures = list(pictures)
+
+    def __iter__(self) -> Iterator[Record]:
+        seen: Counter[str] = Counter()
+        for number, picture in enumerate(self._pictures):
+            try:
+                digest = content_hash(as_source(picture))
+            except ImageError as error:
+                self._fail(f"memory: item {number}", str(error))
+                continue
+            key = numbered(f"memory:{digest}", seen)
+            yield Record(key, key, functools.partial(as_source, picture))
+
+
+def numbered(key: str, seen: Counter[str]) -> str:
+    """Return a key as no other is, and count it: when it comes again, ``#2`` and so on stands behind it."""
+    seen[key] += 1
+    return key if seen[key] == 1 else f"{key}#{seen[key]}"
 
 
 def printable(text: str) -> str:

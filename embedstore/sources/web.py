@@ -1,4 +1,8 @@
-"""URLs -> records whose bytes are downloaded when they are loaded, and not before."""
+"""URLs -> records whose bytes are downloaded when they are loaded, and not before.
+
+`download` is also for others that meet a URL, such as the rows of a table. The switch that forbids the network is
+`settings`' business; whether the bytes are a picture is left to `images`.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +14,22 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 
 from embedstore.errors import ImageError
-from embedstore.offline import require_network
+from embedstore.settings import require_network
 from embedstore.sources.record import Record, Source
 
 TIMEOUT = 30.0
 """Seconds that a server may be silent."""
+
 MAX_BYTES = 1 << 30
 """Largest file that is downloaded or unpacked: 1 GiB."""
-
-_ATTEMPTS = 3
-_WORTH_A_SECOND_TRY = (408, 425, 429, 500, 502, 503, 504)
 
 
 class UrlSource(Source):
     """Pictures on the web, named by http(s) URLs; each once."""
 
     def __init__(self, urls: Sequence[str]) -> None:
-        super().__init__()
         self._urls = list(dict.fromkeys(urls))
-
-    def describe(self) -> str:
-        """Return the number of URLs."""
-        return f"{len(self._urls):,} URLs"
-
-    def count(self) -> int:
-        """Return the number of URLs."""
-        return len(self._urls)
+        super().__init__(f"{len(self._urls):,} URLs", len(self._urls))
 
     def __iter__(self) -> Iterator[Record]:
         for url in self._urls:
@@ -57,19 +51,13 @@ def without_password(url: str) -> str:
 def download(url: str) -> bytes:
     """Fetch a URL; a busy or stumbling server is asked three times.
 
-    Raises
-    ------
-    OfflineError
-        The network is switched off.
-    ImageError
-        The file is larger than `MAX_BYTES`.
-    OSError
-        The server cannot be reached, is silent for `TIMEOUT` seconds, or refuses.
+    Raises OfflineError where the network is switched off, ImageError where the file is larger than `MAX_BYTES`, and
+    OSError where the server cannot be reached, is silent for `TIMEOUT` seconds, or refuses.
     """
     require_network(f"downloading from {urllib.parse.urlsplit(without_password(url)).netloc}")
     import stamina  # late: only URLs need it
 
-    for attempt in stamina.retry_context(on=_may_pass, attempts=_ATTEMPTS, wait_initial=0.2, wait_max=5.0):
+    for attempt in stamina.retry_context(on=_may_pass, attempts=3, wait_initial=0.2, wait_max=5.0):
         with attempt:
             return _fetch(url)
     raise AssertionError("unreachable: the last attempt returns or raises")
@@ -78,15 +66,17 @@ def download(url: str) -> bytes:
 def _may_pass(error: Exception) -> bool:
     """Return whether the same request may do better a moment later."""
     if isinstance(error, urllib.error.HTTPError):
-        return error.code in _WORTH_A_SECOND_TRY
+        return error.code in (408, 425, 429, 500, 502, 503, 504)
     return isinstance(error, OSError)
 
 
 def _fetch(url: str) -> bytes:
     """Make one request."""
-    request = urllib.request.Request(_quoted(without_password(url)), headers={"User-Agent": "embedstore"})
-    if (credentials := _credentials(url)) is not None:
-        request.add_unredirected_header("Authorization", credentials)
+    # Spaces and letters beyond ASCII are escaped, as browsers do; what is escaped already stays.
+    address = urllib.parse.quote(without_password(url), safe="%/:=&?~#+!$,;'@()*[]")
+    request = urllib.request.Request(address, headers={"User-Agent": "embedstore"})
+    if (header := _authorization(url)) is not None:
+        request.add_unredirected_header("Authorization", header)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             data: bytes = response.read(MAX_BYTES + 1)
@@ -100,12 +90,7 @@ def _fetch(url: str) -> bytes:
     return data
 
 
-def _quoted(url: str) -> str:
-    """Escape spaces and letters beyond ASCII, as browsers do; what is escaped already stays."""
-    return urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")
-
-
-def _credentials(url: str) -> str | None:
+def _authorization(url: str) -> str | None:
     """Return the header for the name and password that stand in a URL."""
     parts = urllib.parse.urlsplit(url)
     if parts.username is None:

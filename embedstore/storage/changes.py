@@ -65,7 +65,7 @@ def upsert(
     snapshot = table.snapshot()
     schema = merged_schema(snapshot.schema, rows.schema)
     new_fields = [field for field in schema if field.name not in snapshot.schema.names]
-    added = [table.new_part(_grouped(conform(rows, schema), vectors), schema)]
+    added = [table.new_part(_grouped(fitted(rows, schema), vectors), schema)]
     removed: list[Part] = []
     if replaces:
         ids = rows.column("id").combine_chunks()
@@ -130,17 +130,32 @@ def merged_schema(old: pa.Schema, new: pa.Schema) -> pa.Schema:
 
 
 def _fits(given: pa.DataType, wanted: pa.DataType) -> bool:
+    """Tell whether values of one type may go into a column of another; whether each does, its cast will say."""
     if given == wanted or pa.types.is_null(given) or pa.types.is_string(wanted):
         return True
-    return bool(pa.types.is_integer(given) and pa.types.is_floating(wanted)) or (
-        pa.types.is_integer(given) and pa.types.is_integer(wanted)
-    )
+    numbers = (pa.types.is_integer, pa.types.is_floating)
+    if pa.types.is_integer(given):
+        return any(is_kind(wanted) for is_kind in (*numbers, pa.types.is_decimal))
+    return any(is_kind(given) and is_kind(wanted) for is_kind in (pa.types.is_floating, pa.types.is_timestamp))
+
+
+def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return rows in the columns of a table; InputError, before anything is written, for values beyond their types."""
+    for field in rows.schema:
+        wanted = schema.field(field.name).type
+        try:
+            if field.type != wanted:
+                rows.column(field.name).cast(wanted)
+        except pa.ArrowException as error:
+            raise InputError(
+                f"column {field.name!r} holds {wanted} in this store, and what is being added does not fit: {error}; "
+                "rename it in the source, or convert its values"
+            ) from error
+    return conform(rows, schema)
 
 
 def _merge(table: DeltaFolder, snapshot: Snapshot, groups: Sequence[Sequence[Part]]) -> Snapshot:
-    added = [
-        table.new_part(_regrouped(group, snapshot.schema, table.dim), snapshot.schema) for group in groups
-    ]
+    added = [table.new_part(_regrouped(group, snapshot.schema, table.dim), snapshot.schema) for group in groups]
     removed = [part for group in groups for part in group]
     return table.commit(added, removed, operation="compact", data_change=False)
 
@@ -217,13 +232,17 @@ def _concatenated(batches: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
     others = {name.lower(): name for name in schema.names}
     for number, field in enumerate(rows.schema):
         known = others.get(field.name.lower())
-        if known is None or (known == field.name and _fits(field.type, schema.field(known).type)):
+        if known is None or (known == field.name and field.type == schema.field(known).type):
             continue
         column = rows.column(number)
-        if _fits(field.type, schema.field(known).type):
-            rows = rows.set_column(number, known, column.cast(schema.field(known).type))
-        else:
+        try:
+            fitted = column.cast(schema.field(known).type) if _fits(field.type, schema.field(known).type) else None
+        except pa.ArrowInvalid:
+            fitted = None
+        if fitted is None:
             rows = rows.set_column(number, f"{field.name}_{field.type}", column.cast(pa.string()))
+        else:
+            rows = rows.set_column(number, known, fitted)
     return rows
 
 

@@ -1,25 +1,40 @@
-"""The store's folder: its rows at one version, and every change to them.
+"""The store's folder: what lies where, the lock, and every change to the rows.
 
-`StoreFolder` knows what lies where, holds the lock while something is rewritten, and moves on to the new version
-afterwards. It asks nothing of a model: questions are `store`'s business.
+`StoreFolder` turns a path into the places of a store and into the versions of its rows. Each change is one commit and
+returns the version that it made. It asks nothing of a model: questions are `searching`'s business.
 """
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from embedstore.errors import InputError, StoreLockedError
+from embedstore import files
+from embedstore.errors import (
+    DamagedStoreError,
+    FormatVersionError,
+    InputError,
+    StoreExistsError,
+    StoreLockedError,
+    StoreNotFoundError,
+)
+from embedstore.space import Space
 from embedstore.storage import changes, journal
-from embedstore.storage.manifest import Manifest
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import DeltaFolder, Snapshot
-from embedstore.vectors import Mask, Vectors
+from embedstore.vectors import Vectors
+
+FORMAT_VERSION = 1
+MANIFEST = "store.json"
 
 SCHEMA = pa.schema(
     [
@@ -37,8 +52,65 @@ LOCK_TIMEOUT = 60.0
 """Seconds to wait for another process that writes."""
 
 
+@dataclass(frozen=True)
+class Manifest:
+    """The content of ``store.json``, which makes a folder a store.
+
+    Attributes
+    ----------
+    store_id : str
+        32 hex digits, drawn at creation.
+    created_at : str
+        ISO 8601, UTC.
+    space : Space
+    """
+
+    store_id: str
+    created_at: str
+    space: Space
+
+    def write(self, path: Path) -> None:
+        """Write ``store.json`` in one step; from then on the folder is a store."""
+        content: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "store_id": self.store_id,
+            "created_at": self.created_at,
+            "space": self.space.to_dict(),
+        }
+        files.replace(path / MANIFEST, json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read the manifest of the store at `path`; raises as `StoreFolder.open`."""
+        file = path / MANIFEST
+        try:
+            content = json.loads(file.read_bytes())
+            version = content["format_version"]
+            if version > FORMAT_VERSION:
+                raise FormatVersionError(
+                    f"{path} has format version {version}; this embedstore reads up to {FORMAT_VERSION}. "
+                    "Upgrade with: pip install -U embedstore"
+                )
+            return cls(content["store_id"], content["created_at"], Space.from_dict(content["space"]))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            what = "is a folder without store.json" if path.is_dir() else "does not exist"
+            what = "is a file" if path.is_file() else what
+            raise StoreNotFoundError(
+                f"{path} is no store: it {what}. Make one with `embedstore add {path} FOLDER`, or EmbedStore.create"
+            ) from error
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise DamagedStoreError(f"{file} cannot be read ({error}); restore it from a copy") from error
+
+
 class StoreFolder:
-    """The folder of a store, at one version of its rows.
+    """The folder of a store.
+
+    Parameters
+    ----------
+    path : Path
+    about : Manifest
+    pinned : int, optional
+        A version that is only to be read: changes are refused.
 
     Attributes
     ----------
@@ -47,178 +119,128 @@ class StoreFolder:
         The embedding space of all its vectors.
     id : str
         32 hex digits, drawn at creation.
-    rows : Rows
-        The rows of the version that is read.
+    created_at : str
+    images, queries : DeltaFolder
+        The table of rows, and that of the vectors of queries asked before.
+    index, classifiers, journal, failures : Path
+        Index files and layout notes; saved classifiers; rows on their way; the list of what the last add could not
+        take.
     """
 
-    def __init__(self, path: Path, about: Manifest, version: int | None) -> None:
+    def __init__(self, path: Path, about: Manifest, pinned: int | None = None) -> None:
         self.path = path
-        self.space = about.space
-        self.id = about.store_id
-        self.created_at = about.created_at
-        self._pinned = version is not None
-        self._images = self.table("images")
-        self.rows = Rows(self._images.snapshot(version))
+        self.space, self.id, self.created_at = about.space, about.store_id, about.created_at
+        self.index, self.classifiers = path / "index", path / "classifiers"
+        self.journal, self.failures = path / "journal", path / "failures.csv"
+        self.images, self.queries = self._table("images"), self._table("queries")
+        self._pinned = pinned
+
+    @classmethod
+    def create(cls, path: Path, space: Space) -> StoreFolder:
+        """Make the folder of an empty store.
+
+        Raises
+        ------
+        StoreExistsError
+            The folder is a store, or holds something else.
+        """
+        cls.require_free(path)
+        about = Manifest(uuid.uuid4().hex, datetime.now(UTC).isoformat(timespec="seconds"), space)
+        made = cls(path, about)
+        for folder in (made.index, made.classifiers):
+            folder.mkdir(parents=True)
+        made.images.create(SCHEMA)
+        about.write(path)
+        return made
+
+    @classmethod
+    def open(cls, path: Path, pinned: int | None = None) -> StoreFolder:
+        """Open the folder of a store; nothing is written.
+
+        Raises
+        ------
+        StoreNotFoundError
+            There is no store there.
+        FormatVersionError
+            A newer embedstore wrote it.
+        DamagedStoreError
+            ``store.json`` is not what it should be.
+        """
+        return cls(path, Manifest.read(path), pinned)
 
     @staticmethod
-    def lay_out(path: Path, about: Manifest) -> None:
-        """Make the folder of an empty store."""
-        path.mkdir(parents=True, exist_ok=True)
-        for name in ("index", "classifiers"):
-            (path / name).mkdir()
-        DeltaFolder(path / "images", about.space.dim, path / "index" / "images.json").create(SCHEMA)
-        about.write(path)
+    def require_free(path: Path) -> None:
+        """Refuse to make a store over something else, with StoreExistsError."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            kind = "is a store already" if StoreFolder.is_at(path) else "is not an empty folder"
+            raise StoreExistsError(f"{path} {kind}; open it with EmbedStore.open, or choose another path")
 
-    def table(self, name: str) -> DeltaFolder:
-        """Return one of the folder's tables: ``images`` or ``queries``."""
-        return DeltaFolder(self.path / name, self.space.dim, self.path / "index" / f"{name}.json")
+    @staticmethod
+    def is_at(path: Path) -> bool:
+        """Tell whether there is a store at a path."""
+        return (path / MANIFEST).exists()
 
-    @property
-    def version(self) -> int:
-        """The version of the rows that this object reads."""
-        return self.snapshot.version
+    def _table(self, name: str) -> DeltaFolder:
+        return DeltaFolder(self.path / name, self.space.dim, self.index / f"{name}.json")
 
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns of a row, without the embedding."""
-        return self.rows.columns
-
-    @property
     def snapshot(self) -> Snapshot:
-        """The version that this object reads, with its parts."""
-        return self.rows.snapshot
+        """Return the version that is to be read: the pinned one, else the newest."""
+        return self.images.snapshot(self._pinned)
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def refresh(self) -> None:
-        """Move on to the newest version, for rows that another process has added."""
-        if not self._pinned and self._images.newest_version() != self.version:
-            self._read(self._images.snapshot())
-
-    def _read(self, snapshot: Snapshot) -> None:
-        """Read this version from now on."""
-        if snapshot.version != self.version:
-            self.rows = Rows(snapshot)
+    def is_newest(self, snapshot: Snapshot) -> bool:
+        """Tell whether there is no version to move on to from this one."""
+        return self._pinned is not None or self.images.newest_version() == snapshot.version
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the store's lock, on the newest version.
+    def writing(self) -> Iterator[Snapshot]:
+        """Hold the store's lock; gives the newest version, which stays so until it is let go.
 
         Raises
         ------
         StoreLockedError
             Another process holds it for longer than `LOCK_TIMEOUT`.
         InputError
-            This object was opened at an older version.
+            This folder was opened at an older version.
         """
-        from filelock import FileLock, Timeout
+        from filelock import FileLock, Timeout  # not needed to search
 
-        if self._pinned:
-            raise InputError(
-                f"this store was opened to read version {self.version}; open it without a version"
-            )
+        if self._pinned is not None:
+            raise InputError(f"this store was opened to read version {self._pinned}; open it without a version")
         try:
             with FileLock(self.path / ".lock", timeout=LOCK_TIMEOUT):
-                self.refresh()
-                yield
+                yield self.images.snapshot()
         except Timeout as error:
             raise StoreLockedError(
                 f"another process is writing to {self.path}; wait for it, or end it and try again"
             ) from error
 
-    def fold(self, waiting: journal.Journal) -> None:
+    def fold(self, waiting: journal.Journal) -> Snapshot:
         """Take the rows of a journal into the table; the caller holds `writing`."""
-        self._read(changes.fold(self._images, waiting))
+        return changes.fold(self.images, waiting)
 
-    def upsert(self, rows: pa.Table, vectors: Vectors, *, replaces: bool) -> None:
+    def upsert(self, rows: pa.Table, vectors: Vectors, *, replaces: bool) -> Snapshot:
         """Add rows with their vectors in one commit; the caller holds `writing`. See `changes.upsert`."""
-        self._read(changes.upsert(self._images, rows, vectors, replaces=replaces))
+        return changes.upsert(self.images, rows, vectors, replaces=replaces)
 
-    def remove(self, ids: Sequence[str] | None = None, *, where: Any = None) -> int:
-        """Remove records by id or by a filter; older versions keep them until `vacuum`.
-
-        Returns
-        -------
-        int
-            Number of rows removed.
-
-        Raises
-        ------
-        InputError
-            Neither or both are given, or an id is not in the store.
-        """
+    def remove(self, ids: Sequence[str] | None, where: Any) -> int:
+        """Remove records by id or by a filter, in one commit; return how many. See `EmbedStore.remove`."""
         if (ids is None) == (where is None):
             raise InputError("say which records to remove, either by ids or by where='...'")
-        with self.writing():
-            leaving = self.mask(where) if ids is None else None
+        with self.writing() as newest:
+            rows = Rows(newest)
+            leaving = rows.mask(where)
             if leaving is None:
-                leaving = np.zeros(len(self), dtype=bool)
-                leaving[self.rows.positions(list(ids or ()))] = True
-            self._read(changes.remove(self._images, self.snapshot, leaving))
+                leaving = np.zeros(len(rows), dtype=bool)
+                leaving[rows.positions(list(ids or ()))] = True
+            changes.remove(self.images, newest, leaving)
         return int(leaving.sum())
 
-    def compact(self) -> int:
-        """Merge small parts into large ones, and lay out anew what another program has written.
+    def compact(self) -> Snapshot:
+        """Merge small parts into large ones, and lay out anew what another program has written."""
+        with self.writing() as newest:
+            return changes.compact(self.images, newest)
 
-        Returns
-        -------
-        int
-            Number of parts that are left.
-        """
-        with self.writing():
-            self._read(changes.compact(self._images, self.snapshot))
-        return len(self.snapshot.parts)
-
-    def versions(self) -> list[dict[str, Any]]:
-        """Return the versions, newest first, as dictionaries of version, timestamp and operation."""
-        return self._images.versions()
-
-    def vacuum(self, keep_hours: int = 168, *, dry_run: bool = False) -> list[str]:
+    def vacuum(self, keep_hours: int, dry_run: bool) -> list[str]:
         """Delete files that only versions older than `keep_hours` hours need; return their names."""
         with self.writing():
-            return self._images.vacuum(keep_hours, dry_run)
-
-    def to_table(self, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table:
-        """Return rows as an Arrow table.
-
-        Parameters
-        ----------
-        columns : sequence of str, optional
-            Default: all but the embedding, which is returned when named.
-        where : str or pyarrow.compute.Expression, optional
-            Which rows; see `filters.parse_where`.
-
-        Returns
-        -------
-        pyarrow.Table
-            Rows in the order of `scores`.
-        """
-        table = self.rows.with_embeddings(self.columns if columns is None else list(columns))
-        mask = self.mask(where)
-        return table if mask is None else table.filter(pa.array(mask))
-
-    def vectors(self, ids: Sequence[str]) -> Vectors:
-        """Return the vectors of records by id, float32 of shape (len(ids), dim).
-
-        Raises
-        ------
-        InputError
-            An id is not in the store.
-        """
-        return self.rows.vectors(self.rows.positions(ids))
-
-    def mask(self, where: Any) -> Mask | None:
-        """Return which rows `where` keeps, bool of shape (n_rows,), or None for all.
-
-        Raises
-        ------
-        FilterError
-            It does not parse, or names no column.
-        """
-        if where is None:
-            return None
-        from embedstore.filters import parse_where  # not needed to search everything
-
-        parsed = parse_where(where, self.columns)
-        return None if parsed is None else parsed.mask(self.rows.metadata(list(parsed.columns)))
+            return self.images.vacuum(keep_hours, dry_run)

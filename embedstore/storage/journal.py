@@ -24,6 +24,8 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from embedstore.files import sync_folder
+
 _MAGIC = b"embedstore journal 1\n"
 _HEADER = struct.Struct("<QI")
 _PATIENCE = 10.0
@@ -101,7 +103,7 @@ class Journal:
             self._file = self.path.open("ab", buffering=0)
             if self._file.tell() == 0:
                 _write_all(self._file, _MAGIC)
-                _flush_folder(self.path.parent)
+                sync_folder(self.path.parent)
         return self._file
 
     def _close_file(self) -> None:
@@ -172,13 +174,3 @@ def _write_all(file: IO[bytes], data: Any) -> None:
     rest = memoryview(data).cast("B")
     while rest:
         rest = rest[file.write(rest) :]
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a new file's name as lasting as its content, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -38,6 +38,26 @@ def column_name(name: str) -> str:
     return f"source_{safe}" if safe.lower() in RESERVED else safe
 
 
+def require_distinct(names: Iterable[str]) -> None:
+    """Refuse columns of one source that would be one column here.
+
+    Delta takes names that differ by case only for the same, and signs that are unsafe become underscores.
+
+    Raises
+    ------
+    InputError
+        The message names both columns.
+    """
+    taken: dict[str, str] = {}
+    for name in names:
+        other = taken.setdefault(column_name(name).lower(), name)
+        if other != name:
+            raise InputError(
+                f"the columns {other!r} and {name!r} would both be {column_name(other)!r} in the store, where case "
+                "does not count and spaces become underscores; rename one of them in the source"
+            )
+
+
 class Columns:
     """The metadata columns that rows on their way into a store have, each of one type.
 
@@ -51,6 +71,7 @@ class Columns:
         self._types: dict[str, pa.DataType] = {}
         self._in_store: set[str] = set()
         self._names: dict[str, str] = {}
+        self._distinct: set[tuple[str, ...]] = set()
         self.stored(schema)
 
     def fit(self, metadata: Mapping[str, Any], uri: str) -> dict[str, Any]:
@@ -62,8 +83,13 @@ class Columns:
         Raises
         ------
         InputError
-            A value does not fit the column's type; the message names `uri`, the column and both types.
+            A value does not fit the column's type, or two columns would be one; the message names `uri`, the columns
+            and both types.
         """
+        names = tuple(metadata)
+        if names not in self._distinct:
+            require_distinct(names)
+            self._distinct.add(names)
         fitted: dict[str, Any] = {}
         for name, given in metadata.items():
             value = _storable_value(given)
@@ -80,8 +106,7 @@ class Columns:
         """Return rows that `fit` returned as a table; columns that hold nothing so far are text."""
         names = list(dict.fromkeys(name for row in rows for name in row))
         columns = {
-            name: pa.array([row.get(name) for row in rows], self._types.get(name, pa.string()))
-            for name in names
+            name: pa.array([row.get(name) for row in rows], self._types.get(name, pa.string())) for name in names
         }
         return pa.table(columns) if columns else pa.table({"": pa.nulls(len(rows))}).select([])
 
@@ -106,18 +131,33 @@ class Columns:
             return value
         if pa.types.is_string(kind):
             return _as_text(value)
-        if pa.types.is_floating(kind) and isinstance(value, int) and not isinstance(value, bool):
+        if pa.types.is_floating(kind) and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if pa.types.is_integer(kind) and isinstance(value, float):
             if value.is_integer():  # pandas turns whole numbers into floats where one is missing
-                return int(value)
-            if column not in self._in_store:
+                value = int(value)
+                if kind == pa.int64():
+                    return value
+            elif column not in self._in_store:
                 self._types[column] = pa.float64()
                 return value
+        if column in self._in_store and _holds(kind, value):
+            return value
         raise InputError(
             f"{uri}: column {column!r} holds {kind} and here {value!r} ({given}); rename the column in the source, or "
             "make its values one kind"
         )
+
+
+def _holds(kind: pa.DataType, value: Any) -> bool:
+    """Tell whether a column of this type, which another writer may have declared, holds just this value."""
+    if isinstance(value, bool) is not pa.types.is_boolean(kind):
+        return False
+    try:
+        stored = pa.scalar(value, kind).as_py()
+    except (pa.ArrowException, TypeError, OverflowError):
+        return False
+    return bool(stored == value) or (isinstance(stored, datetime) and isinstance(value, datetime))
 
 
 def storable_types(table: pa.Table) -> pa.Table:
@@ -178,9 +218,7 @@ def _storable_value(value: Any) -> Any:
     if isinstance(value, int):
         return int(value) if -_INT64 <= value < _INT64 else float(value)
     if isinstance(value, str):
-        return (
-            value.encode("utf-8", "backslashreplace").decode() if not value.isascii() else str.__str__(value)
-        )
+        return value.encode("utf-8", "backslashreplace").decode() if not value.isascii() else str.__str__(value)
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, datetime):

@@ -98,9 +98,7 @@ class Part:
     def vectors(self) -> Vectors:
         """Return all vectors, shape (rows, dim): a view for a part of one row group, else a copy."""
         groups = self.groups()
-        return (
-            groups[0] if len(groups) == 1 else np.concatenate(groups or [np.empty((0, self.dim), np.float32)])
-        )
+        return groups[0] if len(groups) == 1 else np.concatenate(groups or [np.empty((0, self.dim), np.float32)])
 
     def take(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> Vectors:
         """Return a copy of the vectors at the row numbers `rows`, in the order given, shape (len(rows), dim)."""
@@ -126,9 +124,7 @@ class Part:
         wanted = np.asarray(rows, dtype=np.int64)
         with _open_parquet(self.path) as file:
             present = [name for name in columns if name in set(file.schema_arrow.names)]
-            sizes = [
-                file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)
-            ]
+            sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
             starts = np.concatenate([[0], np.cumsum(sizes)])
             group_of = np.searchsorted(starts, wanted, side="right") - 1
             groups, rank = np.unique(group_of, return_inverse=True)
@@ -164,9 +160,7 @@ class Part:
             with self.path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
-            raise DamagedStoreError(
-                f"part {self.name} cannot be mapped: {error}; run `embedstore verify`"
-            ) from error
+            raise DamagedStoreError(f"part {self.name} cannot be mapped: {error}; run `embedstore verify`") from error
         views = []
         for block in self.blocks:
             end = block.offset + block.rows * self.dim * 4
@@ -238,9 +232,7 @@ def rows_per_part(dim: int) -> int:
     return max(1, min(ROWS_PER_PART, _MAX_BLOCK_BYTES // (4 * dim)))
 
 
-def write(
-    path: Path, batches: Iterator[tuple[pa.Table, Vectors]], metadata_schema: pa.Schema, dim: int
-) -> Part:
+def write(path: Path, batches: Iterator[tuple[pa.Table, Vectors]], metadata_schema: pa.Schema, dim: int) -> Part:
     """Write a part in the mapped layout, flushed to the disk.
 
     Parameters
@@ -305,11 +297,7 @@ def _blocks(metadata: Any, dim: int) -> list[Block] | None:
     layout = json.loads(footer)
     blocks = [Block(offset, rows) for offset, rows in layout["blocks"]]
     rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-    if (
-        layout["version"] != _LAYOUT_VERSION
-        or layout["dim"] != dim
-        or [block.rows for block in blocks] != rows
-    ):
+    if layout["version"] != _LAYOUT_VERSION or layout["dim"] != dim or [block.rows for block in blocks] != rows:
         return None
     for number, block in enumerate(blocks):
         chunk = metadata.row_group(number).column(0)
@@ -373,9 +361,7 @@ def _lead(rows: int, dim: int) -> int:
     trial = pa.BufferOutputStream()
     schema = pa.schema([embedding_field()])
     writer = _writer(trial, schema)
-    writer.write_table(
-        pa.table([list_array(np.zeros((rows, dim), np.float32))], schema=schema), row_group_size=rows
-    )
+    writer.write_table(pa.table([list_array(np.zeros((rows, dim), np.float32))], schema=schema), row_group_size=rows)
     writer.close()
     chunk = pq.read_metadata(pa.BufferReader(trial.getvalue())).row_group(0).column(0)
     magic = 4

@@ -1,23 +1,27 @@
-"""One version's rows, read as needed: metadata columns, positions of ids, single rows and their vectors.
+"""One version's rows, read as needed: metadata columns, which rows a condition keeps, single rows and their vectors.
 
 A position counts the rows of a snapshot in the order of its parts. What is read is kept, because a version never
-changes; which rows answer a query is left to `store`.
+changes. What a condition may say is left to `where`, which rows answer a query to `searching`.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from embedstore.errors import InputError
-from embedstore.machine import cores
+from embedstore.settings import cores
 from embedstore.storage.parts import EMBEDDING, Part, embedding_field, pick
 from embedstore.storage.table import Snapshot, conform
-from embedstore.vectors import Positions, Vectors
+from embedstore.vectors import ArrayCache, Mask, Positions, Vectors
+
+MASKS_BYTES = 16 * 2**20
+"""How much memory the kept masks may take: those of 16 conditions over a million rows."""
+_AT_ONCE = 65_536
 
 _READ_ALL = 10_000
 """From so many rows on, reading whole columns is faster than picking rows out of each part."""
@@ -34,6 +38,8 @@ class Rows:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self._columns: dict[str, pa.ChunkedArray] = {}
+        self._lookups: dict[str, Lookup] = {}
+        self._masks: ArrayCache[Mask] = ArrayCache(MASKS_BYTES)
 
     def __len__(self) -> int:
         return self.snapshot.rows
@@ -74,18 +80,38 @@ class Rows:
         column = pa.chunked_array([chunk.cast(field.type) for chunk in chunks], type=field.type)
         by_name = {name: table.column(name) for name in own} | {EMBEDDING: column}
         fields = {name: table.schema.field(name) for name in own} | {EMBEDDING: field}
-        return pa.table(
-            [by_name[name] for name in columns], schema=pa.schema([fields[name] for name in columns])
-        )
+        return pa.table([by_name[name] for name in columns], schema=pa.schema([fields[name] for name in columns]))
 
-    @functools.cached_property
-    def _position_of(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self.metadata(["id"]).column("id").to_pylist())}
+    def to_table(self, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table:
+        """Return the rows that `where` keeps; by default all columns but the embedding, which is read when named."""
+        table = self.with_embeddings(self.columns if columns is None else list(columns))
+        mask = self.mask(where)
+        return table if mask is None else table.filter(pa.array(mask))
 
-    @functools.cached_property
-    def _position_of_hash(self) -> dict[str, int]:
-        hashes = self.metadata(["content_hash"]).column("content_hash").to_pylist()
-        return {value: number for number, value in enumerate(hashes) if value}
+    def mask(self, where: Any) -> Mask | None:
+        """Return which rows `where` keeps, bool of shape (n_rows,), or None for all.
+
+        The last masks of SQL conditions are kept, so asking by one again costs nothing. FilterError where it is no
+        condition, or names no column; see `where.parse_where`.
+        """
+        if where is None:
+            return None
+        from embedstore.storage.where import parse_where  # not needed to search everything
+
+        kept = self._masks.get(where) if isinstance(where, str) else None
+        if kept is not None:
+            return kept
+        parsed = parse_where(where, self.snapshot.schema)
+        if parsed is None:
+            return None
+        mask = parsed.mask(self.metadata(list(parsed.columns)))
+        return self._masks.put(where, mask) if isinstance(where, str) and parsed.lasting else mask
+
+    def lookup(self, column: str) -> Lookup:
+        """Return what finds the rows with a text in a column: ``id``, ``uri`` or ``content_hash``."""
+        if column not in self._lookups:
+            self._lookups[column] = Lookup(self.metadata([column]).column(0))
+        return self._lookups[column]
 
     def positions(self, ids: Sequence[str]) -> Positions:
         """Return the positions of records, int64 of shape (len(ids),).
@@ -95,21 +121,17 @@ class Rows:
         InputError
             An id is not in the store.
         """
-        missing = [name for name in ids if name not in self._position_of]
-        if missing:
+        found = self.lookup("id").first_of_each(ids)
+        missing = np.flatnonzero(found < 0)
+        if len(missing):
             raise InputError(
-                f"{len(missing)} of {len(ids)} ids are not in this store; the first is {missing[0]!r}"
+                f"{len(missing)} of {len(ids)} ids are not in this store; the first is {ids[missing[0]]!r}"
             )
-        return np.array([self._position_of[name] for name in ids], dtype=np.int64)
+        return found
 
-    def vector_of_id(self, identity: str) -> Vectors | None:
-        """Return the vector of a record, shape (dim,), or None when there is no such record."""
-        position = self._position_of.get(identity)
-        return None if position is None else self.vectors(np.array([position]))[0]
-
-    def vector_of_hash(self, content_hash: str) -> Vectors | None:
-        """Return the vector of a picture by its content, shape (dim,), or None when it is not there."""
-        position = self._position_of_hash.get(content_hash)
+    def vector_where(self, column: str, text: str) -> Vectors | None:
+        """Return the vector of the first record with this ``id`` or ``content_hash``, shape (dim,), or None."""
+        position = self.lookup(column).first(text)
         return None if position is None else self.vectors(np.array([position]))[0]
 
     def vectors(self, positions: Positions) -> Vectors:
@@ -123,13 +145,7 @@ class Rows:
 
     def take(self, positions: Positions, columns: Sequence[str] | None = None) -> pa.Table:
         """Return columns, by default all but the embedding, of the rows at `positions`, in that order."""
-        return self._select(positions, self.columns if columns is None else columns)
-
-    def ids(self, positions: Positions) -> list[str]:
-        """Return the ids of the rows at `positions`, in that order."""
-        return list(self._select(positions, ["id"]).column("id").to_pylist())
-
-    def _select(self, positions: Positions, columns: Sequence[str]) -> pa.Table:
+        columns = self.columns if columns is None else columns
         if len(positions) > _READ_ALL or all(name in self._columns for name in columns):
             return pick(self.metadata(columns), positions)
         schema = pa.schema([self.snapshot.schema.field(name) for name in columns])
@@ -155,3 +171,61 @@ class Rows:
                 split.append((part, here, positions[here] - start))
             start += part.rows
         return split
+
+
+class Lookup:
+    """Finds texts in a column, in 16 bytes a row beside the column itself: a dictionary takes ten times that.
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray of string
+        Nulls and empty texts are not found.
+    """
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._column = column
+        hashes = np.fromiter(_hashes(column), np.int64, len(column))
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+
+    def __contains__(self, text: str) -> bool:
+        return self.first(text) is not None
+
+    def first(self, text: str) -> int | None:
+        """Return the first position of a text, or None."""
+        return next(self.positions(text), None)
+
+    def first_of_each(self, texts: Sequence[str]) -> Positions:
+        """Return the first position of each of many texts, int64 of shape (len(texts),); -1 where it is not there."""
+        wanted = np.fromiter(map(hash, texts), np.int64, len(texts))
+        places = np.searchsorted(self._hashes, wanted)
+        near = places < len(self._hashes)
+        near[near] = self._hashes[places[near]] == wanted[near]
+        found = np.full(len(texts), -1, np.int64)
+        found[near] = self._order[places[near]]
+        likely = np.flatnonzero(near)
+        stored = pick(pa.table({"text": self._column}), found[likely]).column("text").to_pylist()
+        for place, text in zip(likely.tolist(), stored, strict=True):
+            if text != texts[place]:  # another text of the same hash comes first
+                first = self.first(texts[place])
+                found[place] = -1 if first is None else first
+        return found
+
+    def positions(self, text: str) -> Iterator[int]:
+        """Yield the positions of a text, ascending."""
+        if not text:
+            return
+        wanted = hash(text)
+        place = int(np.searchsorted(self._hashes, wanted))
+        while place < len(self._hashes) and self._hashes[place] == wanted:
+            position = int(self._order[place])
+            if self._column[position].as_py() == text:  # two texts may have the same hash
+                yield position
+            place += 1
+
+
+def _hashes(column: pa.ChunkedArray) -> Iterator[int]:
+    """Yield the hash of each text, with few of them as Python objects at a time."""
+    for start in range(0, len(column), _AT_ONCE):
+        for text in column.slice(start, _AT_ONCE).to_pylist():
+            yield hash(text)

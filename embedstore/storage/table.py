@@ -6,6 +6,7 @@ parts beside it, so that opening a store reads one small file. What the rows mea
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -19,23 +20,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from embedstore import files
 from embedstore.errors import DamagedStoreError, InputError, StoreNotFoundError
 from embedstore.storage import parts
-from embedstore.storage.parts import Block, Part
+from embedstore.storage.parts import EMBEDDING, Block, Part
 from embedstore.vectors import Vectors
 
 _LOG = "_delta_log"
 _COMMIT_NAME = re.compile(r"(\d{20})\.json")
-_SNAPSHOT_VERSION = 1
-_TYPES = {
-    "string": pa.string(),
-    "long": pa.int64(),
-    "double": pa.float64(),
-    "boolean": pa.bool_(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-    "date": pa.date32(),
-    "binary": pa.binary(),
-}
+_SNAPSHOT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -67,9 +60,7 @@ class Snapshot:
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Read metadata columns of all rows, in row order."""
         schema = pa.schema([self.schema.field(name) for name in columns])
-        return pa.concat_tables(
-            [conform(part.read(columns), schema) for part in self.parts] or [schema.empty_table()]
-        )
+        return pa.concat_tables([conform(part.read(columns), schema) for part in self.parts] or [schema.empty_table()])
 
 
 class DeltaFolder:
@@ -107,9 +98,7 @@ class DeltaFolder:
         try:
             names = os.listdir(self.path / _LOG)
         except FileNotFoundError as error:
-            raise StoreNotFoundError(
-                f"{self.path} has no table; make a store with `embedstore add`"
-            ) from error
+            raise StoreNotFoundError(f"{self.path} has no table; make a store with `embedstore add`") from error
         versions = [int(match[1]) for name in names if (match := _COMMIT_NAME.fullmatch(name))]
         if not versions:
             raise DamagedStoreError(f"{self.path / _LOG} holds no commit; restore the folder from a copy")
@@ -131,9 +120,7 @@ class DeltaFolder:
         names = self._names(self._delta(version))
         missing = sum(not (self.path / name).exists() for name in names)
         if missing:
-            raise InputError(
-                f"version {version} needs {missing} files that vacuum has removed; open a later version"
-            )
+            raise InputError(f"version {version} needs {missing} files that vacuum has removed; open a later version")
         return self._read(version)
 
     def new_part(self, batches: Iterator[tuple[pa.Table, Vectors]], schema: pa.Schema) -> Part:
@@ -212,9 +199,7 @@ class DeltaFolder:
         for entry in self._delta().history():
             stamp = datetime.fromtimestamp(entry["timestamp"] / 1000).astimezone()
             operation = entry.get("embedstore") or entry.get("operation", "")
-            entries.append(
-                {"version": entry["version"], "timestamp": stamp, "operation": str(operation).lower()}
-            )
+            entries.append({"version": entry["version"], "timestamp": stamp, "operation": str(operation).lower()})
         return sorted(entries, key=lambda entry: -entry["version"])
 
     def vacuum(self, keep_hours: int, dry_run: bool) -> list[str]:
@@ -242,11 +227,8 @@ class DeltaFolder:
     def _read(self, version: int) -> Snapshot:
         """Read a version from the log, and each part's layout from its footer."""
         table = self._delta(version)
-        fields = [
-            pa.field(f.name, _TYPES.get(str(f.type.type), pa.string())) for f in _primitive_fields(table)
-        ]
         found = tuple(parts.open_part(self.path / name, self.dim) for name in self._names(table))
-        return Snapshot(version, found, pa.schema(fields), self.dim)
+        return Snapshot(version, found, _columns(table), self.dim)
 
     def _remembered(self, version: int) -> Snapshot | None:
         """Return the snapshot from its file when that is of this version and fits the parts on the disk."""
@@ -268,18 +250,17 @@ class DeltaFolder:
                         None if blocks is None else [Block(*block) for block in blocks],
                     )
                 )
-            schema = pa.schema([(name, _TYPES[kind]) for name, kind in note["columns"]])
+            schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(note["columns"])))
         except (OSError, ValueError, KeyError, TypeError):
             return None  # a note that cannot be read is made again from the log
         return Snapshot(version, tuple(found), schema, self.dim)
 
     def _remember(self, snapshot: Snapshot) -> Snapshot:
-        kinds = {kind: name for name, kind in _TYPES.items()}
         note = {
             "format": _SNAPSHOT_VERSION,
             "version": snapshot.version,
             "dim": self.dim,
-            "columns": [[field.name, kinds[field.type]] for field in snapshot.schema],
+            "columns": base64.b64encode(snapshot.schema.serialize()).decode(),
             "parts": [
                 {
                     "name": part.name,
@@ -292,9 +273,7 @@ class DeltaFolder:
         }
         try:
             self._snapshot_file.parent.mkdir(exist_ok=True)
-            beside = self._snapshot_file.with_suffix(f".{os.getpid()}.{uuid.uuid4().hex[:6]}")
-            beside.write_text(json.dumps(note))
-            beside.replace(self._snapshot_file)
+            files.replace(self._snapshot_file, json.dumps(note), durable=False)
         except OSError:
             return snapshot  # a store on a read-only disk is read from its log each time
         return snapshot
@@ -313,12 +292,11 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _primitive_fields(table: Any) -> list[Any]:
-    return [
-        field
-        for field in table.schema().fields
-        if field.name != parts.EMBEDDING and hasattr(field.type, "type")
-    ]
+def _columns(table: Any) -> pa.Schema:
+    """Return the columns but the embedding, each of the type that the log declares, whoever has written them."""
+    return pa.schema(
+        [field.with_nullable(True) for field in pa.schema(table.schema().to_arrow()) if field.name != EMBEDDING]
+    )
 
 
 def _size(part: Part) -> int:

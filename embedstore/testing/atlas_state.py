@@ -1,17 +1,19 @@
-"""The rules of the stand-in's Atlas: which rows, pictures and maps it takes, and what it refuses.
+"""The stand-in's Atlas: datasets and the maps made of them, which rows and pictures it takes, and what it refuses.
 
-A request that cannot be met raises `Refused` with what the real server says. HTTP is left to `atlas_routes`, what a
-dataset holds to `atlas_dataset`. Where the real server's answer is not publicly known the docstring says so.
+A request that cannot be met raises `Refused` with what the real server says. HTTP is left to `routes`, the files of a
+map to `quadtree`. Where the real server's answer is not publicly known the docstring says so.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import threading
 import time
 import uuid
 from collections import Counter
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -19,40 +21,131 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedstore.testing import features
-from embedstore.testing.atlas_dataset import Dataset, Index
 from embedstore.testing.quadtree import Tiles
-from embedstore.testing.refusals import Refused
+from embedstore.testing.wire import Refused
 
+ORGANISATION = {
+    "organization_id": "6f3d1c1e-2a55-4f0b-9d2f-3f5d3a0e7c11",
+    "slug": "stand-in",
+    "user_id": "auth0|stand-in",
+    "access_role": "OWNER",
+    "plan_type": "verified",
+}
+"""The one organisation that there is, and the user whose key is accepted."""
 MIN_ROWS = 20
 """A map needs so many rows at least."""
-
 MAX_ID = 36
 """Characters of an id at most."""
 
 
-class Atlas:
-    """All datasets of one organisation.
+@dataclass
+class Index:
+    """A map: a snapshot of the rows that were there when it was made.
 
-    Attributes
-    ----------
-    row_limit : int
-        Rows that the organisation may have in all.
-    build_seconds : float
-        How long a dataset is locked when a map is made of it.
-    string_bodies : bool
-        Whether a refused upload is answered by a bare JSON string, as an older server did, in place of
-        ``{"detail": ...}``. The client tells the reasons apart in strings only, and never ends after an id conflict.
-    received : Counter[str]
-        Rows that arrived in whole uploads, by dataset slug, whether they were stored or refused.
+    `ids` and `vectors`, of shape (n, dim), stand in the order of upload, `tiles` in that of the map, which is another.
     """
 
-    def __init__(self, organisation: str) -> None:
-        self.organisation = organisation
+    id: str
+    projection_id: str
+    name: str
+    indexed_field: str | None
+    ids: list[str]
+    vectors: NDArray[np.float32]
+    tiles: Tiles
+
+
+@dataclass
+class Dataset:
+    """One dataset, as a test may look at it."""
+
+    slug: str
+    description: str
+    unique_id_field: str | None
+    is_public: bool
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    rows: pa.Table | None = None
+    """All rows in the order in which they were stored, ``_embeddings`` or ``_blob_hash`` included."""
+    ids: list[str] = field(default_factory=list)
+    """Of the rows, given or assigned."""
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    """Pictures by their hashes."""
+    indices: list[Index] = field(default_factory=list)
+    locked_until: float = 0.0
+    """Time (of `time.monotonic`) until which it takes no rows; ``float("inf")`` locks it for good."""
+
+    @property
+    def locked(self) -> bool:
+        """Whether it takes no rows now."""
+        return time.monotonic() < self.locked_until
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, private ones included."""
+        return [] if self.rows is None else list(self.rows.column_names)
+
+    @property
+    def modality(self) -> str | None:
+        """What it holds, by its columns: embedding, image, text, or None before the first row."""
+        if self.rows is None:
+            return None
+        if "_embeddings" in self.columns:
+            return "embedding"
+        return "image" if "_blob_hash" in self.columns else "text"
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """The uploaded embeddings, of shape (n, dim), in the order of `ids`."""
+        if self.rows is None or "_embeddings" not in self.columns:
+            raise ValueError(f"dataset {self.slug} holds no embeddings")
+        column = self.rows["_embeddings"].combine_chunks()
+        values = column.flatten().to_numpy(zero_copy_only=False)
+        return np.asarray(values, np.float32).reshape(len(column), column.type.list_size)
+
+    def described(self) -> dict[str, Any]:
+        """Return the JSON of ``GET /v1/project/{id}``."""
+        schema = None if self.rows is None else base64.b64encode(self.rows.schema.serialize().to_pybytes()).decode()
+        return {
+            "id": self.id,
+            "slug": self.slug,
+            "project_name": self.slug,
+            "organization_slug": ORGANISATION["slug"],
+            "description": self.description,
+            "unique_id_field": self.unique_id_field,
+            "modality": self.modality,
+            "schema": schema,
+            "project_fields": self.columns,
+            "total_datums_in_project": len(self.ids),
+            "insert_update_delete_lock": self.locked,
+            "created_timestamp": self.created.strftime("%Y-%m-%dT%H:%M:%S.%f%z"),
+            "is_public": self.is_public,
+            "atlas_indices": [
+                {
+                    "id": index.id,
+                    "index_name": index.name,
+                    "indexed_field": index.indexed_field,
+                    "projections": [{"id": index.projection_id}],
+                }
+                for index in self.indices
+            ],
+        }
+
+
+class Atlas:
+    """All datasets of the organisation, and what a test may set of how it takes them."""
+
+    def __init__(self) -> None:
         self.row_limit = 250_000
+        """Rows that the organisation may have in all."""
         self.build_seconds = 0.0
+        """How long a dataset is locked when a map is made of it."""
         self.string_bodies = False
+        """Whether a refused upload is answered by a bare JSON string, as an older server did, in place of
+        ``{"detail": ...}``. The client tells the reasons apart in strings only, and never ends after an id conflict."""
         self.tile_rows = 500
+        """Rows of one tile of a map, at most."""
         self.received: Counter[str] = Counter()
+        """Rows that arrived in whole uploads, by dataset slug, whether they were stored or refused."""
         self.lock = threading.RLock()
         self._datasets: dict[str, Dataset] = {}
         self._jobs: dict[str, str] = {}
@@ -65,10 +158,7 @@ class Atlas:
     def dataset(self, slug: str) -> Dataset:
         """Return the dataset with this slug, without its organisation; KeyError if there is none."""
         with self.lock:
-            for dataset in self._datasets.values():
-                if dataset.slug == slug:
-                    return dataset
-        raise KeyError(slug)
+            return {dataset.slug: dataset for dataset in self._datasets.values()}[slug]
 
     def find(self, dataset_id: Any) -> Dataset:
         """Return a dataset by its id; refuse with 404 if there is none."""
@@ -81,13 +171,8 @@ class Atlas:
         slug = str(fields["project_name"])
         if slug in self.datasets():
             raise Refused(400, f"Project {slug} already exists")
-        dataset = Dataset(
-            slug,
-            name=slug,
-            description=fields.get("description") or "",
-            unique_id_field=fields.get("unique_id_field"),
-            is_public=bool(fields.get("is_public", True)),
-        )
+        description, is_public = fields.get("description") or "", bool(fields.get("is_public", True))
+        dataset = Dataset(slug, description, fields.get("unique_id_field"), is_public)
         self._datasets[dataset.id] = dataset
         return dataset
 
@@ -104,7 +189,7 @@ class Atlas:
             raise Refused(400, f"Adding {len(table)} more datums exceeds your organization limit")
         if dataset.rows is not None and not table.schema.equals(dataset.rows.schema):
             raise Refused(422, f"Schema of the upload does not match the project: {table.schema}")
-        ids = self._ids(dataset, table)
+        ids = _ids(dataset, table)
         known = set(dataset.ids)
         conflicts = sorted({i for i in ids if i in known} | {i for i, n in Counter(ids).items() if n > 1})
         if conflicts and ignore_conflicts:
@@ -132,7 +217,9 @@ class Atlas:
         found = [place[str(i)] for i in ids if str(i) in place]
         shown = [name for name in dataset.columns if name != "_embeddings"]
         rows: list[dict[str, Any]] = dataset.rows.select(shown).take(pa.array(found, pa.int64())).to_pylist()
-        return [{name: _plain(value) for name, value in row.items()} for row in rows]
+        for row in rows:
+            row.update({name: value.isoformat() for name, value in row.items() if isinstance(value, datetime)})
+        return rows
 
     def add_blob(self, dataset: Dataset, blob: bytes) -> str | None:
         """Keep a picture and return its hash; None if it is none."""
@@ -148,17 +235,14 @@ class Atlas:
         """Make a map of the rows that are there, lock the dataset for a while, and return the job's id."""
         if dataset.locked:
             raise Refused(400, "Project transaction lock is held")
-        if len(dataset.ids) < MIN_ROWS:
-            have = len(dataset.ids)
+        have = len(dataset.ids)
+        if dataset.rows is None or have < MIN_ROWS:
             raise Refused(400, f"Your project has only {have} datums. Please add at least {MIN_ROWS} datums!")
         name, indexed = fields.get("index_name") or dataset.slug, fields.get("indexed_field")
-        rows, vectors = self._vectors(dataset, indexed)
-        ids = [dataset.ids[row] for row in rows]
-        assert dataset.rows is not None
-        id_column = pa.array(ids) if dataset.unique_id_field is None else None
-        tiles = Tiles.build(
-            dataset.rows.take(rows), vectors, dataset.unique_id_field or "id_", id_column, self.tile_rows
-        )
+        rows, vectors = _vectors(dataset, dataset.rows, indexed)
+        ids, shown, id_field = [dataset.ids[row] for row in rows], dataset.rows.take(rows), dataset.unique_id_field
+        id_column = pa.array(ids) if id_field is None else shown[id_field]
+        tiles = Tiles.build(shown, vectors, id_field or "id_", id_column, self.tile_rows)
         index = Index(str(uuid.uuid4()), str(uuid.uuid4()), name, indexed, ids, vectors, tiles)
         dataset.indices.append(index)
         if self.build_seconds:
@@ -191,34 +275,30 @@ class Atlas:
             "distances": np.take_along_axis(distances, order, axis=1).tolist(),
         }
 
-    def _ids(self, dataset: Dataset, table: pa.Table) -> list[str]:
-        """Return the ids of an upload; assigned ones if the dataset names no id column."""
-        if dataset.unique_id_field is None:
-            return [f"{len(dataset.ids) + row:06d}" for row in range(len(table))]
-        if dataset.unique_id_field not in table.column_names:
-            raise Refused(422, f"The id field {dataset.unique_id_field} is missing")
-        values = table[dataset.unique_id_field].to_pylist()
-        if any(value is None or len(str(value)) > MAX_ID for value in values):
-            raise Refused(422, f"Ids must not be null nor longer than {MAX_ID} characters")
-        return [str(value) for value in values]
 
-    def _vectors(self, dataset: Dataset, indexed: str | None) -> tuple[list[int], NDArray[np.float32]]:
-        """Return the rows that a map shows and their vectors; rows without their picture are not on it."""
-        if dataset.modality == "embedding":
-            return list(range(len(dataset.ids))), dataset.vectors
-        assert dataset.rows is not None
-        if indexed not in dataset.columns:
-            raise Refused(422, f"Indexing on {indexed} not allowed. Valid options are: {dataset.columns}")
-        values = dataset.rows[indexed].to_pylist()
-        if dataset.modality == "text":
-            return list(range(len(values))), np.array([features.text_vector(str(value)) for value in values])
-        rows = [row for row, value in enumerate(values) if value in dataset.blobs]
-        if len(rows) < MIN_ROWS:
-            raise Refused(400, f"Your project has only {len(rows)} images. Please add at least {MIN_ROWS}!")
-        pictures = [features.decode_pixels(dataset.blobs[values[row]]) for row in rows]
-        return rows, np.array([features.image_vector(pixels) for pixels in pictures])
+def _ids(dataset: Dataset, table: pa.Table) -> list[str]:
+    """Return the ids of an upload; assigned ones if the dataset names no id column."""
+    if dataset.unique_id_field is None:
+        return [f"{len(dataset.ids) + row:06d}" for row in range(len(table))]
+    if dataset.unique_id_field not in table.column_names:
+        raise Refused(422, f"The id field {dataset.unique_id_field} is missing")
+    values = table[dataset.unique_id_field].to_pylist()
+    if any(value is None or len(str(value)) > MAX_ID for value in values):
+        raise Refused(422, f"Ids must not be null nor longer than {MAX_ID} characters")
+    return [str(value) for value in values]
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can carry it."""
-    return value.isoformat() if isinstance(value, datetime) else value
+def _vectors(dataset: Dataset, rows: pa.Table, indexed: str | None) -> tuple[list[int], NDArray[np.float32]]:
+    """Return the rows that a map shows and their vectors; rows without their picture are not on it."""
+    if dataset.modality == "embedding":
+        return list(range(len(rows))), dataset.vectors
+    if indexed not in dataset.columns:
+        raise Refused(422, f"Indexing on {indexed} not allowed. Valid options are: {dataset.columns}")
+    values = rows[indexed].to_pylist()
+    if dataset.modality == "text":
+        return list(range(len(values))), np.array([features.text_vector(str(value)) for value in values])
+    places = [row for row, value in enumerate(values) if value in dataset.blobs]
+    if len(places) < MIN_ROWS:
+        raise Refused(400, f"Your project has only {len(places)} images. Please add at least {MIN_ROWS}!")
+    pictures = [features.decode_pixels(dataset.blobs[values[row]]) for row in places]
+    return places, np.array([features.image_vector(pixels) for pixels in pictures])

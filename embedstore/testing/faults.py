@@ -1,6 +1,6 @@
 """What goes wrong at the stand-in, and when: a queue that a test writes, or dice with a seed.
 
-This module only chooses the fault of a request; `nomic_server` carries it out.
+This module only chooses the fault of a request; `wire` carries it out.
 """
 
 from __future__ import annotations
@@ -15,25 +15,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal[
-    "429",
-    "500",
-    "503",
-    "text-500",
-    "html-200",
-    "html-413",
-    "html-502",
-    "html-504",
-    "slow",
-    "slow-upload",
-    "drip",
-    "hung",
-    "dropped",
-    "reset",
-    "wrong-count",
-    "wrong-model",
-    "nan",
-]
+_Refusing = Literal["429", "500", "503", "text-500", "html-200", "html-413", "html-502", "html-504"]
+_Slow = Literal["slow", "slow-upload", "drip"]
+_Broken = Literal["hung", "dropped", "reset", "wrong-count", "wrong-model", "nan"]
+Kind = Literal[_Refusing, _Slow, _Broken]
 """The kinds of fault.
 
 ``429``, ``500`` and ``503`` answer with a JSON body, ``text-500`` with a plain word, ``html-*`` with a web page
@@ -50,7 +35,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 PASSING: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "html-413")
 """Kinds after which the same request may succeed; 413 says that it is too large for good."""
 
-SPOILING = frozenset({"hung", "reset", "wrong-count", "wrong-model", "nan"})
+SPOILING = frozenset(get_args(_Broken)) - {"dropped"}
 """Kinds that do the work, and lose it: the service has computed, and perhaps charged for, what nobody got."""
 
 
@@ -94,11 +79,8 @@ class Faults:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._queue: deque[tuple[str, Fault | None]] = deque()
-        self._rate = 0.0
-        self._kinds: list[Fault] = []
-        self._dice_path = ""
-        self._dice = random.Random(0)
-        self._poison: tuple[Callable[[NDArray[np.uint8]], bool], int] | None = None
+        self._dice: Callable[[str], Fault | None] = _never
+        self._poison: Callable[[NDArray[np.uint8]], int | None] = _never
 
     def script(self, faults: Iterable[Kind | Fault | None], *, path: str = "/v1/embedding/") -> None:
         """Queue faults for the coming requests whose path starts with `path`; None lets one request pass."""
@@ -109,22 +91,18 @@ class Faults:
         self, rate: float, seed: int, kinds: Sequence[Kind | Fault] = PASSING, *, path: str = "/v1/embedding/"
     ) -> None:
         """Let a share `rate` (from 0 to 1) of the requests whose path starts with `path` fail, each in some way."""
-        with self._lock:
-            self._rate, self._dice = rate, random.Random(seed)
-            self._kinds = [Fault.of(kind) for kind in kinds]
-            self._dice_path = path
+        dice, faults = random.Random(seed), [Fault.of(kind) for kind in kinds]
+        self._dice = lambda asked: dice.choice(faults) if asked.startswith(path) and dice.random() < rate else None
 
     def refuse(self, pixels: Callable[[NDArray[np.uint8]], bool] | None, *, status: int = 400) -> None:
         """Refuse each image request with a picture whose decoded RGB array satisfies `pixels`; None ends it."""
-        with self._lock:
-            self._poison = None if pixels is None else (pixels, status)
+        self._poison = _never if pixels is None else lambda picture: status if pixels(picture) else None
 
     def clear(self) -> None:
         """Forget all that was ordered."""
         with self._lock:
             self._queue.clear()
-            self._rate = 0.0
-            self._poison = None
+            self._dice = self._poison = _never
 
     @property
     def left(self) -> int:
@@ -134,15 +112,14 @@ class Faults:
     def take(self, path: str) -> Fault | None:
         """Return what is to go wrong with a request for `path`."""
         with self._lock:
-            if self._queue:
-                if not path.startswith(self._queue[0][0]):
-                    return None
-                return self._queue.popleft()[1]
-            if self._rate and path.startswith(self._dice_path) and self._dice.random() < self._rate:
-                return self._dice.choice(self._kinds)
-            return None
+            if not self._queue:
+                return self._dice(path)
+            return self._queue.popleft()[1] if path.startswith(self._queue[0][0]) else None
 
     def refusal(self, pixels: NDArray[np.uint8]) -> int | None:
         """Return the status with which a picture is refused, or None."""
-        poison = self._poison
-        return poison[1] if poison is not None and poison[0](pixels) else None
+        return self._poison(pixels)
+
+
+def _never(asked: object) -> None:
+    """Let a path, or a picture, pass."""

@@ -42,22 +42,9 @@ _PALETTE = np.array(list(COLOURS.values()), dtype=np.float32)
 
 
 def decode_pixels(image: bytes) -> NDArray[np.uint8]:
-    """Decode an encoded picture as the stand-in sees it.
+    """Decode a JPEG, PNG or WebP file as the stand-in sees it: RGB, uint8 of shape (height, width, 3).
 
-    Parameters
-    ----------
-    image : bytes
-        A JPEG, PNG or WebP file.
-
-    Returns
-    -------
-    ndarray of shape (height, width, 3), uint8
-        RGB pixels.
-
-    Raises
-    ------
-    ValueError
-        These bytes are no picture of these formats, or a broken one.
+    ValueError where the bytes are no picture of these formats, or a broken one.
     """
     from PIL import Image  # a user of the stand-in for texts only needs no Pillow
 
@@ -74,17 +61,7 @@ def content_of(pixels: NDArray[np.uint8]) -> str:
 
 
 def image_vector(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Embed a picture.
-
-    Parameters
-    ----------
-    pixels : ndarray of shape (height, width, 3), uint8
-
-    Returns
-    -------
-    ndarray of shape (768,), float32
-        A unit vector.
-    """
+    """Embed a picture, uint8 of shape (height, width, 3); return a unit vector, float32 of shape (768,)."""
     flat = pixels.reshape(-1, 3)
     flat = flat[:: max(1, len(flat) // _MAX_PIXELS)].astype(np.float32)
     distances = ((flat[:, None, :] - _PALETTE[None]) ** 2).sum(axis=2)
@@ -93,12 +70,7 @@ def image_vector(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def text_vector(text: str) -> NDArray[np.float32]:
-    """Embed a text; words that name a colour decide, all the others only make it distinct.
-
-    Returns
-    -------
-    ndarray of shape (768,), float32
-        A unit vector.
+    """Embed a text; words that name a colour decide, all the others only make it distinct. Returns as `image_vector`.
 
     Examples
     --------

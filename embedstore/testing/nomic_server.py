@@ -1,70 +1,52 @@
 """`NomicServer`: Nomic's service on this machine, as far as the official client calls it.
 
 Who may ask, how often, and what was counted is here. HTTP is left to `wire`, what goes wrong to `faults`, the
-answers to `embedding_routes` and `atlas_routes`.
+answers to `routes`, what Atlas holds to `atlas_state`.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import json
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.testing import features
-from embedstore.testing.atlas_routes import AtlasRoutes
 from embedstore.testing.atlas_state import Atlas
-from embedstore.testing.embedding_routes import embed_images, embed_texts
-from embedstore.testing.faults import Faults
-from embedstore.testing.refusals import Refused
-from embedstore.testing.wire import Reply, Request, StandIn
-
-ORGANISATION = {
-    "organization_id": "6f3d1c1e-2a55-4f0b-9d2f-3f5d3a0e7c11",
-    "slug": "stand-in",
-    "user_id": "auth0|stand-in",
-    "access_role": "OWNER",
-    "plan_type": "verified",
-}
+from embedstore.testing.routes import AtlasRoutes, embed_images, embed_texts
+from embedstore.testing.wire import Refused, Reply, Request, Service
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Counts:
-    """What the server has done so far; a snapshot.
+    """What the server has done so far; a snapshot. Pictures go by `NomicServer.content_of`."""
 
-    Attributes
-    ----------
-    requests : int
-        Requests to the embedding routes, those that failed included.
-    images : Counter[str]
-        Times that each picture (see `NomicServer.content_of`) was embedded in an answer that went out whole.
-    spoilt : Counter[str]
-        Times that each picture was embedded in an answer that was lost: cut off, hung, wrong by a fault, or the
-        client had gone. The real service may charge for these.
-    texts : Counter[str]
-        Times that each text was embedded in an answer that went out whole.
-    routes : Counter[str]
-        Requests by ``"METHOD /path"``, all routes.
-    statuses : Counter[int]
-        Answers by HTTP status, as the server meant them.
-    """
+    images: Counter[str] = field(default_factory=Counter)
+    """Times that each picture was embedded in an answer that went out whole."""
+    spoilt: Counter[str] = field(default_factory=Counter)
+    """Times that each picture was embedded in an answer that was lost: cut off, hung, wrong by a fault, or the client
+    had gone. The real service may charge for these."""
+    texts: Counter[str] = field(default_factory=Counter)
+    """Times that each text was embedded in an answer that went out whole."""
+    routes: Counter[str] = field(default_factory=Counter)
+    """Requests by ``"METHOD /path"``, all routes."""
+    statuses: Counter[int] = field(default_factory=Counter)
+    """Answers by HTTP status, as the server meant them."""
 
-    requests: int
-    images: Counter[str]
-    spoilt: Counter[str]
-    texts: Counter[str]
-    routes: Counter[str]
-    statuses: Counter[int]
+    @property
+    def requests(self) -> int:
+        """Number of requests to the embedding routes, those that failed included."""
+        return sum(n for route, n in self.routes.items() if "/v1/embedding/" in route)
 
 
-class NomicServer:
+class NomicServer(Service):
     """A stand-in for Nomic's service; a context manager that serves while it is open.
 
     It speaks to the official client (set ``ATLAS_API_PATH``, see `environment`), from this process or another.
@@ -76,7 +58,7 @@ class NomicServer:
     key : str
         The only key that is accepted.
     latency : float
-        Seconds that each answer takes.
+        Seconds that each answer takes; may be set while the server runs.
     rate_limit : tuple[int, float] | None
         Embedding requests allowed in any stretch of so many seconds, such as ``(1200, 300)``; more get a 429 with
         ``Retry-After``. None: no limit.
@@ -109,41 +91,21 @@ class NomicServer:
         latency: float = 0.0,
         rate_limit: tuple[int, float] | None = None,
     ) -> None:
+        super().__init__(latency)
         self.key = key
-        self.faults = Faults()
         self.pictures: dict[str, bytes] = {}
-        self.atlas = Atlas(ORGANISATION["slug"])
-        self._atlas_routes = AtlasRoutes(self.atlas, ORGANISATION)
-        self.url = ""
-        self._wire = StandIn(self._answer, self._count, self.faults)
-        self._wire.latency = latency
+        self.atlas = Atlas()
+        self.last_request: Request | None = None
         self._rate_limit = rate_limit
         self._recent: deque[float] = deque()
         self._lock = threading.Lock()
-        self._counts = Counts(0, Counter(), Counter(), Counter(), Counter(), Counter())
-        self.last_request: Request | None = None
-
-    def __enter__(self) -> NomicServer:
-        self.url = self._wire.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._wire.stop()
+        self._counts = Counts()
 
     def environment(self, home: str | Path) -> dict[str, str]:
         """Write the client's credentials file under `home` and return the environment that leads here.
 
-        Parameters
-        ----------
-        home : str | Path
-            A folder to serve as the home directory, such as pytest's ``tmp_path``; made if it is not there.
-
-        Returns
-        -------
-        dict[str, str]
-            To be added to the environment of a process *before* it imports the client.
+        `home` is a folder to serve as the home directory, such as pytest's ``tmp_path``; made if it is not there. The
+        variables are to be added to the environment of a process *before* it imports the client.
         """
         folder = Path(home) / ".nomic"
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,23 +121,10 @@ class NomicServer:
         }
 
     @property
-    def latency(self) -> float:
-        """Seconds that each answer takes; may be set while the server runs."""
-        return self._wire.latency
-
-    @latency.setter
-    def latency(self, seconds: float) -> None:
-        self._wire.latency = seconds
-
-    @property
     def counts(self) -> Counts:
         """What was done so far, as a snapshot."""
         with self._lock:
-            fields = {
-                name: Counter(value) for name, value in vars(self._counts).items() if name != "requests"
-            }
-            embedding = sum(n for route, n in self._counts.routes.items() if "/v1/embedding/" in route)
-            return Counts(requests=embedding, **fields)
+            return copy.deepcopy(self._counts)
 
     @property
     def requests(self) -> int:
@@ -213,19 +162,16 @@ class NomicServer:
         return features.text_vector(text)
 
     def _answer(self, request: Request) -> Reply:
-        """Answer a request."""
         self.last_request = request
         try:
             self._admit(request)
-            return self._route(request)
+            if request.route == "POST /v1/embedding/text":
+                return embed_texts(request)
+            if request.route == "POST /v1/embedding/image":
+                return embed_images(request, self.pictures, self.faults)
+            return AtlasRoutes(self.atlas).answer(request)
         except Refused as refused:
             return refused.reply
-
-    def _count(self, request: Request, reply: Reply) -> None:
-        """Count a request and its answer."""
-        with self._lock:
-            self._counts.routes[f"{request.method} {request.path}"] += 1
-            self._counts.statuses[reply.status] += 1
 
     def _admit(self, request: Request) -> None:
         """Check the key and the rate."""
@@ -246,30 +192,12 @@ class NomicServer:
                 raise refused
             self._recent.append(now)
 
-    def _route(self, request: Request) -> Reply:
-        """Find who answers."""
-        route = f"{request.method} {request.path}"
-        if route == "GET /v1/user":
-            return Reply(
-                {
-                    "sub": ORGANISATION["user_id"],
-                    "organizations": [ORGANISATION],
-                    "default_organization": ORGANISATION["organization_id"],
-                }
-            )
-        if route == "POST /v1/embedding/text":
-            return embed_texts(request, self._settle_texts)
-        if route == "POST /v1/embedding/image":
-            return embed_images(request, self.pictures, self.faults, self._settle_images)
-        return self._atlas_routes.answer(request)
-
-    def _settle_texts(self, texts: Sequence[str], delivered: bool) -> None:
-        """Count texts whose vectors got through."""
-        if delivered:
-            with self._lock:
-                self._counts.texts.update(texts)
-
-    def _settle_images(self, contents: Sequence[str], delivered: bool) -> None:
-        """Count pictures whose vectors got through, or were lost."""
+    def _count(self, request: Request, reply: Reply) -> None:
         with self._lock:
-            (self._counts.images if delivered else self._counts.spoilt).update(contents)
+            self._counts.routes[request.route] += 1
+            self._counts.statuses[reply.status] += 1
+
+    def _settle(self, reply: Reply, delivered: bool) -> None:
+        with self._lock:
+            (self._counts.images if delivered else self._counts.spoilt).update(reply.images)
+            self._counts.texts.update(reply.texts if delivered else ())

@@ -18,69 +18,36 @@ from pyarrow import feather
 
 @dataclass
 class Tiles:
-    """A map's files.
+    """A map's files."""
 
-    Attributes
-    ----------
-    order : ndarray of shape (n,), int64
-        Row of the upload at each place of the map.
-    keys : list[str]
-        Names of the tiles, such as ``1/0/1``, in the order of the manifest.
-    table : pyarrow.Table
-        All columns of the map in the map's order.
-    starts : list[int]
-        First place of each tile, and the end.
-    sidecars : dict[str, str]
-        Name of the sidecar with each column; the empty name is the tile's own file.
-    """
-
-    order: NDArray[np.int64]
     keys: list[str]
+    """Names of the tiles, such as ``1/0/1``, in the order of the manifest."""
     table: pa.Table
+    """All columns of the map, in its order."""
     starts: list[int]
+    """First row of each tile, and the end."""
     sidecars: dict[str, str]
+    """Name of the sidecar with each column; the empty name is the tile's own file."""
 
     @classmethod
-    def build(
-        cls,
-        rows: pa.Table,
-        vectors: NDArray[np.float32],
-        id_field: str,
-        ids: pa.Array | None,
-        tile_rows: int,
-    ) -> Tiles:
-        """Lay rows out.
-
-        Parameters
-        ----------
-        rows : pyarrow.Table
-            In the order of upload.
-        vectors : ndarray of shape (n, dim)
-            Their embeddings.
-        id_field : str
-            Name of the column of ids; given by `ids` if it is not among the rows.
-        ids : pyarrow.Array | None
-            Ids that the server has assigned.
-        tile_rows : int
-            Rows of a tile at most.
-        """
+    def build(cls, rows: pa.Table, vectors: NDArray[np.float32], id_field: str, ids: pa.Array, tile_rows: int) -> Tiles:
+        """Lay rows, given in the order of upload, out over tiles of at most `tile_rows` rows; `ids` is `id_field`."""
         n, dim = vectors.shape
         directions = np.random.default_rng(2).standard_normal((dim, 2))
         plane = (vectors @ directions).astype(np.float32)
         plane -= np.median(plane, axis=0)
         shuffled = np.random.default_rng(n).permutation(n)
         tiles = _spread(shuffled, plane, tile_rows)
-        order = np.concatenate([members for _, members in tiles]).astype(np.int64)
+        order = np.concatenate([members for _, members in tiles])
         halves = pa.array(vectors[order].astype(np.float16).reshape(-1))
-        columns = {"x": pa.array(plane[order, 0]), "y": pa.array(plane[order, 1])}
+        columns = {"x": pa.array(plane[order, 0]), "y": pa.array(plane[order, 1]), id_field: ids.take(pa.array(order))}
         sidecars = {"x": "", "y": "", id_field: "datum_id", "_embeddings": "embeddings"}
-        columns[id_field] = (rows[id_field] if ids is None else ids).take(pa.array(order))
         for name in rows.column_names:
             if name not in ("_embeddings", id_field):
                 columns[name], sidecars[name] = rows[name].take(pa.array(order)), "meta"
         columns["_embeddings"] = pa.FixedSizeListArray.from_arrays(halves, dim)
         starts = np.cumsum([0, *(len(members) for _, members in tiles)]).tolist()
-        return cls(order, [key for key, _ in tiles], pa.table(columns), starts, sidecars)
+        return cls([key for key, _ in tiles], pa.table(columns), starts, sidecars)
 
     def schema(self) -> bytes:
         """Return the serialized schema; each field's metadata names its sidecar, as JSON."""

@@ -1,28 +1,29 @@
 """HTTP on 127.0.0.1 that can go wrong on order: requests in, replies out, faults carried out on the way.
 
-It knows nothing of what is served; `nomic_server` gives it a function from `Request` to `Reply`.
+It knows nothing of what is served: `nomic_server` inherits from `Service` and makes a `Reply` of each `Request`. Which
+fault a request meets is left to `faults`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from embedstore.testing.faults import SPOILING, Fault, Faults
-
-HTML = "<!DOCTYPE html><html><head><title>{status}</title></head><body><h1>Bad gateway</h1></body></html>"
 
 
 @dataclass
@@ -34,6 +35,11 @@ class Request:
     query: dict[str, str]
     headers: Message
     body: bytes
+
+    @property
+    def route(self) -> str:
+        """Method and path, such as ``GET /v1/user``."""
+        return f"{self.method} {self.path}"
 
     def json(self) -> Any:
         """Return the body as JSON; ValueError if it is none."""
@@ -64,95 +70,89 @@ def _field(part: bytes) -> tuple[str, bytes]:
 
 @dataclass
 class Reply:
-    """What the server answers.
-
-    `content` is sent as it is if bytes, else as JSON. `settle` is called once, with whether the answer,
-    unspoilt, goes out as a whole to a client that is still there.
-    """
+    """What the server answers: `content`, sent as it is if bytes, else as JSON; and what was embedded for it."""
 
     content: Any
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
-    settle: Callable[[bool], None] = lambda delivered: None
-
-    def encoded(self) -> bytes:
-        """Return the body's bytes."""
-        return self.content if isinstance(self.content, bytes) else json.dumps(self.content).encode()
+    texts: Sequence[str] = ()
+    images: Sequence[str] = ()
+    """By `features.content_of`."""
 
 
-class StandIn:
-    """An HTTP server in threads of this process; a context manager.
+class Refused(Exception):
+    """The answer to a request that cannot be served: a status, and under ``detail`` what the real server says."""
 
-    Parameters
-    ----------
-    answer : Callable[[Request], Reply]
-        Called in the connection's thread for each request that no fault refuses.
-    count : Callable[[Request, Reply], None]
-        Called for each request and what is to be answered, a fault's refusal too.
-    faults : Faults
-        What is to go wrong.
-    """
+    def __init__(self, status: int, detail: Any) -> None:
+        super().__init__(f"{status}: {detail}")
+        self.detail = detail
+        self.reply = Reply({"detail": detail}, status)
 
-    def __init__(
-        self, answer: Callable[[Request], Reply], count: Callable[[Request, Reply], None], faults: Faults
-    ) -> None:
-        self.answer, self.count = answer, count
-        self.faults = faults
-        self.latency = 0.0
-        self.closing = threading.Event()
-        self._connections: set[socket.socket] = set()
-        self._lock = threading.Lock()
-        self._listener: _Listener | None = None
 
-    def start(self) -> str:
-        """Listen on a free port; return the address as a URL without a slash at its end."""
+def invalid(name: str, text: str, kind: str) -> dict[str, Any]:
+    """Return one entry of the ``detail`` list of a 422, about the body's field `name`."""
+    return {"loc": ["body", name], "msg": text, "type": kind}
+
+
+class Service(ABC):
+    """An HTTP server in threads of this process while it is open; a subclass says what it answers."""
+
+    def __init__(self, latency: float) -> None:
+        self.url = ""
+        self.latency = latency
+        self.faults = Faults()
+        self._closing = threading.Event()
+
+    def __enter__(self) -> Self:
         self._listener = _Listener(self)
         threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True).start()
-        return f"http://127.0.0.1:{self._listener.server_address[1]}"
-
-    def stop(self) -> None:
-        """Stop listening, and break all connections, those that hang too."""
-        self.closing.set()
-        if self._listener is not None:
-            self._listener.shutdown()
-            self._listener.server_close()
-        with self._lock:
-            for connection in self._connections:
-                _break(connection)
-
-    def __enter__(self) -> StandIn:
-        self.start()
+        self.url = f"http://127.0.0.1:{self._listener.server_address[1]}"
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    def __exit__(self, *error: object) -> None:
+        """Stop listening, and break all connections, those that hang too."""
+        self._closing.set()
+        self._listener.shutdown()
+        self._listener.server_close()
+        for connection in self._listener.connections.copy():  # in one step: threads still take theirs away
+            with contextlib.suppress(OSError):  # it ended by itself
+                connection.shutdown(socket.SHUT_RDWR)
 
-    def _opened(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._connections.add(connection)
+    @abstractmethod
+    def _answer(self, request: Request) -> Reply:
+        """Answer a request that no fault refuses; called in its connection's thread, as the others are."""
 
-    def _closed(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._connections.discard(connection)
+    @abstractmethod
+    def _count(self, request: Request, reply: Reply) -> None:
+        """Take note of a request and of what is to be answered, a fault's refusal too."""
+
+    @abstractmethod
+    def _settle(self, reply: Reply, delivered: bool) -> None:
+        """Take note, once, of whether a reply, unspoilt, goes out as a whole to a client that is still there."""
 
 
 class _Listener(ThreadingHTTPServer):
-    """The listening socket."""
+    """The listening socket, and the connections that are open."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, stand_in: StandIn) -> None:
-        self.stand_in = stand_in
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", 0), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a client that went away in the middle; show everything else."""
-        import sys
-
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
@@ -164,35 +164,25 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: _Listener
 
-    def setup(self) -> None:
-        super().setup()
-        self.server.stand_in._opened(self.connection)
-
-    def finish(self) -> None:
-        self.server.stand_in._closed(self.connection)
-        super().finish()
-
     def log_message(self, format: str, *args: Any) -> None:
         """Print nothing."""
 
     def _serve(self) -> None:
         """Answer one request, with its fault if it is to have one."""
-        stand_in = self.server.stand_in
+        service = self.server.service
         url = urllib.parse.urlsplit(self.path)
-        fault = stand_in.faults.take(url.path)
-        body = self._read_body(fault.seconds if fault is not None and fault.kind == "slow-upload" else 0.0)
-        query = dict(urllib.parse.parse_qsl(url.query))
-        request = Request(self.command, url.path, query, self.headers, body)
-        if fault is not None and fault.kind == "dropped":
-            stand_in.count(request, Reply(b"", 0))
+        fault = service.faults.take(url.path)
+        kind, seconds = ("", 0.0) if fault is None else (fault.kind, fault.seconds)
+        body = self._read_body(seconds if kind == "slow-upload" else 0.0)
+        request = Request(self.command, url.path, dict(urllib.parse.parse_qsl(url.query)), self.headers, body)
+        if kind == "dropped":
+            service._count(request, Reply(b"", 0))
             self._reset()
             return
-        reply = refused(fault) if fault is not None else None
-        if reply is None:
-            reply = stand_in.answer(request)
-        stand_in.count(request, reply)
-        stand_in.closing.wait(stand_in.latency)
-        self._deliver(reply, fault)
+        reply = (_refusal(fault) if fault is not None else None) or service._answer(request)
+        service._count(request, reply)
+        service._closing.wait(service.latency)
+        self._deliver(reply, kind, seconds)
 
     do_GET = do_POST = do_PUT = do_DELETE = _serve
 
@@ -207,17 +197,16 @@ class _Handler(BaseHTTPRequestHandler):
             slices.append(self.rfile.read(min(length // 20 + 1, length - start)))
         return b"".join(slices)
 
-    def _deliver(self, reply: Reply, fault: Fault | None) -> None:
+    def _deliver(self, reply: Reply, kind: str, seconds: float) -> None:
         """Send the reply, or spoil it, and settle it."""
-        closing = self.server.stand_in.closing
-        kind = fault.kind if fault is not None else ""
-        seconds = fault.seconds if fault is not None else 0.0
+        service = self.server.service
         whole = kind not in SPOILING
         if not whole:
-            reply.settle(False)
+            service._settle(reply, False)
         if kind in ("slow", "hung"):
-            closing.wait(seconds)
-        content = spoilt(reply, kind).encoded()
+            service._closing.wait(seconds)
+        content = _spoilt(reply.content, kind)
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
         message = self._head(reply, len(content)) + content
         try:
             if kind == "hung" or self._client_gone():
@@ -230,21 +219,18 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
             if whole:
-                reply.settle(False)
+                service._settle(reply, False)
             return
         if whole:
             # Before the last byte, so that a client that has the answer finds it counted.
-            reply.settle(True)
+            service._settle(reply, True)
         self.connection.sendall(message[-1:])
 
     def _head(self, reply: Reply, length: int) -> bytes:
         """Return the status line and the headers."""
         reason = self.responses.get(reply.status, ("", ""))[0]
         headers = {"Content-Type": reply.content_type, "Content-Length": str(length), **reply.headers}
-        lines = [
-            f"HTTP/1.1 {reply.status} {reason}",
-            *(f"{name}: {value}" for name, value in headers.items()),
-        ]
+        lines = [f"HTTP/1.1 {reply.status} {reason}", *(f"{name}: {value}" for name, value in headers.items())]
         return "\r\n".join([*lines, "", ""]).encode()
 
     def _drip(self, message: bytes, seconds: float) -> None:
@@ -252,7 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
         step = len(message) // 20 + 1 if seconds else len(message)
         for start in range(0, len(message), step):
             self.connection.sendall(message[start : start + step])
-            if seconds and self.server.stand_in.closing.wait(seconds / 20):
+            if seconds and self.server.service._closing.wait(seconds / 20):
                 raise ConnectionAbortedError("the server is stopping")
 
     def _client_gone(self) -> bool:
@@ -266,44 +252,34 @@ class _Handler(BaseHTTPRequestHandler):
     def _reset(self) -> None:
         """Close with a TCP reset, so that the client sees a broken connection and no orderly end."""
         self.close_connection = True
-        self.server.stand_in._closed(self.connection)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(self.connection.detach())
 
 
-def refused(fault: Fault) -> Reply | None:
+def _refusal(fault: Fault) -> Reply | None:
     """Return the answer of a fault that keeps the work from being done, or None."""
-    if fault.kind in ("429", "500", "503"):
+    details = {"429": "Rate limit exceeded", "500": "Internal error", "503": "Service unavailable"}
+    if fault.kind in details:
         after = fault.retry_after
         headers = {"Retry-After": f"{after:g}"} if after is not None and fault.kind != "500" else {}
-        details = {"429": "Rate limit exceeded", "500": "Internal error", "503": "Service unavailable"}
         return Reply({"detail": details[fault.kind]}, int(fault.kind), headers)
     if fault.kind == "text-500":
         return Reply(b"Internal Server Error", 500, content_type="text/plain")
     if fault.kind.startswith("html-"):
-        status = int(fault.kind.removeprefix("html-"))
-        return Reply(HTML.format(status=status).encode(), status, content_type="text/html")
+        status = fault.kind.removeprefix("html-")
+        page = f"<!DOCTYPE html><html><head><title>{status}</title></head><body><h1>Bad gateway</h1></body></html>"
+        return Reply(page.encode(), int(status), content_type="text/html")
     return None
 
 
-def spoilt(reply: Reply, kind: str) -> Reply:
-    """Return the reply with its vectors, or the name of their model, spoilt; others as they are."""
-    content = reply.content
-    if not isinstance(content, dict) or "embeddings" not in content or not content["embeddings"]:
-        return reply
-    if kind == "wrong-count":
-        return Reply({**content, "embeddings": content["embeddings"][:-1]}, reply.status)
-    if kind == "wrong-model":
-        return Reply({**content, "model": "another-model-v0"}, reply.status)
-    if kind == "nan":
-        first, *others = content["embeddings"]
-        return Reply({**content, "embeddings": [[float("nan"), *first[1:]], *others]}, reply.status)
-    return reply
-
-
-def _break(connection: socket.socket) -> None:
-    """End a connection that a thread may be reading from."""
-    try:
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # it ended by itself
+def _spoilt(content: Any, kind: str) -> Any:
+    """Return an answer with its vectors, or the name of their model, spoilt; others as they are."""
+    if not isinstance(content, dict) or not content.get("embeddings"):
+        return content
+    first, *others = vectors = content["embeddings"]
+    spoilt = {
+        "wrong-count": {"embeddings": vectors[:-1]},
+        "wrong-model": {"model": "another-model-v0"},
+        "nan": {"embeddings": [[float("nan"), *first[1:]], *others]},
+    }
+    return content | spoilt.get(kind, {})

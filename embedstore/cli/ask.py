@@ -1,0 +1,205 @@
+"""Commands that ask: search, classify, count, export; and index, which makes files that searching is faster with.
+
+A query, its threshold and a filter become one call of the store, and the answer rows in columns or in a file; how they
+are printed and drawn is left to `output`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embedstore.cli.decide import find_classifier
+from embedstore.cli.options import (
+    command,
+    concept_of,
+    number,
+    open_store,
+    query_options,
+    store_argument,
+    version_option,
+    where_option,
+)
+from embedstore.cli.output import Column, Output, columns, rows_output, sheet_option, value_output
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from embedstore.searching.matches import Matches
+    from embedstore.store import EmbedStore
+
+_OWN = {"id", "score", "uri", "content_hash", "width", "height", "added_at"}
+_WIDEST = 24
+
+
+@command(
+    'embedstore search photos.store "a tiny white ball" -n 5 --where "width >= 200"',
+    'embedstore search photos.store "bird" --against "aeroplane" --sheet birds.png',
+)
+@store_argument
+@query_options
+@click.option("-n", "k", type=click.IntRange(min=1), default=10, show_default=True, help="At most so many rows.")
+@click.option("--threshold", type=number, help="Only rows with a score larger than this.")
+@click.option("--approximate", is_flag=True, help="Use an index of the kind ivf or rabitq; it may miss rows.")
+@where_option
+@version_option
+@sheet_option
+@rows_output
+def search(store: Path, version: int | None, output: Output, **options: Any) -> None:
+    """Print the pictures nearest to a query, nearest first."""
+    concept = concept_of(options)
+    opened = open_store(store, version)
+    matches = opened.search(concept, **options)
+    _print(opened, matches.table, output)
+    output.draw(matches.table, _title(matches), _labels(matches.table))
+
+
+@command(
+    'embedstore classify photos.store "bird" --threshold 0.3 -f',
+    "embedstore classify photos.store --classifier bird -o birds.csv --sheet birds.jpg",
+)
+@store_argument
+@query_options
+@click.option("--threshold", type=number, help="A match is a score larger than this.")
+@click.option("--classifier", "name", metavar="NAME", help="Decide by a saved classifier; NAME or a JSON file.")
+@where_option
+@version_option
+@sheet_option
+@rows_output
+def classify(
+    store: Path,
+    threshold: float | None,
+    name: str | None,
+    where: str | None,
+    version: int | None,
+    output: Output,
+    **query: Any,
+) -> None:
+    """Print every picture whose score is larger than the threshold, or that a saved classifier matches."""
+    decider: Any = concept_of(query) if name is None else None
+    if name is None and threshold is None:
+        raise click.UsageError("decide by --threshold or by --classifier; `calibrate` finds a threshold")
+    if name is not None and any(query.values()):
+        raise click.UsageError("a classifier has its own query and prompts; leave those out")
+    opened = open_store(store, version)
+    if name is not None:
+        decider = find_classifier(opened, name)
+        if len(decider.targets) > 1:
+            if threshold is not None:
+                raise click.UsageError(f"{name!r} has a threshold for each class; leave --threshold out")
+            from embedstore.deciding import evaluation
+
+            predicted = evaluation.predict(opened.reader, decider, where)
+            _print(opened, predicted, output, widest=None)
+            output.draw(predicted, decider.name, _labels(predicted))
+            return
+    matches = opened.classify(decider, threshold, where)
+    _print(opened, matches.table, output)
+    output.say(f"{len(matches):,} of {len(opened):,} images match {_title(matches, ' above ')}")
+    output.draw(matches.table, _title(matches), _labels(matches.table))
+
+
+@command(
+    'embedstore count photos.store "bird" --threshold 0.3',
+    'embedstore count photos.store "dog" --template "a photo of a {}" --also puppy --threshold 0.3',
+)
+@store_argument
+@query_options
+@click.option("--threshold", type=number, required=True, help="A match is a score larger than this.")
+@where_option
+@version_option
+@sheet_option
+@value_output
+def count(store: Path, threshold: float, where: str | None, version: int | None, output: Output, **query: Any) -> None:
+    """Print how many pictures have a score larger than the threshold."""
+    concept = concept_of(query)
+    opened = open_store(store, version)
+    images = opened.count(concept, threshold, where)
+    output.value({"query": concept.label, "threshold": threshold, "count": images}, str(images))
+    if output.sheet is not None:
+        matches = opened.classify(concept, threshold, where)
+        output.draw(matches.table, _title(matches), _labels(matches.table))
+
+
+@command("embedstore export photos.store -o photos.parquet --embeddings")
+@store_argument
+@click.option("--columns", "names", metavar="A,B", help="Only these columns.")
+@click.option("--embeddings", is_flag=True, help="The vectors too.")
+@where_option
+@version_option
+@rows_output
+def export(
+    store: Path, names: str | None, embeddings: bool, where: str | None, version: int | None, output: Output
+) -> None:
+    """Print or write the rows of a store."""
+    opened = open_store(store, version)
+    chosen = [*(names.split(",") if names else opened.columns), *(["embedding"] if embeddings else [])]
+    rows = opened.to_table(chosen, where)
+    output.table(rows, _tab_separated(rows))
+
+
+@command("embedstore index photos.store")
+@store_argument
+@click.option(
+    "--kind",
+    type=click.Choice(["fp16", "ivf", "rabitq"]),
+    default="fp16",
+    show_default=True,
+    help="fp16: exact answers from half the bytes. ivf, rabitq: for stores larger than memory; rows may be missed, "
+    "how many is measured and printed, and they serve only who asks for approximate answers.",
+)
+@value_output
+def index(store: Path, kind: str, output: Output) -> None:
+    """Make index files for new parts; search is then twice as fast, with the same answers."""
+    report = open_store(store).index(kind)
+    output.value(report.to_dict(), str(report))
+
+
+def shorter(uri: str, store: Path) -> str:
+    """Return the shortest way to say where a picture is: as it is, or from this folder, or from the store's.
+
+    Only pictures below the folder that the store lies in are named from there; from here the way may lead up first.
+    """
+    if not os.path.isabs(uri):
+        return uri
+    ways = [uri, os.path.relpath(uri)]
+    from_store = os.path.relpath(uri, store.absolute().parent)
+    if not from_store.startswith(os.pardir + os.sep):
+        ways.append(from_store)
+    return min(ways, key=len)
+
+
+def _print(store: EmbedStore, rows: pa.Table, output: Output, widest: int | None = _WIDEST) -> None:
+    """Print matches: for people their score, the first labels cut to `widest`, and where they are."""
+
+    def where(uri: str) -> str:
+        return shorter(uri, store.path) if output.on_terminal else uri
+
+    def label(value: Any) -> str:
+        return "" if value is None else str(value)[:widest]
+
+    labels = [Column(name, label) for name in _labels(rows)]
+    output.table(rows, columns(rows, [Column("score", ".4f"), *labels, Column("uri", where)]))
+
+
+def _title(matches: Matches, joint: str = ": score > ") -> str:
+    return matches.query + ("" if matches.threshold is None else f"{joint}{matches.threshold:.4f}")
+
+
+def _labels(rows: pa.Table) -> list[str]:
+    """Return the first two columns that are the user's, or the predicted class."""
+    return [name for name in rows.schema.names if name not in _OWN][:2]
+
+
+def _tab_separated(rows: pa.Table) -> Iterator[str]:
+    """Yield the rows as tab-separated text under a head."""
+    yield "\t".join(rows.schema.names)
+    for row in rows.to_pylist():
+        yield "\t".join("" if value is None else str(value) for value in row.values())
+
+
+COMMANDS = (search, classify, count, export, index)

@@ -1,0 +1,308 @@
+"""Commands that fill a store: add, models (list, pull), queries, compare-backends.
+
+`add` decides whether a store is opened or made, and with which embedder; the plan, the budget and the second try are
+`ingest`'s. A dataset of Atlas comes in by `share`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embedstore.cli.options import (
+    PATH,
+    api_key_option,
+    command,
+    example,
+    model_options,
+    open_store,
+    source_options,
+    store_argument,
+)
+from embedstore.cli.output import Column, Output, columns, value_output
+from embedstore.cli.share import add_from_atlas
+
+if TYPE_CHECKING:
+    from embedstore.embedders.protocol import Embedder
+    from embedstore.store import EmbedStore
+
+
+@command(
+    "embedstore add photos.store ~/photos --model objects --label-from-folder",
+    "embedstore add photos.store ~/photos --model nomic --dry-run",
+    "embedstore add photos.store ~/photos --retry-failed photos.store/failures.csv",
+    "embedstore add clip.store vectors.parquet --embedding-column vector --space my-clip",
+    "embedstore add copy.store atlas://my-org/photos",
+)
+@store_argument
+@click.argument("source", nargs=-1, metavar="SOURCE...")
+@model_options
+@source_options
+@click.option("--embedding-column", metavar="NAME", help="The source holds vectors: store them, embed nothing.")
+@click.option("--normalise", is_flag=True, help="With --embedding-column: scale vectors to unit length.")
+@click.option(
+    "--reuse",
+    multiple=True,
+    type=PATH,
+    envvar="EMBEDSTORE_REUSE",
+    metavar="STORE",
+    help="Copy vectors of known pictures from this store; may be repeated (also: EMBEDSTORE_REUSE).",
+)
+@click.option(
+    "--retry-failed",
+    type=PATH,
+    metavar="FILE",
+    help="Take only what FILE lists, the failures.csv of an earlier add; without SOURCE the files themselves.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing; needs no key.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Batches under way at once.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Pictures in one batch, which is one request.")
+@click.option(
+    "--max-requests",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With the model nomic: send at most N requests, then stop; run again to go on.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="With the model nomic: give a request up after so long, and its batch after failing for twice as long.",
+)
+@api_key_option
+@value_output
+def add(
+    store: Path,
+    source: tuple[str, ...],
+    model: str | None,
+    space: str | None,
+    dim: int | None,
+    retry_failed: Path | None,
+    dry_run: bool,
+    max_requests: int | None,
+    timeout: float | None,
+    output: Output,
+    **options: Any,
+) -> None:
+    """Embed what is new in a SOURCE and store it; the STORE is made when it is not there.
+
+    A source is a folder, a glob, a picture, a Parquet or Arrow file, an archive, a list of URLs, or the name of a
+    data set on the Hugging Face hub. From a dataset of Atlas (atlas://ORG/NAME) vectors and metadata come down, and
+    nothing is embedded. Pictures that are in the store already cost nothing, also when they were moved
+    or renamed.
+
+    When it ends early, by a failure, a kill or --max-requests, run it again: it goes on from there.
+    """
+    if not source and retry_failed is None:
+        raise click.UsageError("say what to add: a SOURCE, or --retry-failed FILE")
+    if any(name.startswith("atlas://") for name in source):
+        add_from_atlas(store, source, model, space, dry_run, output)
+        return
+    from embedstore.ingest.reports import read_failures
+
+    options["progress"] = False if output.quiet else None
+    options["only"] = None if retry_failed is None else read_failures(retry_failed)
+    sources = list(source) if len(source) > 1 else next(iter(source), None)
+    embedder = _embedder(store, model, max_requests, timeout)
+    if dry_run:
+        for name in ("embedding_column", "normalise", "workers"):
+            if options.pop(name):
+                raise click.UsageError(
+                    f"--dry-run plans the embedding of pictures; leave --{name.replace('_', '-')} out"
+                )
+    elif space is not None and options["embedding_column"] is not None and not _is_store(store):
+        dim = _dimension(sources, options["embedding_column"], dim)
+    with _store_to_fill(store, model, space, dim, embedder, dry_run) as opened:
+        done = opened.plan_add(sources, **options) if dry_run else opened.add(sources, **options)
+    output.value(done.to_dict(), str(done))
+
+
+def _embedder(store: Path, model: str | None, max_requests: int | None, timeout: float | None) -> Embedder | None:
+    """Make the embedder where it takes options; None leaves it to the store."""
+    if max_requests is None and timeout is None:
+        return None
+    from embedstore.embedders import registry
+
+    own = registry.name_for_space(open_store(store).space) if _is_store(store) else None
+    name = own or model or registry.default_model()
+    if name != "nomic":
+        raise click.UsageError(f"--max-requests and --timeout are for the model nomic; this store's is {name}")
+    options: dict[str, Any] = {"max_requests": max_requests}
+    if timeout is not None:
+        from embedstore.embedders.nomic_api import Retries
+        from embedstore.embedders.nomic_transport import Timeouts
+
+        options["timeouts"] = Timeouts(min(10.0, timeout), min(60.0, timeout), timeout)
+        options["retries"] = Retries(patience=2 * timeout)
+    return registry.make_embedder(name, **options)
+
+
+@contextlib.contextmanager
+def _store_to_fill(
+    path: Path, model: str | None, space: str | None, dim: int | None, embedder: Embedder | None, dry_run: bool
+) -> Iterator[EmbedStore]:
+    """Open the store, whose model must be `model`; or make it, for the time of a plan only where that is all.
+
+    A store that was made here and got nothing before an error goes again, so that a retry may choose another model.
+    """
+    from embedstore.embedders.registry import space_of
+    from embedstore.store import EmbedStore
+
+    if _is_store(path):
+        opened = EmbedStore.open(path, embedder=embedder)
+        if model is not None:
+            opened.space.require(space_of(model), f"--model {model}")
+        yield opened
+    elif dry_run:
+        planned = space_of(model) if model is not None and space is None else space
+        with tempfile.TemporaryDirectory() as folder:
+            yield EmbedStore.create(Path(folder) / "plan.store", space=planned, dim=dim, embedder=embedder)
+    else:
+        opened = EmbedStore.create(path, model, space=space, dim=dim, embedder=embedder)
+        try:
+            yield opened
+        except Exception:
+            if not len(opened) and not opened.info()["waiting_in_journal"]:
+                shutil.rmtree(path)
+            raise
+
+
+def _dimension(sources: Any, column: str, dim: int | None) -> int:
+    """Return the number of components of the first vector; VectorError where that is not `dim`."""
+    from embedstore.errors import VectorError
+    from embedstore.sources import vector_batches
+
+    width = int(next(vector_batches(sources, column, rows=1)).vectors.shape[1])
+    if dim not in (None, width):
+        raise VectorError(f"--dim {dim} does not fit: the vectors in {column!r} have {width} components")
+    return width
+
+
+def _is_store(path: Path) -> bool:
+    from embedstore.storage.folder import StoreFolder
+
+    return StoreFolder.is_at(path)
+
+
+@click.group(invoke_without_command=True, epilog=example("embedstore models", "embedstore models pull nomic-local"))
+@value_output
+@click.pass_context
+def models(ctx: click.Context, output: Output) -> None:
+    """List the models: what runs them, what is on this machine, and what each needs."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from embedstore.embedders.registry import list_models
+
+    shown = (
+        Column("name", head="model"),
+        Column("ready", lambda ready: "yes" if ready else "no", "ready"),
+        Column("size_bytes", _megabytes, "on disk"),
+        Column("backend", head="backend"),
+        Column("precision", head="precision"),
+        Column("summary", head="what it is"),
+    )
+    rows = [vars(info) for info in list_models()]
+    lines = [*columns(rows, shown), *(f"{row['name']} needs {row['needs']}" for row in rows if not row["ready"])]
+    output.value({"models": rows}, "\n".join(lines))
+
+
+def _megabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e6:,.0f} MB"
+
+
+@models.command(epilog=example("embedstore models pull nomic-local"))
+@click.argument("name")
+@value_output
+def pull(name: str, output: Output) -> None:
+    """Download a model's weights, once; what is here already is kept."""
+    from embedstore.embedders import registry
+
+    folder = registry.pull(name, progress=not output.quiet)
+    info = next(info for info in registry.list_models() if info.name == name)
+    where = f"{name} is ready: {_megabytes(info.size_bytes)} in {folder}"
+    output.value(vars(info), where if folder is not None else f"{name} has nothing to download")
+
+
+@command('embedstore queries photos.store words.txt --template "a photo of a {}"')
+@store_argument
+@click.argument("words", metavar="FILE", type=click.File("r", encoding="utf-8"))
+@click.option("--template", multiple=True, metavar="TEXT", help="Put each line where {} is; may be repeated.")
+@api_key_option
+@value_output
+def queries(store: Path, words: Any, template: tuple[str, ...], output: Output) -> None:
+    """Embed a FILE of queries, one a line, and keep their vectors: searching for them needs no model then.
+
+    With the model nomic ten of them are one request. Lines that are empty are passed over, those that were embedded
+    before cost nothing. `-` reads stdin.
+    """
+    from embedstore.searching.queries import fill
+
+    lines = [text for line in words if (text := line.strip())]
+    if not lines:
+        raise click.UsageError(f"{words.name} holds no query; expected one on each line")
+    texts = [text for line in lines for text in (fill(template, line) if template else [line])]
+    opened = open_store(store)
+    before = opened.info()["cached_queries"]
+    opened.query_vectors(texts)
+    kept = opened.info()["cached_queries"]
+    distinct = len(set(texts))
+    value = {"queries": distinct, "embedded": kept - before, "cached_queries": kept}
+    output.value(value, f"{distinct:,} queries: {kept - before:,} embedded, {distinct - kept + before:,} kept already")
+
+
+@command(
+    "embedstore compare-backends photos.store --sample 200",
+    "embedstore compare-backends ~/photos --first nomic --second nomic-local --query 'a dog'",
+)
+@click.argument("place", metavar="STORE|FOLDER", type=click.Path(exists=True, path_type=Path))
+@click.option("--first", metavar="MODEL", help="For a folder: one backend.  [default: nomic]")
+@click.option("--second", metavar="MODEL", help="The other backend.  [default: the other one of the same model]")
+@click.option("--sample", type=click.IntRange(min=2), default=200, show_default=True, help="Pictures to embed.")
+@click.option("--query", multiple=True, metavar="TEXT", help="Measure scores with this query; may be repeated.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which pictures are drawn.")
+@api_key_option
+@value_output
+def compare_backends(
+    place: Path, first: str | None, second: str | None, sample: int, query: tuple[str, ...], seed: int, output: Output
+) -> None:
+    """Embed a sample of pictures with two backends of one model; print how far vectors and thresholds move.
+
+    The vectors of a store's own backend are read, not made again.
+    """
+    from embedstore.deciding import backends
+    from embedstore.embedders import registry
+
+    asked = query or backends.QUERIES
+    if _is_store(place):
+        if first is not None:
+            raise click.UsageError("a store's first backend is its own; --first is for folders")
+        store = open_store(place)
+        other = second or _other_than(registry.name_for_space(store.space))
+        comparison = backends.of_rows(store.reader, registry.make_embedder(other), sample, asked, seed)
+    else:
+        one = first or "nomic"
+        makers = [registry.make_embedder(name) for name in (one, second or _other_than(one))]
+        comparison = backends.of_source(place, makers[0], makers[1], sample, asked, seed)
+    output.value(comparison.to_dict(), str(comparison))
+
+
+def _other_than(name: str) -> str:
+    """Return another backend of the same model, one that is ready if there is one."""
+    from embedstore.embedders import registry
+
+    space = registry.space_of(name)
+    others = [
+        info for info in registry.list_models() if info.name != name and registry.space_of(info.name).same_model(space)
+    ]
+    if not others:
+        raise click.UsageError(f"{name} has one backend only")
+    return next((info.name for info in others if info.ready), others[0].name)
+
+
+COMMANDS = (add, models, queries, compare_backends)

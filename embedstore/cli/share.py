@@ -1,0 +1,77 @@
+"""Commands that keep a store and a service in step: sync atlas; and the `add` of a dataset of Atlas.
+
+What is to be sent or taken, and whether it has arrived, is the business of the package `atlas`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embedstore.cli.options import example, open_store, store_argument, where_option
+from embedstore.cli.output import Output, value_output
+
+
+@click.group()
+def sync() -> None:
+    """Bring a store's rows to a service, and make sure that they are there."""
+
+
+@sync.command(
+    epilog=example(
+        "embedstore sync atlas photos.store my-org/photos --dry-run",
+        "embedstore sync atlas photos.store my-org/photos --create --index",
+    )
+)
+@store_argument
+@click.argument("dataset", metavar="ORG/NAME")
+@click.option("--dry-run", is_flag=True, help="Say what is there, missing and different; send nothing.")
+@click.option("--images", is_flag=True, help="Send the pictures, for Atlas to embed; not the vectors.")
+@where_option
+@click.option("--classifier", metavar="NAME", help="Add a saved classifier's scores and matches as columns.")
+@click.option("--create", is_flag=True, help="Make the dataset if it is not there.")
+@click.option("--public", is_flag=True, help="With --create: everybody may see it. Default: your organisation.")
+@click.option("--index", is_flag=True, help="Then make a map, wait for it and print its link.")
+@click.option("--recheck", is_flag=True, help="Ask Atlas for every id, also of a very large store.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest time for one step: a look-up, a shard, the wait for a lock or a map.",
+)
+@value_output
+def atlas(store: Path, dataset: str, dry_run: bool, output: Output, **options: Any) -> None:
+    """Send what is missing in a dataset of Nomic's Atlas, and see it there.
+
+    Only rows that Atlas does not have are sent; each counts as sent when Atlas shows it. A sync that was cut short
+    goes on where it was. Rows that Atlas has and the store has not are listed.
+    """
+    from embedstore.atlas import apply_sync, plan_sync
+
+    plan = plan_sync(open_store(store), dataset, progress=output.say, **options)
+    if dry_run:
+        output.value(plan.to_dict(), str(plan))
+        return
+    report = apply_sync(plan, progress=output.say)
+    output.value(report.to_dict(), str(report))
+
+
+def add_from_atlas(
+    store: Path, sources: tuple[str, ...], model: str | None, space: str | None, dry_run: bool, output: Output
+) -> None:
+    """Take a dataset of Atlas into a store; the work of ``embedstore add STORE atlas://ORG/NAME``."""
+    if len(sources) > 1 or dry_run:
+        raise click.UsageError("a dataset of Atlas is added by itself, and has no --dry-run")
+    from embedstore.atlas import pull
+    from embedstore.embedders.registry import space_of
+
+    made_by: Any = space_of(model) if model is not None else space
+    report = pull(store, sources[0], space=made_by, progress=output.say)
+    output.value(report.to_dict(), str(report))
+
+
+COMMANDS = (sync,)

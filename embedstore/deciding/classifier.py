@@ -1,0 +1,332 @@
+"""Classes -> a classifier: queries, thresholds, and what is known of them, in one JSON file.
+
+It needs no model and no network to decide on rows: vectors in, decisions out. One class is a `target`; the thresholds
+are chosen by `thresholds`, how right they are is measured by `evaluation`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from embedstore import files
+from embedstore.deciding.target import Target
+from embedstore.errors import ClassifierError, EmbedStoreError
+from embedstore.measures.calibration import Calibration, figure_rows
+from embedstore.searching.reader import Reader
+from embedstore.space import Space
+from embedstore.vectors import Vectors, as_vectors, scores
+
+if TYPE_CHECKING:
+    from embedstore.embedders.protocol import Embedder
+
+FORMAT = "embedstore.classifier"
+FORMAT_VERSION = 1
+Mode = Literal["single", "multi-label", "argmax"]
+
+_ORIGIN = ("store_id", "store_version", "created_at")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """One or several classes that decide on rows of one embedding space.
+
+    Attributes
+    ----------
+    name : str
+        Also the name of its file: letters, digits, ``.``, ``_``, ``-`` and spaces within, at most 100.
+    space : Space
+        Where the query vectors lie; rows of another space are refused.
+    targets : tuple of Target
+        The classes, each with its query and threshold.
+    mode : str
+        ``"single"``: one class, match or not. ``"multi-label"``: each class for itself. ``"argmax"``: the
+        class that exceeds its threshold by most, and none (an abstention) where none does.
+    objective, constraints, validation, confidence, n, n_pos, warnings
+        What the thresholds were chosen for and how they were measured, as in `calibration.Calibration`, but in words.
+    store_id, store_version : str, int or None
+        The store that it was calibrated on, "" for none, and its version then.
+    created_at : str
+        ISO 8601, UTC.
+    """
+
+    name: str
+    space: Space
+    targets: tuple[Target, ...]
+    mode: Mode = "single"
+    objective: str = ""
+    constraints: str = ""
+    validation: str = ""
+    confidence: float = 0.95
+    n: int = 0
+    n_pos: int = 0
+    store_id: str = ""
+    store_version: int | None = None
+    created_at: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse names that are no file names, and classes that do not fit mode or space."""
+        check_name(self.name)
+        if self.mode not in get_args(Mode):
+            raise ClassifierError(f"mode must be one of {get_args(Mode)}, found {self.mode!r}")
+        if not self.targets or (self.mode == "single" and len(self.targets) > 1):
+            raise ClassifierError(f"{len(self.targets)} classes do not make a classifier of mode {self.mode!r}")
+        if len(set(self.labels)) < len(self.labels):
+            raise ClassifierError(f"each class needs a label of its own, found {list(self.labels)}")
+        for target in self.targets:
+            if len(target.vector) != self.space.dim:
+                raise ClassifierError(
+                    f"class {target.label!r} has a vector of {len(target.vector)} numbers, its space {self.space.dim}"
+                )
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        space: Space,
+        calibrated: Sequence[tuple[Target, Calibration]],
+        mode: Mode = "single",
+        store_id: str = "",
+        store_version: int | None = None,
+    ) -> Classifier:
+        """Make the classifier of classes, each with its calibration; all of them asked for the same."""
+        first = calibrated[0][1]
+        warnings = [
+            text if mode == "single" else f"{target.label}: {text}"
+            for target, calibration in calibrated
+            for text in calibration.warnings
+        ]
+        return cls(
+            name,
+            space,
+            tuple(target for target, _ in calibrated),
+            mode,
+            objective=str(first.choice.objective),
+            constraints=str(first.choice.constraints),
+            validation=first.validation,
+            confidence=first.confidence,
+            n=first.n,
+            n_pos=sum(calibration.n_pos for _, calibration in calibrated),
+            store_id=store_id,
+            store_version=store_version,
+            warnings=tuple(warnings),
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return tuple(target.label for target in self.targets)
+
+    @property
+    def target(self) -> Target:
+        """The class of a classifier of one class; ClassifierError where there are several."""
+        if len(self.targets) > 1:
+            raise ClassifierError(
+                f"{self.name!r} has {len(self.targets)} classes, with one threshold for each (see .targets); "
+                "this is done for one class at a time"
+            )
+        return self.targets[0]
+
+    @property
+    def threshold(self) -> float:
+        """The threshold of a classifier of one class."""
+        return self.target.threshold
+
+    @property
+    def vectors(self) -> Vectors:
+        """All query vectors, shape (n_vectors, dim): what must be scored against the rows."""
+        return np.concatenate([target.vectors for target in self.targets])
+
+    def scores(self, vector_scores: ArrayLike) -> NDArray[np.float32]:
+        """Turn the scores of `vectors`, shape (n_vectors, n_rows), into those of the classes, (n_classes, n_rows)."""
+        matrix = np.atleast_2d(np.asarray(vector_scores, dtype=np.float32))
+        if len(matrix) != len(self.vectors):
+            raise ClassifierError(
+                f"{self.name!r} needs the scores of its {len(self.vectors)} vectors, found {len(matrix)} rows"
+            )
+        ends = np.cumsum([1 + len(target.opponents) for target in self.targets])
+        parts = np.split(matrix, ends[:-1])
+        return np.stack([target.score(part) for target, part in zip(self.targets, parts, strict=True)])
+
+    def score_rows(self, rows: ArrayLike) -> NDArray[np.float32]:
+        """Return the scores of the classes for unit vectors of shape (n_rows, dim), as a store computes them."""
+        return self.scores(scores(self.vectors, as_vectors(rows, self.space.dim, "rows")))
+
+    def match(self, class_scores: ArrayLike) -> NDArray[np.bool_]:
+        """Return which rows match, in the shape of the scores; with mode ``"argmax"`` at most one class for each row.
+
+        The scores are those of the classes, as from `scores`: shape (n_classes, n_rows), or (n_rows,) with one class.
+        """
+        values = np.asarray(class_scores, dtype=np.float32)
+        matrix = np.atleast_2d(values)
+        if values.ndim > 2 or len(matrix) != len(self.targets):
+            raise ClassifierError(f"expected scores of {len(self.targets)} classes, found shape {values.shape}")
+        matched = np.stack([target.match(row) for target, row in zip(self.targets, matrix, strict=True)])
+        if self.mode == "argmax":
+            thresholds = np.array([target.threshold for target in self.targets])
+            margins = np.where(matched, matrix.astype(np.float64) - thresholds[:, np.newaxis], -np.inf)
+            matched &= np.arange(len(matched))[:, np.newaxis] == np.argmax(margins, axis=0)
+        return matched.reshape(values.shape)
+
+    def predict(self, what: Any, embedder: Embedder | None = None) -> list[str | None]:
+        """Return the label of each row or picture, None where nothing matches.
+
+        Parameters
+        ----------
+        what : EmbedStore or Reader, pictures, or ndarray of shape (n_classes, n_rows), floating
+            A store's rows; one picture or a list of them (paths, bytes, PIL images, pixel arrays), each embedded once
+            in a process; or class scores.
+        embedder : Embedder, optional
+            For pictures; by default the one that the classifier's space names.
+
+        Raises
+        ------
+        ClassifierError
+            The mode is ``"multi-label"``, where a row may have several: use `match`.
+        """
+        if self.mode == "multi-label":
+            raise ClassifierError("rows may have several labels with mode 'multi-label': use match()")
+        reader = getattr(what, "reader", what)
+        if isinstance(reader, Reader):
+            what = self.scores_in(reader)
+        elif not (isinstance(what, np.ndarray) and np.issubdtype(what.dtype, np.floating)):
+            from embedstore.embedders.registry import embedder_for_space  # only pictures need a model
+            from embedstore.ingest.cached_embedder import CachedEmbedder
+
+            cached = CachedEmbedder(self.space, lambda: embedder or embedder_for_space(self.space))
+            what = self.score_rows(cached.pictures(what if isinstance(what, list | tuple) else [what]))
+        matched = np.atleast_2d(self.match(what))
+        best = np.where(matched.any(axis=0), np.argmax(matched, axis=0), -1)
+        return [self.labels[place] if place >= 0 else None for place in best.tolist()]
+
+    def scores_in(self, reader: Reader) -> NDArray[np.float32]:
+        """Return the scores of the classes for a reader's rows; ClassifierError if its space is another."""
+        self.require_space(reader.space)
+        return self.scores(reader.scores(list(self.vectors)))
+
+    def require_space(self, space: Space) -> None:
+        """Refuse rows of another space with ClassifierError."""
+        try:
+            space.require(self.space, f"the classifier {self.name!r}")
+        except EmbedStoreError as error:
+            raise ClassifierError(str(error)) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        measured = ("objective", "constraints", "validation", "confidence", "n", "n_pos")
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            **{key: getattr(self, key) for key in ("name", "mode", *measured, *_ORIGIN)},
+            "space": self.space.to_dict(),
+            "warnings": list(self.warnings),
+            "targets": [target.to_dict() for target in self.targets],
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Classifier:
+        """Read what `to_dict` wrote; fields of later versions are ignored.
+
+        Raises ClassifierError for what is no classifier, is of a newer format, or lacks a field or has one of another
+        kind.
+        """
+        if not isinstance(fields, Mapping) or fields.get("format") != FORMAT:
+            raise ClassifierError(f'this is no classifier: it lacks "format": "{FORMAT}"')
+        version = fields.get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise ClassifierError(
+                f"the classifier has format version {version!r}, this embedstore reads up to {FORMAT_VERSION}; "
+                "upgrade embedstore (pip install -U embedstore), or calibrate again here"
+            )
+        try:
+            space = Space.from_dict(fields["space"])
+            plain = ("name", "mode", "objective", "constraints", "validation", *_ORIGIN)
+            return cls(
+                **{key: fields[key] for key in plain},
+                space=space,
+                targets=tuple(Target.from_dict(target, space.dim) for target in fields["targets"]),
+                confidence=float(fields["confidence"]),
+                n=int(fields["n"]),
+                n_pos=int(fields["n_pos"]),
+                warnings=tuple(map(str, fields["warnings"])),
+            )
+        except KeyError as error:
+            raise ClassifierError(f"the classifier lacks the field {error}; calibrate again to make it") from error
+        except (TypeError, ValueError, EmbedStoreError) as error:
+            raise ClassifierError(f"the classifier cannot be read: {error}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write to a file, or to ``NAME.json`` in a folder, and return the file; readers see the old or the new."""
+        file = Path(path) / f"{self.name}.json" if Path(path).is_dir() else Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(file, json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        return file
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Classifier:
+        """Read a saved classifier.
+
+        Raises
+        ------
+        ClassifierError
+            There is no such file, it is not JSON, or not a classifier that this version reads; the message
+            names the file.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except ClassifierError as error:
+            raise ClassifierError(f"{path}: {error}") from error
+        except FileNotFoundError as error:
+            raise ClassifierError(f"there is no classifier at {path}; calibrate one and save it there") from error
+        except OSError as error:
+            raise ClassifierError(f"{path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise ClassifierError(
+                f"{path} is not JSON ({error}); restore it from a copy, or calibrate again"
+            ) from error
+
+    def __str__(self) -> str:
+        lines = [f"{self.name} ({self.mode}) in {self.space}"]
+        for target in self.targets:
+            (_, threshold, _), *figures = figure_rows(target.figures, target.intervals)
+            measured = "".join(f", {name} {value:.4f}" for name, value, _ in figures)
+            lines.append(f"  {target.label}: score > {threshold:.4f}{measured}")
+        if self.objective:
+            lines.append(f"  chosen for {self.objective} with {self.constraints}, measured {self.validation}")
+        return "\n".join(lines)
+
+
+def find(folder: Path, name: str) -> Classifier:
+    """Return a classifier that a store keeps in its ``classifiers/``.
+
+    Raises ClassifierError where there is none of that name; the message names those that there are.
+    """
+    file = folder / f"{check_name(name)}.json"
+    if not file.exists():
+        there = ", ".join(sorted(file.stem for file in folder.glob("*.json")))
+        raise ClassifierError(
+            f"this store keeps no classifier {name!r}; it keeps {there or 'none yet: see `embedstore calibrate`'}"
+        )
+    return Classifier.load(file)
+
+
+def check_name(name: str) -> str:
+    """Return a name that can be a file's on every system, or raise ClassifierError."""
+    well_formed = isinstance(name, str) and re.fullmatch(r"\w(?:[\w .-]{0,98}[\w-])?", name)
+    if not well_formed or _RESERVED.fullmatch(name):
+        raise ClassifierError(
+            f"{name!r} cannot name a classifier: use up to 100 letters, digits, '.', '_', '-' or spaces, "
+            "starting with a letter or digit"
+        )
+    return name

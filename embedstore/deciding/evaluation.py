@@ -1,0 +1,131 @@
+"""A reader and a classifier -> decisions on its rows, and how right they are.
+
+A pure function of both: no model and no network is needed, and what matched under another threshold and does not now
+is simply no match. Choosing thresholds is left to `thresholds`, the pictures that a person should look at to `review`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from embedstore.deciding.classifier import Classifier
+from embedstore.deciding.labels import classes_for, labels_for
+from embedstore.errors import ClassifierError
+from embedstore.measures.curves import precision_recall
+from embedstore.measures.distribution import Shift
+from embedstore.measures.rates import Confusion, Metrics, confusion
+from embedstore.searching.matches import Matches
+from embedstore.searching.reader import Reader
+from embedstore.vectors import total_order
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How a classifier, by its name, does on `n` labelled rows that it was not calibrated on."""
+
+    classifier: str
+    metrics: dict[str, Metrics]
+    """By class."""
+    confusion: Confusion | None
+    """For classifiers of several classes that decide for one."""
+    shift: dict[str, Shift | None]
+    """By class: how the scores here differ from those of the calibration."""
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON values; ``confusion`` is there for classifiers that decide for one class."""
+        metrics = {label: figures.to_dict() for label, figures in self.metrics.items()}
+        figures = {"classifier": self.classifier, "n": self.n, "metrics": metrics}
+        return figures if self.confusion is None else {**figures, "confusion": self.confusion.to_dict()}
+
+    def __str__(self) -> str:
+        lines = [f"{label}: {figures}" for label, figures in self.metrics.items()]
+        lines += [str(shift) for shift in self.shift.values() if shift is not None]
+        if self.confusion is not None:
+            lines.append(str(self.confusion))
+        return "\n".join(lines)
+
+
+def apply(reader: Reader, classifier: Classifier) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Decide on every row: scores and matches, each of shape (n_classes, n_rows)."""
+    scores = classifier.scores_in(reader)
+    return scores, classifier.match(scores)
+
+
+def matches(reader: Reader, classifier: Classifier, threshold: float | None = None, where: Any = None) -> Matches:
+    """Return every row that a classifier of one class matches, highest score first; `threshold` replaces its own."""
+    own = classifier.threshold
+    scores = classifier.scores_in(reader)[0]
+    return reader.exceeding(scores, own if threshold is None else threshold, classifier.name, where)
+
+
+def predict(reader: Reader, classifier: Classifier, where: Any = None) -> pa.Table:
+    """Return a row (``id``, ``predicted``, ``score``, ``uri``) for each match of each class, highest score first.
+
+    With mode ``"argmax"`` no id stands there twice.
+    """
+    class_scores, matched = apply(reader, classifier)
+    mask = reader.mask(where)
+    if mask is not None:
+        matched = matched & mask
+    classes, positions = np.nonzero(matched)
+    scores = class_scores[classes, positions]
+    rows = reader.rows.take(positions, ["id", "uri"])
+    order = total_order(scores, rows.column("id").to_numpy())
+    labels = np.array(classifier.labels, dtype=object)[classes]
+    columns = {
+        "id": rows.column("id"),
+        "predicted": pa.array(labels.tolist(), pa.string()),
+        "score": pa.array(scores, pa.float32()),
+        "uri": rows.column("uri"),
+    }
+    return pa.table(columns).take(pa.array(order))
+
+
+def evaluate(reader: Reader, classifier: Classifier, labels: Any) -> Evaluation:
+    """Measure a classifier on labelled rows.
+
+    For one class labels are all that `labels.labels_for` reads; for several, the column of class names.
+    """
+    scores = classifier.scores_in(reader)
+    alone = len(classifier.targets) == 1
+    labelled = labels_for(reader.rows, labels) if alone else classes_for(reader.rows, labels)
+    metrics, shift = {}, {}
+    for target, line in zip(classifier.targets, scores, strict=True):
+        truth = labelled.values if alone else labelled.values == target.label
+        curve = precision_recall(line[labelled.positions], truth)
+        metrics[target.label] = curve.at(target.threshold)
+        shift[target.label] = target.shift(line)
+    counts = None
+    if classifier.mode == "argmax" and not alone:
+        counts = confusion(labelled.values.tolist(), classifier.predict(scores[:, labelled.positions]))
+    return Evaluation(classifier.name, metrics, counts, shift, len(labelled))
+
+
+def with_columns(reader: Reader, classifier: Classifier | None) -> pa.Table:
+    """Return all columns of all rows but the vectors, with a classifier's own after them.
+
+    Those are ``NAME_score`` (float32) and ``NAME_match`` (bool); with several classes ``NAME_CLASS_score`` and
+    ``NAME_CLASS_match`` of each. Raises ClassifierError where the classifier is of another space, or a column has its
+    name already.
+    """
+    table = reader.rows.metadata(reader.rows.columns)
+    if classifier is None:
+        return table
+    scores, matches = apply(reader, classifier)
+    for number, label in enumerate(classifier.labels):
+        name = classifier.name if len(classifier.labels) == 1 else f"{classifier.name}_{label}"
+        columns: dict[str, Any] = {
+            f"{name}_score": pa.array(scores[number], pa.float32()),
+            f"{name}_match": pa.array(matches[number]),
+        }
+        for column, values in columns.items():
+            if column in table.column_names:
+                raise ClassifierError(f"the store has a column {column!r} already; rename the classifier")
+            table = table.append_column(column, values)
+    return table

@@ -1,0 +1,152 @@
+"""The one loop that embeds: prepared pictures -> batches under way -> vectors, or what is wrong with a picture.
+
+A batch that the service refuses is halved until the pictures that are to blame stand alone. Whatever ends the loop,
+what came back before is handed on first. Where it is kept, and whether a picture need be embedded at all, is left to
+the callers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedstore.embedders import protocol
+from embedstore.embedders.protocol import Embedder
+from embedstore.errors import BudgetSpentError, EmbedderError, ImageError, RejectedImagesError
+from embedstore.vectors import Vectors
+
+MOST_WORKERS = 256
+TEXTS_AT_ONCE = 40
+"""Texts that are embedded before their vectors are handed on: what a failure can cost."""
+
+Batch = list[tuple[str, Any]]
+"""Keys of pictures, each with what the embedder's ``prepare`` made of it."""
+Outcome = Vectors | EmbedderError | ImageError
+"""A unit vector of shape (dim,), or why there is none."""
+
+
+def embed(
+    items: Iterable[tuple[str, Any] | None],
+    embedder: Callable[[], Embedder],
+    keep: Callable[[list[tuple[str, Outcome]]], None],
+    *,
+    workers: int | None = None,
+    batch_size: int | None = None,
+    starting: Callable[[], None] = lambda: None,
+) -> None:
+    """Embed prepared pictures, several batches at once.
+
+    `items` are taken as fast as batches leave; None stands for a picture that needs no embedding, and only gives the
+    loop the time to hand on what has come back. `embedder` is called when there is something to embed, and not before;
+    None for `workers` (calls under way at once) and `batch_size` asks it. `starting` is called before each call of the
+    embedder. `keep` gets each batch that has come back, as (key, vector or error), in the calling thread; an interrupt
+    while it works makes the same batch come again.
+
+    Raises the first error that lies not in a picture, of a spent budget and a harder one the harder; nothing more is
+    sent after it, and what is under way is kept first.
+    """
+    with ThreadPoolExecutor(MOST_WORKERS, thread_name_prefix="embedstore-embed") as pool:
+        calls = _Calls(pool, embedder, keep, workers, batch_size, starting)
+        try:
+            for item in items:
+                if item is not None:
+                    calls.batch.append(item)
+                calls.collect(0.0)
+                calls.send(full_only=True)
+                if calls.failure is not None:
+                    break
+            calls.send(full_only=False)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+            pool.shutdown()
+            calls.collect(0.0)
+    if calls.failure is not None:
+        raise calls.failure
+
+
+def embed_texts(embedder: Embedder, texts: Sequence[str], keep: Callable[[Sequence[str], Vectors], None]) -> None:
+    """Embed texts as queries, some at a time; `keep` gets each lot with its vectors before the next is sent."""
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        some = texts[start : start + TEXTS_AT_ONCE]
+        keep(some, protocol.texts(embedder, some))
+
+
+@dataclass
+class _Calls:
+    """What is gathered, what waits to be sent, what is under way, and what has come back.
+
+    Answers are put down by the thread that got them, so that an interrupt of this one, wherever it strikes, loses none.
+    """
+
+    pool: ThreadPoolExecutor
+    embedder: Callable[[], Embedder]
+    keep: Callable[[list[tuple[str, Outcome]]], None]
+    workers: int | None
+    batch_size: int | None
+    starting: Callable[[], None]
+    batch: Batch = field(default_factory=list)
+    to_send: deque[Batch] = field(default_factory=deque)
+    under_way: int = 0
+    back: deque[tuple[Batch, Vectors | BaseException]] = field(default_factory=deque)
+    arrived: threading.Event = field(default_factory=threading.Event)
+    failure: Exception | None = None
+
+    def send(self, *, full_only: bool) -> None:
+        """Give batches to the embedder, once the number under way allows; without `full_only` until none is left.
+
+        Nothing is sent after a failure.
+        """
+        while self.failure is None:
+            if self.batch and (not full_only or len(self.batch) >= (self.batch_size or self.embedder().batch_size)):
+                self.to_send.append(self.batch)
+                self.batch = []
+            if self.to_send and self.under_way < (self.workers or self.embedder().workers):
+                self.starting()
+                self.under_way += 1
+                self.pool.submit(self._call, self.to_send.popleft())
+            elif self.to_send or (self.under_way and not full_only):
+                self.collect(None)
+            else:
+                return
+
+    def _call(self, batch: Batch) -> None:
+        """Embed a batch, on a thread of the pool."""
+        try:
+            answer: Vectors | BaseException = protocol.pictures(self.embedder(), [item for _, item in batch])
+        except BaseException as error:  # noqa: BLE001  (it is judged, and raised, by the thread that waits)
+            answer = error
+        self.back.append((batch, answer))
+        self.arrived.set()
+
+    def collect(self, timeout: float | None) -> None:
+        """Hand on what has come back, waiting for something for at most `timeout` seconds.
+
+        A batch is forgotten after it was kept, so that an interrupt between the two keeps it twice, rather than
+        never. A failure waits until everything that came back with it is kept.
+        """
+        if self.under_way and not self.back:
+            self.arrived.wait(timeout)
+        self.arrived.clear()
+        while self.back:
+            batch, answer = self.back[0]
+            if isinstance(answer, RejectedImagesError):
+                self._halve(batch, answer)
+            elif not isinstance(answer, BaseException):
+                self.keep(list(zip((key for key, _ in batch), answer, strict=True)))
+            elif self.failure is None or isinstance(self.failure, BudgetSpentError):
+                self.failure = answer if isinstance(answer, Exception) else EmbedderError(repr(answer))
+            self.back.popleft()
+            self.under_way -= 1
+
+    def _halve(self, batch: Batch, error: RejectedImagesError) -> None:
+        """Send the halves of a refused batch before all others; a picture that is refused alone is to blame."""
+        if len(batch) == 1:
+            self.keep([(batch[0][0], error)])
+            return
+        middle = len(batch) // 2
+        self.to_send.extendleft((batch[middle:], batch[:middle]))

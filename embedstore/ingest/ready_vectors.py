@@ -1,0 +1,170 @@
+"""Vectors that somebody else made -> rows of a store, without any picture being read.
+
+Checked for dimension, numbers and length, given ids, and stored a part's worth at a time. Reading them from files
+and tables is left to `sources.vector_batches`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from embedstore.errors import InputError, VectorError
+from embedstore.ingest.deduplication import record_id
+from embedstore.ingest.pipeline import bar
+from embedstore.ingest.reports import AddReport
+from embedstore.ingest.row_writer import recover
+from embedstore.sources import VectorBatch, vector_batches
+from embedstore.storage.changes import fitted, merged_schema
+from embedstore.storage.folder import SCHEMA, StoreFolder
+from embedstore.storage.metadata import column_name, require_distinct, storable_types
+from embedstore.storage.parts import rows_per_part
+from embedstore.storage.rows import Rows
+from embedstore.vectors import EXACT_TOLERANCE, UNIT_TOLERANCE, Mask, Vectors, as_vectors, norms
+from embedstore.vectors import normalise as to_unit_length
+
+
+def add_vectors(
+    folder: StoreFolder, source: Any, embedding_column: str, *, normalise: bool = False, progress: bool | None = None
+) -> AddReport:
+    """Store the vectors of a table; every other storable column becomes metadata.
+
+    `source` is what `sources.vector_batches` takes. A column ``id`` of unique texts (of any length, such as paths) or
+    whole numbers gives the ids; without it they come from the file's path and the row number. Columns ``uri``,
+    ``content_hash``, ``width`` and ``height`` keep their meaning.
+
+    Rows whose id, vector and metadata are in the store already count as unchanged, those with another vector as
+    replaced, those with other metadata only (the place that they came from included) as updated.
+
+    Raises VectorError for vectors of another dimension, with NaN, or not of unit length where `normalise` does not
+    scale them. Batches before it are stored.
+    """
+    started = time.perf_counter()
+    report = AddReport(recovered=recover(folder))
+    limit = rows_per_part(folder.space.dim)
+    held: list[tuple[pa.Table, Vectors]] = []
+    for batch in bar(vector_batches(source, embedding_column, limit), None, "added", progress):
+        if held and sum(len(rows) for rows, _ in held) + len(batch.vectors) > limit:
+            _add_batch(folder, held, report)
+        found = _checked(batch.vectors, folder.space.dim, report.found, normalise)
+        held.append((_rows(batch), found))
+        report.found += len(found)
+    _add_batch(folder, held, report)
+    report.seconds = time.perf_counter() - started
+    newest = folder.images.snapshot()
+    report.images, report.version = newest.rows, newest.version
+    return report
+
+
+def _add_batch(folder: StoreFolder, held: list[tuple[pa.Table, Vectors]], report: AddReport) -> None:
+    """Store what has gathered, in one commit, and let go of it."""
+    if not held:
+        return
+    rows = pa.concat_tables([table for table, _ in held], promote_options="permissive")
+    found = np.concatenate([block for _, block in held]) if len(held) > 1 else held[0][1]
+    held.clear()
+    _require_unique(rows)
+    with folder.writing() as newest:
+        stored = Rows(newest)
+        merged = merged_schema(newest.schema, rows.schema)
+        rows = fitted(rows, pa.schema([merged.field(name) for name in rows.schema.names]))
+        known = _known(stored, rows.column("id"))
+        same, replaced = np.zeros((2, len(rows)), bool)
+        if known.any():
+            places = np.flatnonzero(known)
+            same[places], replaced[places] = _compared(stored, rows.take(pa.array(places)), found[places])
+        report.unchanged += int(same.sum())
+        report.replaced += int(replaced.sum())
+        report.updated += int((known & ~same & ~replaced).sum())
+        report.added += int((~known).sum())
+        if not same.all():
+            new = (rows.filter(pa.array(~same)), found[~same]) if same.any() else (rows, found)
+            folder.upsert(*new, replaces=bool(known.any()))
+
+
+def _known(stored: Rows, ids: pa.ChunkedArray) -> Mask:
+    """Tell which ids the store has; the few are hashed and the many looked up, for each batch is."""
+    old = stored.metadata(["id"]).column("id")
+    common = old.filter(pc.is_in(old, value_set=ids.combine_chunks()))
+    return np.asarray(pc.is_in(ids, value_set=common.combine_chunks()).to_numpy())
+
+
+def _compared(stored: Rows, rows: pa.Table, found: Vectors) -> tuple[Mask, Mask]:
+    """Tell which rows are in the store already just so, and which with another vector."""
+    positions = stored.positions(rows.column("id").to_pylist())
+    same = np.asarray((stored.vectors(positions) == found).all(axis=1))
+    replaced = ~same
+    for name in rows.schema.names:
+        if name == "added_at":
+            continue
+        if name not in stored.columns:
+            same &= rows.column(name).is_null().to_numpy()
+            continue
+        before = stored.metadata([name]).column(0).take(pa.array(positions))
+        given = rows.column(name)
+        equals = pc.fill_null(pc.equal(before, given), False).to_numpy()
+        both_null = pc.and_(before.is_null(nan_is_null=True), given.is_null(nan_is_null=True)).to_numpy()
+        same &= equals | both_null
+    return same, replaced
+
+
+def _require_unique(rows: pa.Table) -> None:
+    """Refuse an id that several rows of a batch have."""
+    counts = pc.value_counts(rows.column("id").combine_chunks())
+    twice = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(twice):
+        raise InputError(
+            f"{len(twice):,} ids stand in several rows, such as {twice[0]['values'].as_py()!r}; ids are unique. "
+            "Rename the column 'id', and ids are made from the file's path and the row number"
+        )
+
+
+def _checked(found: Vectors, dim: int, done: int, normalise: bool) -> Vectors:
+    checked = as_vectors(found, dim, f"rows from {done}")
+    if normalise:
+        return to_unit_length(checked, f"rows from {done}")
+    lengths = norms(checked)
+    off = np.flatnonzero(np.abs(lengths - 1) > UNIT_TOLERANCE)
+    if len(off):
+        raise VectorError(
+            f"row {done + off[0]} has length {lengths[off[0]]:.4g} and {len(off)} of {len(found)} rows are not of unit "
+            "length; a store holds unit vectors. Scale them with normalise=True (--normalise): cosines stay as they are"
+        )
+    return checked if np.abs(lengths - 1).max(initial=0) <= EXACT_TOLERANCE else to_unit_length(checked)
+
+
+def _rows(batch: VectorBatch) -> pa.Table:
+    """Give each vector an id and the store's own columns."""
+    given, names, count = batch.metadata, batch.metadata.schema.names, len(batch.vectors)
+    uris = given.column("uri").to_pylist() if "uri" in names else batch.uris
+    if not all(isinstance(uri, str) for uri in uris):
+        uris = batch.uris
+    columns: dict[str, Any] = {"id": _ids(given, uris), "uri": uris, "added_at": [datetime.now(UTC)] * count}
+    for name in ("content_hash", "width", "height"):
+        kind = SCHEMA.field(name).type
+        columns[name] = given.column(name).cast(kind) if name in names else pa.nulls(count, kind)
+    others = [name for name in names if name not in ("id", "uri", "content_hash", "width", "height")]
+    require_distinct(others)
+    table, kept = pa.table(columns, schema=SCHEMA), storable_types(given.select(others))
+    for field in kept.schema:
+        table = table.append_column(field.with_name(column_name(field.name)), kept.column(field.name))
+    return table
+
+
+def _ids(given: pa.Table, uris: Sequence[str]) -> list[str]:
+    if "id" not in given.schema.names:
+        return [record_id(f"vector:{uri}") for uri in uris]
+    ids = [str(value) if isinstance(value, int) else value for value in given.column("id").to_pylist()]
+    bad = [value for value in ids if not isinstance(value, str) or not value]
+    if bad:
+        raise InputError(
+            f"the column 'id' should hold a text or a whole number in every row; found {bad[0]!r}. "
+            "Rename the column, and ids are made from the file's path and the row number"
+        )
+    return ids

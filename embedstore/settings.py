@@ -1,0 +1,161 @@
+"""What stands outside a call and steers it: environment variables, Nomic's API key, the cores of this machine.
+
+Whoever is about to use the network asks `require_network` first; whoever imports a library that would use it by
+itself calls `apply_switches` before that import, as those libraries read their environment once. A key comes from a
+flag, the environment or the official client's own file, which is read and never written; it stays inside a `Key`.
+What settings are good for is left to those who ask.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+from platformdirs import user_state_path
+
+from embedstore.errors import CredentialsError, OfflineError
+
+# Environment variables.
+API_KEY = "NOMIC_API_KEY"
+MODEL = "EMBEDSTORE_MODEL"  # the model to use when none is named
+OFFLINE = "EMBEDSTORE_OFFLINE"  # 1 (or true, yes, on) keeps embedstore off the network; --offline sets it
+MIXED = "EMBEDSTORE_ALLOW_MIXED_BACKEND"  # 1 allows another backend of a store's model for queries
+STATE_DIR = "EMBEDSTORE_STATE_DIR"  # another folder for the state shared by processes
+
+KEY_PLACES = f"give --api-key-file FILE, set {API_KEY}, or run `nomic login nk-...` (it writes ~/.nomic/credentials)"
+"""The three places of a key, in the order in which they are asked, for messages."""
+
+# Read by huggingface_hub (HF_HUB_*, DO_NOT_TRACK, DISABLE_TELEMETRY), transformers, datasets and onnxruntime.
+_NO_TELEMETRY = dict.fromkeys(
+    ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"), "1"
+)
+_NO_NETWORK = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def state_dir() -> Path:
+    """Return the folder of the state that this user's processes share; it may not exist yet."""
+    named = os.environ.get(STATE_DIR)
+    return Path(named) if named else user_state_path("embedstore", appauthor=False)
+
+
+def mixing_is_allowed() -> bool:
+    """Tell whether the environment lets another backend of a store's model make query vectors."""
+    return _is_on(MIXED)
+
+
+def is_offline() -> bool:
+    """Tell whether the network is switched off for this process.
+
+    Hugging Face's own switch, ``HF_HUB_OFFLINE``, is left to Hugging Face: it says nothing of other services.
+    """
+    return _is_on(OFFLINE)
+
+
+def require_network(what: str) -> None:
+    """Raise OfflineError when the network is switched off; `what` wants it, such as "embedding with Nomic's API"."""
+    if is_offline():
+        raise OfflineError(
+            f"{what} needs the network, which is switched off (--offline, or {OFFLINE}=1); "
+            "switch it on, or use what is stored on this machine already"
+        )
+
+
+def apply_switches() -> None:
+    """Switch off the telemetry of the libraries used, always; and their network access when offline.
+
+    Telemetry is switched off even if the environment asks for it. Network switches are only ever switched on,
+    never back, as the libraries would not see it.
+    """
+    os.environ.update(_NO_TELEMETRY)
+    if is_offline():
+        os.environ.update(_NO_NETWORK)
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").strip().lower() in ("1", "true", "yes", "on")
+
+
+class Key:
+    """An API key that does not show itself: neither printed, nor formatted, nor pickled.
+
+    `source` says where it was found, for messages; `tenant` has the other fields of the client's file, which say which
+    deployment the key belongs to (Nomic's own without them). White space around the secret is dropped. Raises
+    CredentialsError where it is empty or has characters that no HTTP header can carry.
+    """
+
+    __slots__ = ("_secret", "source", "tenant")
+
+    def __init__(self, secret: str, source: str, tenant: dict[str, Any] | None = None) -> None:
+        secret = secret.strip()
+        if not secret or not secret.isascii() or any(c.isspace() or not c.isprintable() for c in secret):
+            raise CredentialsError(
+                f"the key from {source} is empty or holds spaces or other characters that no key has; {KEY_PLACES}"
+            )
+        self._secret = secret
+        self.source = source
+        self.tenant = {"tenant": "production", **(tenant or {})}
+
+    def reveal(self) -> str:
+        """Return the secret, for the header of a request and nothing else."""
+        return self._secret
+
+    def scrub(self, text: str) -> str:
+        """Return `text` with the secret, plain or percent-encoded, replaced by ``[key]``."""
+        for form in {self._secret, quote(self._secret, safe=""), quote(self._secret)}:
+            text = text.replace(form, "[key]")
+        return text
+
+    def __repr__(self) -> str:
+        return f"Key(from {self.source})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Key is not to be pickled or copied to another process: look it up there, by find_key")
+
+
+def find_key(flag: str | None = None) -> Key | None:
+    """Look the API key up: `flag`, else ``NOMIC_API_KEY``, else ``~/.nomic/credentials``; None if there is none.
+
+    Raises CredentialsError where a key cannot be used: malformed, a file that cannot be read, an expired login.
+    """
+    if flag:
+        return Key(flag, "--api-key")
+    if os.environ.get(API_KEY, "").strip():
+        return Key(os.environ[API_KEY], API_KEY)
+    path = Path.home() / ".nomic" / "credentials"
+    return _key_from_login(path) if path.exists() else None
+
+
+def require_key(given: Key | str | None = None) -> Key:
+    """Return a key that is given as one, else what `find_key` finds; CredentialsError, with its places, for none."""
+    key = given if isinstance(given, Key) else find_key(given)
+    if key is None:
+        raise CredentialsError(f"no Nomic API key was found: {KEY_PLACES}")
+    return key
+
+
+def _key_from_login(path: Path) -> Key:
+    """Read the client's own file; its content appears in no message."""
+    name = "~/.nomic/credentials"
+    try:
+        login = json.loads(path.read_text(encoding="utf-8"))
+        secret, expires = login["token"], login.get("expires")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # The parser's own message would quote the file, and so the key.
+        raise CredentialsError(f"{name} cannot be read as the Nomic client's login; {KEY_PLACES}") from None
+    if not isinstance(secret, str):
+        raise CredentialsError(f"{name} holds no key; {KEY_PLACES}")
+    if isinstance(expires, int | float) and expires and time.time() >= expires:
+        raise CredentialsError(f"the login in {name} has expired: run `nomic login` again, or {KEY_PLACES}")
+    fields = ("tenant", "api_domain", "frontend_domain")
+    tenant = {field: login[field] for field in fields if isinstance(login.get(field), str)}
+    return Key(secret, name, tenant)

@@ -1,0 +1,199 @@
+"""Folders, globs and single files -> records, with the metadata that lies beside the pictures.
+
+`expand` turns a path or a glob, as a person types it, into paths that exist. A `MetadataFile` has the layout of
+Hugging Face's *imagefolder*: a column ``file_name``, relative to the metadata file; every other scalar column belongs
+to that file. Opening a picture is left to `images`, parsing the metadata to `table_files`; which texts are paths is
+decided in the package's `__init__`.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from embedstore.errors import SourceError, SourceNotFoundError
+from embedstore.images import SUFFIXES
+from embedstore.sources.record import Record, Source
+from embedstore.sources.table_files import read_small, scalars_of
+
+_METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+
+class FileSource(Source):
+    """Picture files below folders, or named one by one; sorted by name, each file once.
+
+    Hidden files and folders (names that start with a dot) and files of other endings are passed over, unless named
+    directly. Links are followed; a folder that is reached twice, as by a loop of links, is listed once.
+    `label_from_folder` adds a column ``label``, the name of the folder that a file lies in, unless its metadata gives
+    a label. Raises SourceError where there is no picture in any of the paths, which exist.
+    """
+
+    def __init__(self, paths: Sequence[str], *, label_from_folder: bool = False) -> None:
+        super().__init__()
+        self._paths = [os.path.abspath(path) for path in paths]
+        self._label_from_folder = label_from_folder
+        self._files: dict[str, Mapping[str, Any]] = {}
+        self._other_endings: Counter[str] = Counter()
+        self._seen_folders: set[tuple[int, int]] = set()
+        self._metadata_files: dict[str, MetadataFile | None] = {}
+        for path in self._paths:
+            if os.path.isdir(path):
+                self._walk(path, None)
+            else:
+                self._add(path, self._metadata_beside(os.path.dirname(path)))
+        if not self._files and not self._failures:
+            raise SourceError(self._nothing())
+        where = self._paths[0] + (f" and {len(self._paths) - 1:,} more" if len(self._paths) > 1 else "")
+        others = self._other_endings.total()
+        left_out = f"; files of other kinds left out: {others:,}" if others else ""
+        self._count = len(self._files)
+        self._description = f"{self._count:,} picture files in {where}{left_out}"
+
+    def __iter__(self) -> Iterator[Record]:
+        for path, metadata in self._files.items():
+            if self._label_from_folder and metadata.get("label") is None:
+                metadata = {**metadata, "label": os.path.basename(os.path.dirname(path))}
+            yield Record(f"file:{path}", path, Path(path).read_bytes, metadata)
+
+    def _add(self, path: str, beside: MetadataFile | None) -> None:
+        """Take a file, with what the metadata say of it."""
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            self._fail(path, "the name is not valid UTF-8, so it cannot be stored: rename it")
+            return
+        row = beside.take(path) if beside is not None else None
+        if path not in self._files or row is not None:
+            self._files[path] = row or {}
+
+    def _walk(self, folder: str, beside: MetadataFile | None) -> None:
+        """List a folder and what lies below it."""
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in self._seen_folders:
+                return
+            self._seen_folders.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            self._fail(folder, f"the folder cannot be listed: {error.strerror or error}")
+            return
+        own = self._metadata_beside(folder)
+        for entry in entries:
+            if not entry.name.startswith("."):
+                self._visit(entry, own or beside)
+        if own is not None:
+            self._take_unused(own)
+
+    def _visit(self, entry: os.DirEntry[str], beside: MetadataFile | None) -> None:
+        """Take a picture file, go down into a folder, count anything else."""
+        ending = os.path.splitext(entry.name)[1].lower()
+        is_wanted = ending in SUFFIXES or (beside is not None and entry.path in beside.rows)
+        try:
+            if entry.is_dir():
+                self._walk(entry.path, beside)
+            elif is_wanted and entry.is_file():
+                self._add(entry.path, beside)
+            elif ending not in SUFFIXES:
+                self._other_endings[ending] += 1
+            elif entry.is_symlink():
+                self._fail(entry.path, f"a link to {os.readlink(entry.path)!r}, which is not there")
+            else:
+                self._fail(entry.path, "not a regular file")
+        except OSError as error:  # a link that leads round in a circle, for one
+            self._fail(entry.path, f"it cannot be opened: {error.strerror or error}")
+
+    def _metadata_beside(self, folder: str) -> MetadataFile | None:
+        """Read the metadata file of a folder once; the first that can be used, if there is one."""
+        if folder not in self._metadata_files:
+            self._metadata_files[folder] = None
+            for path in filter(os.path.isfile, (os.path.join(folder, name) for name in _METADATA_NAMES)):
+                try:
+                    self._metadata_files[folder] = MetadataFile(path)
+                    break
+                except (SourceError, OSError) as error:
+                    self._fail(path, f"the metadata file is not used: {error}")
+        return self._metadata_files[folder]
+
+    def _take_unused(self, beside: MetadataFile) -> None:
+        """Take the files that only the metadata know of; report rows whose file is not there."""
+        for path in [path for path in beside.rows if path not in beside.used]:
+            if os.path.isfile(path):
+                self._add(path, beside)
+            else:
+                self._fail(path, f"named in {beside.path}, but there is no such file")
+        for name, reason in beside.refused:
+            self._fail(name, f"named in {beside.path}, but {reason}")
+
+    def _nothing(self) -> str:
+        """Say what is there instead of pictures, and what to do."""
+        where = self._paths[0] if len(self._paths) == 1 else f"{len(self._paths)} folders"
+        if not self._other_endings:
+            return f"{where} is empty; expected picture files ({', '.join(SUFFIXES)})"
+        common = self._other_endings.most_common(5)
+        others = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in common)
+        tables = any(ending in (".parquet", ".arrow", ".jsonl") for ending in self._other_endings)
+        hint = f"; to read tables, name them: '{where}/*.parquet'" if tables else ""
+        return f"{where} holds no pictures: found {others}; expected {', '.join(SUFFIXES)}{hint}"
+
+
+class MetadataFile:
+    """One metadata file: `rows` by absolute path of the picture, and those that were asked for.
+
+    File names that cannot be used are in `refused`, with the reason. Raises SourceError where it cannot be parsed, or
+    has no column ``file_name``.
+    """
+
+    def __init__(self, path: str) -> None:
+        table = scalars_of(read_small(path))
+        if "file_name" not in table.column_names:
+            raise SourceError(f"it needs a column 'file_name'; found {', '.join(table.column_names) or 'no columns'}")
+        self.path = path
+        self.rows: dict[str, int] = {}
+        self.used: set[str] = set()
+        self.refused: list[tuple[str, str]] = []
+        self._columns: dict[str, list[Any]] = table.to_pydict()
+        folder = os.path.dirname(path)
+        for row, name in enumerate(self._columns.pop("file_name")):
+            if not isinstance(name, str) or not name:
+                self.refused.append((f"{path}#{row}", f"row {row} names no file"))
+                continue
+            picture = os.path.normpath(os.path.join(folder, name))
+            if not picture.startswith(os.path.join(folder, "")):
+                self.refused.append((picture, "it lies outside the folder of that file"))
+            elif picture in self.rows:
+                self.refused.append((picture, f"row {row} names it a second time; the first row is used"))
+            else:
+                self.rows[picture] = row
+
+    def take(self, path: str) -> dict[str, Any] | None:
+        """Return what is known of a file, and note that it was asked for; None for a file that is not named."""
+        row = self.rows.get(path)
+        if row is None:
+            return None
+        self.used.add(path)
+        return {name: values[row] for name, values in self._columns.items()}
+
+
+def expand(path: str) -> list[str]:
+    """Return the path if it exists, else what it matches as a glob (``**`` crosses folders), sorted.
+
+    Raises SourceNotFoundError where it neither exists nor matches anything.
+    """
+    path = os.path.expanduser(path)
+    if os.path.lexists(path):
+        if not os.path.exists(path):
+            raise SourceNotFoundError(f"{path} is a link to {os.readlink(path)!r}, which is not there")
+        return [path]
+    if not glob.has_magic(path):
+        raise SourceNotFoundError(
+            f"there is no {os.path.abspath(path)}; expected a folder, a file or a pattern such as 'photos/**/*.jpg'"
+        )
+    matching = sorted(glob.glob(path, recursive=True))
+    if not matching:
+        raise SourceNotFoundError(f"no file matches {path!r} in {os.getcwd()}")
+    return matching

@@ -1,0 +1,319 @@
+"""Parquet, Arrow, JSON lines and CSV files, and tables in memory -> records, one for each row with a picture.
+
+A file becomes a `Tabular`, a stream of pyarrow tables; a `TableSource` finds the column of pictures, which are taken
+as they are stored, undecoded, so that they are hashed as files are, and keeps every scalar column as metadata.
+Hugging Face writes the features of a data set (`Image`, `ClassLabel`) as JSON into the schema's metadata; they are
+read from there, so that no data set library is needed. Columns of vectors are left to `vector_batches`, data sets to
+`hub`, and what of the metadata a store can hold to those who store it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from embedstore.errors import ImageError, SourceError
+from embedstore.sources.record import Record, Source, numbered
+from embedstore.sources.web import download, is_url, without_password
+
+ENDINGS = (".parquet", ".pq", ".arrow", ".feather", ".jsonl", ".ndjson", ".csv", ".tsv")
+
+Features: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Hugging Face's features by column, as parsed JSON: ``{"_type": "ClassLabel", "names": [...]}``."""
+
+_Load: TypeAlias = tuple[Callable[[], bytes] | None, str | None]
+"""How to get at a picture's bytes, None where there are none; the path or URL where they lie outside the table."""
+
+_ROWS = 64  # pictures of a piece are in memory together
+_LIKELY_NAMES = ("image", "img", "picture", "photo", "file_name", "image_path", "path", "image_url", "url")
+
+
+class TableSource(Source):
+    """The rows of a table.
+
+    Keys are ``file:<path>#<row>`` for files. Rows of a table in memory have no place of their own that lasts, so their
+    keys are made of the picture's hash: ``table:<hash>``, and ``#2`` and so on for its second appearance.
+
+    `image_column` names the column of pictures where it cannot be found by its type. A `split` becomes metadata of each
+    row; a column of that name in the table is preferred. Raises SourceError where no column holds pictures.
+    """
+
+    def __init__(self, tabular: Tabular, image_column: str | None = None, split: str | None = None) -> None:
+        self._tabular = tabular
+        self._extra = {} if split is None else {"split": split}
+        self._column = _image_column(tabular.schema, image_column)
+        kept = _scalar_names(tabular.schema, without=self._column)
+        text = f"{'' if tabular.rows is None else f'{tabular.rows:,} '}rows of {tabular.name}"
+        text += f": pictures in {self._column!r}"
+        text += f", metadata {', '.join(kept)}" if kept else ""
+        left_out = [name for name in tabular.schema.names if name not in (self._column, *kept)]
+        text += f"; left out, as no scalars: {', '.join(left_out)}" if left_out else ""
+        super().__init__(text, tabular.rows)
+
+    def __iter__(self) -> Iterator[Record]:
+        first, seen = 0, Counter[str]()
+        for column, scalars in self._tabular.pieces(_ROWS, self._column):
+            metadata = scalars.to_pylist()
+            for offset, (load, place) in enumerate(self._loads(column.combine_chunks())):
+                row = first + offset
+                if load is None:
+                    self._fail(f"{self._tabular.name}#{row}", f"row {row} has no picture")
+                    continue
+                key, uri = self._names(row, load, seen)
+                if place is not None:
+                    seen[place] += 1
+                    uri = place if seen[place] == 1 else uri
+                yield Record(key, uri, load, self._extra | (metadata[offset] if metadata else {}))
+            first += len(column)
+
+    def _names(self, row: int, load: Callable[[], bytes], seen: Counter[str]) -> tuple[str, str]:
+        """Return the key of a row, and a uri that no other row has."""
+        if self._tabular.stable_rows:
+            place = f"{self._tabular.name}#{row}"
+            return (place if "://" in place else f"file:{place}"), place
+        try:
+            what = hashlib.sha256(load()).hexdigest()
+        except (OSError, ImageError):
+            what = f"row {row}"  # reported when it is loaded again for embedding
+        key = numbered(f"table:{what}", seen)
+        return key, key
+
+    def _loads(self, column: pa.Array) -> Iterator[_Load]:
+        """Yield for each row how to get at its picture."""
+        if isinstance(column, pa.ExtensionArray):
+            column = column.storage
+        paths: list[str | None] = [None] * len(column)
+        if _is_picture_struct(column.type):
+            fields = dict(zip((field.name for field in column.type), column.flatten(), strict=True))
+            column, paths = fields["bytes"], fields["path"].to_pylist()
+        elif _is_text(column.type):
+            column, paths = pa.nulls(len(column)), column.to_pylist()
+        elif not _is_binary(column.type):
+            yield from [(functools.partial(_refuse, self._column, column.type), None)] * len(column)
+            return
+        for value, path in zip(column, paths, strict=True):
+            yield (value.as_py, None) if value.is_valid else self._elsewhere(path)
+
+    def _elsewhere(self, path: str | None) -> _Load:
+        """Return how to get at the file or URL that a text in the table means."""
+        if not path:
+            return None, None
+        if is_url(path):
+            return functools.partial(download, path), without_password(path)
+        place = os.path.normpath(os.path.join(self._tabular.folder or os.getcwd(), path))
+        return Path(place).read_bytes, place
+
+
+@dataclass(frozen=True)
+class Tabular:
+    """A table that is read piece by piece; `name` is for people: the path, or what it is.
+
+    The number of rows is None where it is not cheap to know. ``stream(n, columns)`` yields tables of at most about `n`
+    rows with these columns, or all, from the start each time. Relative paths in the table start from `folder`. With
+    `stable_rows` row 7 is the same row tomorrow: true for a file, false for what somebody shuffled in memory.
+    """
+
+    name: str
+    schema: pa.Schema
+    rows: int | None
+    stream: Callable[[int, list[str] | None], Iterator[pa.Table]]
+    folder: str | None = None
+    stable_rows: bool = True
+
+    def pieces(self, n: int, column: str) -> Iterator[tuple[pa.ChunkedArray, pa.Table]]:
+        """Yield a column and the scalars beside it, see `scalars_of`, for at most about `n` rows at a time."""
+        features = _features_of(self.schema)
+        for piece in self.stream(n, [column, *_scalar_names(self.schema, without=column)]):
+            yield piece[column], scalars_of(piece, column, features)
+
+
+def open_table_file(path: str) -> Tabular:
+    """Open a table file by its ending; raises SourceError where the file is not what its ending says."""
+    path = os.path.abspath(path)
+    ending = os.path.splitext(path)[1].lower()
+    try:
+        if ending in (".parquet", ".pq"):
+            return _parquet(path)
+        table = _read_arrow(path) if ending in (".arrow", ".feather") else _read_text(path, ending)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SourceError(f"{path} cannot be read as {ending[1:]}: {error}") from error
+    return _of_table(table, path, folder=os.path.dirname(path), stable_rows=True)
+
+
+def read_small(path: str) -> pa.Table:
+    """Read a whole table file, such as the metadata of a folder; raises what `open_table_file` raises."""
+    tabular = open_table_file(path)
+    pieces = list(tabular.stream(1_000_000, None))
+    return pa.concat_tables(pieces) if pieces else tabular.schema.empty_table()
+
+
+def is_arrow_like(source: Any) -> bool:
+    """Return whether this is a table in memory: pyarrow, pandas, Polars, DuckDB and others speak this protocol."""
+    return hasattr(source, "__arrow_c_stream__")
+
+
+def of_arrow_like(source: Any) -> Tabular:
+    """Wrap anything that can be streamed as Arrow."""
+    table = source if isinstance(source, pa.Table) else pa.RecordBatchReader.from_stream(source).read_all()
+    return _of_table(table, f"a table of {table.num_rows:,} rows in memory", folder=None, stable_rows=False)
+
+
+def scalars_of(table: pa.Table, without: str | None = None, features: Features | None = None) -> pa.Table:
+    """Return the scalar columns of a table: dictionaries decoded, class labels as their names.
+
+    A label of -1, which means "not known", or of no class becomes null; which numbers are labels is told by `features`,
+    see `_features_of`. Raises SourceError where two columns have the same name.
+    """
+    columns: dict[str, Any] = {}
+    for name in _scalar_names(table.schema, without):
+        column = table[name]
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        feature = (features or {}).get(name, {})
+        classes = feature.get("names") if feature.get("_type") == "ClassLabel" else None
+        columns[name] = _class_names(column, classes) if classes and pa.types.is_integer(column.type) else column
+    # A table made of no columns would lose its number of rows.
+    return pa.table(columns) if columns else table.select([])
+
+
+def _features_of(schema: pa.Schema) -> Features:
+    """Return the features that Hugging Face has written into a schema; empty when there are none."""
+    try:
+        parsed = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = dict(parsed.get("info", {}).get("features") or {})
+    except (ValueError, AttributeError, TypeError):
+        return {}
+    return {name: feature for name, feature in features.items() if isinstance(feature, Mapping)}
+
+
+def _scalar_names(schema: pa.Schema, without: str | None = None) -> list[str]:
+    """Return the names of the columns that are kept as metadata; raises SourceError where two have the same name."""
+    kept = [field.name for field in schema if field.name != without and _is_scalar(field.type)]
+    if len(set(kept)) < len(kept):
+        raise SourceError(f"two columns have the same name: {', '.join(kept)}; rename one")
+    return kept
+
+
+def _of_table(table: pa.Table, name: str, *, folder: str | None, stable_rows: bool) -> Tabular:
+    """Wrap a table that is in memory, or mapped."""
+
+    def stream(rows: int, columns: list[str] | None) -> Iterator[pa.Table]:
+        chosen = table if columns is None else table.select(columns)
+        for start in range(0, table.num_rows, rows):
+            yield chosen.slice(start, rows)
+
+    return Tabular(name, table.schema, table.num_rows, stream, folder, stable_rows)
+
+
+def _parquet(path: str) -> Tabular:
+    """Open a Parquet file; only its footer is read now."""
+    import pyarrow.parquet as pq  # late: folders of pictures do not need it
+
+    with pq.ParquetFile(path) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+
+    def stream(size: int, columns: list[str] | None) -> Iterator[pa.Table]:
+        with pq.ParquetFile(path, memory_map=True) as opened:
+            for batch in opened.iter_batches(size, columns=columns):
+                yield pa.Table.from_batches([batch])
+
+    return Tabular(path, schema, rows, stream, os.path.dirname(path))
+
+
+def _read_arrow(path: str) -> pa.Table:
+    """Map an Arrow file, in the file format or in the stream format that Hugging Face caches use."""
+    mapped = pa.memory_map(path)
+    try:
+        return pa.ipc.open_file(mapped).read_all()
+    except pa.ArrowInvalid:
+        mapped.seek(0)
+        return pa.ipc.open_stream(mapped).read_all()
+
+
+def _read_text(path: str, ending: str) -> pa.Table:
+    """Parse JSON lines or CSV; types are inferred from all values of a column."""
+    if ending in (".jsonl", ".ndjson"):
+        import pyarrow.json as pj  # late: rarely needed
+
+        return pj.read_json(path)
+    import pyarrow.csv as pcsv  # late: rarely needed
+
+    # Line breaks inside quotes are what captions have; a file name of digits only is still a name.
+    layout = pcsv.ParseOptions(delimiter="\t" if ending == ".tsv" else ",", newlines_in_values=True)
+    types = pcsv.ConvertOptions(column_types={"file_name": pa.string()})
+    return pcsv.read_csv(path, parse_options=layout, convert_options=types)
+
+
+def _image_column(schema: pa.Schema, wanted: str | None) -> str:
+    """Return the column that holds the pictures.
+
+    In this order: the column asked for; one that Hugging Face calls an `Image`; a struct of bytes and path; the only
+    binary column, or the one with a likely name; a text column with a likely name, which then holds paths or URLs.
+    """
+    columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    if wanted is not None:
+        if wanted not in schema.names:
+            raise SourceError(f"there is no column {wanted!r} for the pictures; found {columns}")
+        return wanted
+    features = _features_of(schema)
+    hub_images = [name for name in schema.names if features.get(name, {}).get("_type") == "Image"]
+    structs = [field.name for field in schema if _is_picture_struct(field.type)]
+    binary = [field.name for field in schema if _is_binary(field.type)]
+    text = [name for name in _LIKELY_NAMES if name in schema.names and _is_text(schema.field(name).type)]
+    for candidates in (hub_images, structs, binary, text[:1]):
+        likely = [name for name in _LIKELY_NAMES if name in candidates]
+        if len(candidates) == 1 or len(likely) == 1:
+            return likely[0] if likely else candidates[0]
+        if candidates:
+            raise SourceError(
+                f"several columns may hold the pictures: {', '.join(candidates)}; say which with image_column"
+            )
+    raise SourceError(
+        f"no column holds pictures (bytes, or a struct of bytes and path); found {columns}. "
+        "Name one with image_column, or give embedding_column if the table holds vectors"
+    )
+
+
+def _class_names(column: pa.ChunkedArray, names: Sequence[Any]) -> pa.ChunkedArray:
+    """Replace label numbers by names."""
+    import pyarrow.compute as pc  # late: 40 ms that sources of files need not pay
+
+    known = pc.and_(pc.greater_equal(column, 0), pc.less(column, len(names)))
+    return pc.take(pa.array(map(str, names)), pc.if_else(known, column, pa.scalar(None, column.type)))
+
+
+def _is_scalar(kind: pa.DataType) -> bool:
+    """Return whether values of this type are kept as metadata: text, numbers, truth values, dates and times."""
+    types = pa.types
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+    return bool(number or _is_text(kind) or types.is_boolean(kind) or types.is_date(kind) or types.is_timestamp(kind))
+
+
+def _is_picture_struct(kind: pa.DataType) -> bool:
+    """Return whether this is a struct of bytes and path, the way that Hugging Face stores pictures."""
+    return pa.types.is_struct(kind) and {field.name for field in kind} >= {"bytes", "path"}
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    """Return whether this is a type of bytes."""
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Return whether this is a type of text."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _refuse(column: str, kind: pa.DataType) -> bytes:
+    """Say that a column was named for pictures that cannot hold any."""
+    raise ImageError(f"column {column!r} is of type {kind}; expected bytes, a struct of bytes and path, or paths")

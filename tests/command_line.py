@@ -1,0 +1,27 @@
+"""`embedstore` as a person runs it: in this process, or in one of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from click.testing import CliRunner, Result
+
+from embedstore.cli import main
+
+
+def run(*words: object, stdin: str | None = None) -> Result:
+    """Run a command in this process; an error that the command line does not handle is raised."""
+    return CliRunner().invoke(main, [str(word) for word in words], input=stdin, catch_exceptions=False)
+
+
+def run_process(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "embedstore", *(str(word) for word in words)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )

@@ -1,0 +1,93 @@
+"""From a query to a measured, saved classifier, on real photographs with the bundled model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from embedstore.deciding import evaluation, thresholds
+from embedstore.deciding.classifier import Classifier
+from embedstore.errors import ClassifierError, InputError, LabelError, QueryError, UnreachableError
+from embedstore.store import EmbedStore
+
+
+def truth(store: EmbedStore, value: str) -> np.ndarray:
+    return np.array(store.to_table(["category"]).column("category").to_pylist()) == value
+
+
+def test_a_sweep_knows_every_threshold(photo_store: EmbedStore) -> None:
+    """Any threshold's figures are scikit-learn's on the same scores."""
+    swept = photo_store.sweep("bird", "category=bird")
+    scores, labels = photo_store.scores("bird")[0], truth(photo_store, "bird")
+    assert np.array_equal(swept.scores, scores)
+    for row in swept.table([0.1, 0.3, 0.45, 0.9]):
+        predicted = scores.astype(np.float64) > row["threshold"]
+        assert row["matches"] == predicted.sum()
+        assert row["precision"] == pytest.approx(sk.precision_score(labels, predicted, zero_division=0), abs=1e-12)
+        assert row["recall"] == pytest.approx(sk.recall_score(labels, predicted), abs=1e-12)
+        assert row["f1"] == pytest.approx(sk.f1_score(labels, predicted), abs=1e-12)
+    assert 5 <= len(swept.table(n=12)) <= 12
+    assert photo_store.sweep("bird").curve is None
+
+
+def test_a_calibrated_classifier_is_saved_and_applied_again(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """Matches are those above its threshold; figures are held out; the file gives the same back."""
+    classifier = photo_store.calibrate("bird", "category=bird", name="bird")
+    scores = photo_store.scores("bird")[0].astype(np.float64)
+    found = photo_store.classify(classifier)
+    assert len(found) == (scores > classifier.threshold).sum()
+    assert found.id == photo_store.classify("bird", classifier.threshold).id
+    assert classifier.targets[0].metrics["f1"] > 0.85
+    assert classifier.store_id == photo_store.id
+    again = Classifier.load(classifier.save(tmp_path))
+    assert photo_store.classify(again).table == found.table
+    stricter = evaluation.matches(photo_store.reader, again, threshold=0.8)
+    assert set(stricter.id) < set(found.id)
+
+
+def test_impossible_wishes_are_said(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """A constraint that no threshold keeps, a name that is no name, a classifier that is not there."""
+    with pytest.raises(UnreachableError):
+        photo_store.calibrate("person", "category=person", min_precision=0.99)
+    with pytest.raises(ClassifierError, match="keeps no classifier 'nobody'"):
+        photo_store.classifier("nobody")
+    with pytest.raises(ClassifierError, match="cannot name a classifier"):
+        photo_store.classifier("../../etc")
+    with pytest.raises(InputError, match="needs a threshold"):
+        photo_store.classify("bird")
+    with pytest.raises(QueryError, match="2 weights for 1 queries"):
+        photo_store.calibrate("bird", "category=bird", weights=[1, 2])
+    other = EmbedStore.create(tmp_path / "o.store", space="own", dim=3)
+    with pytest.raises(ClassifierError, match="own"):
+        other.classify(photo_store.calibrate("bird", "category=bird", resamples=0))
+
+
+def test_no_class_at_all_is_refused(photo_store: EmbedStore) -> None:
+    """A classifier of no classes is an error that says what to give."""
+    with pytest.raises(LabelError, match="at least one class to calibrate"):
+        thresholds.calibrate_classes(photo_store.reader, {}, "category", name="none")
+
+
+def test_nonsense_scores_less_than_birds(photo_store: EmbedStore) -> None:
+    """The noise floor lies under the threshold that labels choose."""
+    floor = thresholds.noise_floor(photo_store.reader, "bird", share=0.05)
+    assert 0 < floor < 1
+
+
+def test_queries_are_ranked_by_average_precision(photo_store: EmbedStore) -> None:
+    """Queries come in the order of scikit-learn's average precision, each with its figures."""
+    labels = truth(photo_store, "bird")
+    queries = ["flower", "bird", ["bird", "flower"]]
+    ranked = thresholds.rank(photo_store.reader, queries, "category=bird")
+    assert [row["query"] for row in ranked] == ["'bird'", "'bird' + 'flower'", "'flower'"]
+    for row, query in zip(ranked, ("bird", ["bird", "flower"], "flower"), strict=True):
+        scores = photo_store.sweep(query).scores
+        assert row["average_precision"] == pytest.approx(sk.average_precision_score(labels, scores), abs=1e-12)
+        assert row["roc_auc"] == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-12)
+        tried = [sk.f1_score(labels, scores > value, zero_division=0) for value in scores]
+        assert row["best_f1"] >= max(tried) - 1e-12
+    with pytest.raises(QueryError, match="at least one query"):
+        thresholds.rank(photo_store.reader, [], "category=bird")

@@ -1,0 +1,174 @@
+"""A rate limit over a rolling window, shared by processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedstore.embedders.rate_limit import LONGEST_BLOCK, RateLimiter
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "times.json"
+
+
+def limiter(path: Path, clock: Clock, limit: int = 3, window: float = 10.0) -> RateLimiter:
+    return RateLimiter(limit, window, path, clock=clock, sleep=clock.sleep)
+
+
+def test_the_window_rolls(path: Path, clock: Clock) -> None:
+    """The fourth of three a window waits until the first is a window old, not until some period starts anew."""
+    limited = limiter(path, clock)
+    start = clock.now
+    left = []
+    for pause in (0, 4, 4, 0, 0, 0):
+        clock.now += pause
+        limited.acquire()
+        left.append(clock.now - start)
+    assert left == [0, 4, 8, 10, 14, 18]
+
+
+@given(pauses=st.lists(st.floats(0, 7), min_size=1, max_size=40), limit=st.integers(1, 5))
+def test_no_stretch_of_a_window_has_more_than_the_limit(
+    tmp_path_factory: pytest.TempPathFactory, pauses: list[float], limit: int
+) -> None:
+    """Whatever the pauses, no half-open stretch of a window's length holds more than `limit` requests."""
+    clock = Clock()
+    limited = limiter(tmp_path_factory.mktemp("rate") / "times.json", clock, limit, 10.0)
+    left = []
+    for pause in pauses:
+        clock.now += pause
+        limited.acquire()
+        left.append(clock.now)
+    for first in left:
+        assert sum(first <= moment < first + 10.0 - 1e-6 for moment in left) <= limit
+
+
+def test_acquire_returns_what_it_waited(path: Path, clock: Clock) -> None:
+    """The seconds returned are the seconds that went by."""
+    limited = limiter(path, clock, limit=1)
+    assert limited.acquire() == 0.0
+    before = clock.now
+    assert limited.acquire() == pytest.approx(clock.now - before)
+    assert clock.now - before == pytest.approx(10.0)
+
+
+def test_a_block_holds_for_all_limiters_of_the_path(path: Path, clock: Clock) -> None:
+    """What one limiter was told to wait, another of the same file waits too; the longer of two blocks holds."""
+    one, other = limiter(path, clock), limiter(path, clock)
+    one.block(5.0)
+    other.block(2.0)
+    assert other.acquire() == pytest.approx(5.0)
+    assert one.acquire() == 0.0
+
+
+@pytest.mark.parametrize("seconds", [86400, 9])
+def test_a_clock_set_back_does_not_block_for_ever(path: Path, clock: Clock, seconds: float) -> None:
+    """After the clock was set back, by a day or by a moment, requests wait two windows at most."""
+    limited = limiter(path, clock)
+    for _ in range(3):
+        limited.acquire()
+    limited.block(1.0)
+    clock.now -= seconds
+    assert limited.acquire() <= 20.0
+
+
+def test_a_block_has_an_end(path: Path, clock: Clock) -> None:
+    """A block for years is a block for the longest time there is."""
+    limited = limiter(path, clock)
+    limited.block(1e9)
+    assert limited.acquire() == pytest.approx(LONGEST_BLOCK)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"times": 3}', '{"times": [], "until": "soon"}'])
+def test_a_damaged_file_starts_anew(path: Path, clock: Clock, content: str) -> None:
+    """A file that is not ours any more is replaced."""
+    limited = limiter(path, clock)
+    path.write_text(content)
+    assert limited.acquire() == 0.0
+    assert json.loads(path.read_text())["times"] == [clock.now]
+
+
+def test_old_times_are_forgotten(path: Path, clock: Clock) -> None:
+    """The file holds one window, however long the limiter is in use."""
+    limited = limiter(path, clock)
+    for _ in range(50):
+        limited.acquire()
+    assert len(json.loads(path.read_text())["times"]) <= 3
+
+
+@pytest.mark.parametrize(("limit", "window"), [(0, 1.0), (-1, 1.0), (1, 0.0)])
+def test_a_limit_that_lets_nothing_pass_is_refused(path: Path, limit: int, window: float) -> None:
+    """A limit below one or a window of no length is an error."""
+    with pytest.raises(ValueError, match="limit >= 1"):
+        RateLimiter(limit, window, path)
+
+
+def take(path: Path, n: int, start: multiprocessing.synchronize.Barrier, gave_up: object) -> None:
+    """Take `n` turns in another process; where a turn would have to wait, count it and stop."""
+
+    class Full(Exception):
+        pass
+
+    def sleep(seconds: float) -> None:
+        raise Full
+
+    limited = RateLimiter(25, 3600.0, path, sleep=sleep)
+    start.wait()
+    for _ in range(n):
+        try:
+            limited.acquire()
+        except Full:
+            with gave_up.get_lock():
+                gave_up.value += 1
+
+
+def test_processes_share_the_limit(path: Path) -> None:
+    """Two processes of 20 turns under a limit of 25 get 25 turns together, none lost and none doubled."""
+    context = multiprocessing.get_context("spawn")
+    start, gave_up = context.Barrier(2), context.Value("i", 0)
+    processes = [context.Process(target=take, args=(path, 20, start, gave_up)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(json.loads(path.read_text())["times"]) == 25
+    assert gave_up.value == 15
+
+
+def test_threads_share_a_limiter(path: Path) -> None:
+    """Eight threads of one limiter lose no turn."""
+    limited = RateLimiter(1000, 3600.0, path)
+    threads = [threading.Thread(target=lambda: [limited.acquire() for _ in range(10)]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(json.loads(path.read_text())["times"]) == 80

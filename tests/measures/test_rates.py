@@ -1,0 +1,39 @@
+"""Counts over several classes, against scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sklearn.metrics as sk
+
+from embedstore.errors import LabelError
+from embedstore.measures.rates import confusion
+
+
+def test_confusion_equals_scikit_learn():
+    """Counts, accuracy and abstentions are scikit-learn's, where an abstention is a class that nothing has."""
+    rng = np.random.default_rng(2)
+    truth = rng.choice(["bird", "cat", "dog"], 300).tolist()
+    guesses = [label if rng.random() < 0.6 else rng.choice(["bird", "cat", "dog", "none"]) for label in truth]
+    names = ["bird", "cat", "dog"]
+    expected = sk.confusion_matrix(truth, guesses, labels=[*names, "none"])
+    found = confusion(truth, [None if guess == "none" else guess for guess in guesses])
+    assert found.names == tuple(names)
+    assert (found.counts == expected[:3, :3]).all()
+    assert (found.abstained == expected[:3, 3]).all()
+    assert found.accuracy == pytest.approx(sk.accuracy_score(truth, guesses))
+    assert found.coverage == pytest.approx(1 - guesses.count("none") / 300)
+    assert found.to_dict() == {
+        "names": names,
+        "counts": expected[:3, :3].tolist(),
+        "abstained": expected[:3, 3].tolist(),
+    }
+
+
+def test_confusion_needs_a_label_for_each_row():
+    """Different lengths, no rows and missing labels are errors."""
+    for truth, guesses in ((["a"], ["a", "b"]), ([], [])):
+        with pytest.raises(LabelError, match="one prediction for each label"):
+            confusion(truth, guesses)
+    with pytest.raises(LabelError, match="row 1 has no label"):
+        confusion(["a", None], ["a", "a"])

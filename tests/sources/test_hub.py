@@ -1,0 +1,69 @@
+"""Data sets of Hugging Face become records, as objects, from the disk and by name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_pictures import hf_dataset, png, put
+
+from embedstore.errors import SourceError, SourceNotFoundError
+from embedstore.sources import open_source
+
+
+def test_hugging_face_dataset_object() -> None:
+    """A Dataset gives its stored bytes, also where a format is set, and as a stream without a known length."""
+    dataset = hf_dataset()
+    expected = [({"label": "cat" if row % 2 == 0 else "dog", "n": row}, png(row)) for row in range(4)]
+    stream = dataset.to_iterable_dataset()
+    for form in (dataset, dataset.with_format("numpy"), stream):
+        source = open_source(form)
+        assert [(record.metadata, record.load()) for record in source] == expected
+        assert source.count() == (None if form is stream else 4)
+    chosen = open_source(dataset.select([2, 0]))
+    assert [record.metadata["n"] for record in chosen] == [2, 0]
+    assert {record.key for record in chosen} < {record.key for record in open_source(dataset)}
+
+
+def test_hugging_face_splits_and_disk(tmp_path: Path) -> None:
+    """All splits come with a column ``split``, or one of them; a saved data set gives lasting keys."""
+    import datasets
+
+    both = datasets.DatasetDict({"train": hf_dataset(3), "test": hf_dataset(2)})
+    assert [record.metadata["split"] for record in open_source(both)] == ["train"] * 3 + ["test"] * 2
+    assert open_source(both).count() == 5
+    assert len(list(open_source(both, split="test"))) == 2
+    with pytest.raises(SourceError, match="no split 'dev'; found train, test"):
+        open_source(both, split="dev")
+    both.save_to_disk(tmp_path / "saved")
+    records = list(open_source(tmp_path / "saved"))
+    assert [record.key for record in records[3:]] == [f"file:{tmp_path}/saved:test#{row}" for row in range(2)]
+    assert [record.load() for record in records[3:]] == [png(0), png(1)]
+    hf_dataset(1).save_to_disk(tmp_path / "single")
+    assert [record.key for record in open_source(tmp_path / "single")] == [f"file:{tmp_path}/single#0"]
+
+
+def test_hub_name_offline() -> None:
+    """With the network switched off, a data set that is not in the cache is an error that names the switch."""
+    code = (
+        "from embedstore.sources import open_source\n"
+        "for name in ('hf://nobody/nothing-here', 'nobody/nothing-here:test'):\n"
+        "    try: open_source(name)\n"
+        "    except Exception as error: print(type(error).__name__, error)\n"
+    )
+    environment = os.environ | {"EMBEDSTORE_OFFLINE": "1"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    lines = [line for line in run.stdout.splitlines() if "Error" in line]
+    assert len(lines) >= 2
+    assert all("OfflineError" in line and "EMBEDSTORE_OFFLINE" in line for line in lines[:2])
+
+
+def test_mistyped_folder_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing path below a folder that exists is a missing path, not the name of a data set."""
+    put(tmp_path / "photos/cats/a.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceNotFoundError, match="photos/catz"):
+        open_source("photos/catz")

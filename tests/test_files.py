@@ -1,0 +1,89 @@
+"""A file is replaced whole or not at all, and a uri leads to the file that holds what it names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from embedstore import files
+from embedstore.files import holder_of, replace
+
+
+@pytest.mark.parametrize(
+    ("content", "stored"),
+    [(b"new\n", b"new\n"), ("größer\n", "größer\n".encode()), ("", b"")],
+)
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_file_is_replaced_by_bytes_or_text(
+    tmp_path: Path, content: bytes | str, stored: bytes, durable: bool
+) -> None:
+    """The file holds the bytes, or the text as UTF-8, whether it was there before or not; nothing lies beside it."""
+    for path in (tmp_path / "old.json", tmp_path / "fresh.json"):
+        (tmp_path / "old.json").write_text("old")
+        replace(path, content, durable=durable)
+        assert path.read_bytes() == stored
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh.json", "old.json"]
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
+def test_a_replacement_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """When the disk is full while it is synced or renamed, the old content stays and nothing is left beside it."""
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(step, full)
+    with pytest.raises(OSError, match="No space"):
+        replace(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A durable replacement syncs the file, renames it, then syncs its folder; one that need not last syncs nothing."""
+    steps: list[str] = []
+    sync, rename, sync_folder = os.fsync, Path.replace, files.sync_folder
+
+    def note(name: str, act: object) -> object:
+        return lambda *args: (steps.append(name), act(*args))[1]
+
+    monkeypatch.setattr(os, "fsync", note("sync", sync))
+    monkeypatch.setattr(Path, "replace", note("rename", rename))
+    monkeypatch.setattr(files, "sync_folder", note("folder", sync_folder))
+    replace(tmp_path / "a", b"x")
+    assert steps == ["sync", "rename", "folder", "sync"]
+    steps.clear()
+    replace(tmp_path / "b", b"x", durable=False)
+    assert steps == ["rename"]
+
+
+def test_the_holder_of_a_uri_is_the_longest_path_that_is_a_file(tmp_path: Path) -> None:
+    """A file is its own holder; rows and members lead to their table or archive, whatever signs stand in names."""
+    holders = ["a.png", "t.parquet", "z.zip", "a#b.parquet", "c!d.zip", "hey!/a#1.png", "x!y#z.tar"]
+    for name in holders:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    inside = {
+        "t.parquet#12": "t.parquet",
+        "z.zip!in/cat!1#2.jpg": "z.zip",
+        "a#b.parquet#0": "a#b.parquet",
+        "c!d.zip!cat.jpg": "c!d.zip",
+        "x!y#z.tar!cat.jpg": "x!y#z.tar",
+    }
+    for uri, holder in {**inside, **{name: name for name in holders}}.items():
+        assert holder_of(f"{tmp_path}/{uri}") == f"{tmp_path}/{holder}"
+
+
+def test_what_no_file_holds_has_no_holder(tmp_path: Path) -> None:
+    """Folders, files that are gone, also below folders with signs in their names, URLs and memory have none."""
+    (tmp_path / "hey!").mkdir()
+    (tmp_path / "d#1").mkdir()
+    gone = [f"{tmp_path}/{name}" for name in ("hey!/a.png", "d#1", "d#1/b.png", "gone.zip!a.png", "gone.png")]
+    for uri in (*gone, "https://example.org/a#b.png", "memory:00#2", "", "#", "!", "a\0b"):
+        assert holder_of(uri) is None

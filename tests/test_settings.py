@@ -1,0 +1,172 @@
+"""The network's switch and those of other libraries; where the key is found, and that it shows nowhere."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from embedstore import settings
+from embedstore.errors import CredentialsError, OfflineError
+from embedstore.settings import Key, find_key, require_key
+
+SECRET = "nk-a+secret/with=signs"
+
+
+@pytest.mark.parametrize("value", ["1", "true", " YES ", "on"])
+def test_switch_is_on(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """The usual words for yes switch the network off."""
+    monkeypatch.setenv("EMBEDSTORE_OFFLINE", value)
+    assert settings.is_offline()
+
+
+@pytest.mark.parametrize("value", ["", "0", "false", "no", "off"])
+def test_switch_is_off(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """The usual words for no leave the network on, and asking for it passes."""
+    monkeypatch.setenv("EMBEDSTORE_OFFLINE", value)
+    assert not settings.is_offline()
+    settings.require_network("anything")
+
+
+def test_error_names_what_and_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says who wanted the network and how it was switched off, and is a ConnectionError."""
+    monkeypatch.setenv("EMBEDSTORE_OFFLINE", "1")
+    with pytest.raises(OfflineError, match=r"loading the moon.*--offline.*EMBEDSTORE_OFFLINE=1") as caught:
+        settings.require_network("loading the moon")
+    assert isinstance(caught.value, ConnectionError)
+
+
+def _libraries_see(environment: dict[str, str]) -> dict[str, bool]:
+    """Return, from a fresh process, what the real libraries made of the switches."""
+    code = (
+        "import json; from embedstore import settings; settings.apply_switches();"
+        "import datasets.config, huggingface_hub.constants as hub;"
+        "print(json.dumps({'datasets': bool(datasets.config.HF_HUB_OFFLINE),"
+        "'hub': bool(hub.HF_HUB_OFFLINE), 'no_telemetry': bool(hub.HF_HUB_DISABLE_TELEMETRY)}))"
+    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSF"))}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True, check=True
+    )
+    seen: dict[str, bool] = json.loads(run.stdout)
+    return seen
+
+
+def test_libraries_obey_when_offline() -> None:
+    """Offline, datasets and huggingface_hub see their own switch on, even where the environment said no."""
+    seen = _libraries_see({"EMBEDSTORE_OFFLINE": "1", "HF_HUB_OFFLINE": "0"})
+    assert seen == {"datasets": True, "hub": True, "no_telemetry": True}
+
+
+def test_telemetry_is_off_online_too() -> None:
+    """Online, the network stays on for the libraries and their telemetry is off even if it was asked for."""
+    seen = _libraries_see({"EMBEDSTORE_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "0"})
+    assert seen == {"datasets": False, "hub": False, "no_telemetry": True}
+
+
+def test_the_state_folder_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable moves the folder; without it, it is the user's own on this platform."""
+    monkeypatch.setenv("EMBEDSTORE_STATE_DIR", str(tmp_path / "elsewhere"))
+    assert settings.state_dir() == tmp_path / "elsewhere"
+    monkeypatch.delenv("EMBEDSTORE_STATE_DIR")
+    assert "embedstore" in settings.state_dir().parts
+
+
+@pytest.fixture(autouse=True)
+def _no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.delenv("NOMIC_API_KEY", raising=False)
+
+
+def write_login(home: Path, content: str) -> Path:
+    (home / ".nomic").mkdir()
+    path = home / ".nomic" / "credentials"
+    path.write_text(content)
+    return path
+
+
+def login(**fields: object) -> str:
+    return json.dumps({"refresh_token": None, "token": SECRET, "tenant": "production", "expires": None, **fields})
+
+
+def test_flag_beats_variable_beats_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flag wins over the variable, the variable over the client's file, and each says where it is from."""
+    assert find_key() is None
+    path = write_login(tmp_path, login(token="nk-file"))
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    found = [find_key()]
+    monkeypatch.setenv("NOMIC_API_KEY", " nk-variable\n")
+    found += [find_key(), find_key("nk-flag")]
+    assert [(key.reveal(), key.source) for key in found if key] == [
+        ("nk-file", "~/.nomic/credentials"),
+        ("nk-variable", "NOMIC_API_KEY"),
+        ("nk-flag", "--api-key"),
+    ]
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before, "the client's file is only read"
+
+
+def test_an_empty_variable_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty variable is as good as none, and the error then names the three places."""
+    monkeypatch.setenv("NOMIC_API_KEY", "  ")
+    assert find_key("") is None
+    with pytest.raises(CredentialsError, match=r"--api-key.*NOMIC_API_KEY.*nomic login.*credentials"):
+        require_key()
+
+
+def test_the_key_does_not_show_itself() -> None:
+    """No way of printing, formatting, pickling or copying a key shows the secret."""
+    key = Key(SECRET, "a test")
+    for shown in (repr(key), str(key), f"{key}", f"{key!r:>80}", "%s" % key, repr([key]), repr({"key": key})):  # noqa: UP031
+        assert SECRET not in shown
+        assert "a test" in shown
+    assert not hasattr(key, "__dict__")
+    for escape in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="not to be pickled"):
+            escape(key)
+
+
+def test_scrub_takes_out_every_form_of_the_key() -> None:
+    """A text is freed of the key as it is and percent-encoded."""
+    text = f"sent Bearer {SECRET} to /?key=nk-a%2Bsecret%2Fwith%3Dsigns and /?k=nk-a%2Bsecret/with%3Dsigns"
+    assert Key(SECRET, "a test").scrub(text) == "sent Bearer [key] to /?key=[key] and /?k=[key]"
+
+
+@pytest.mark.parametrize("bad", ["nk-a b", "nk-ü", "nk-a\nInjected: header", "nk-\x00"])
+def test_a_malformed_key_is_refused_without_being_shown(bad: str) -> None:
+    """A key that no header can carry is refused before a library prints it in its own error."""
+    with pytest.raises(CredentialsError) as caught:
+        find_key(bad)
+    assert bad not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [login()[:-4], "[]", '"' + SECRET + '"', "{}", login(token=None), login(token=""), login(token=12), ""],
+)
+def test_a_broken_file_is_reported_without_its_content(tmp_path: Path, content: str) -> None:
+    """A credentials file that cannot be used is an error which quotes nothing of it, not even in its cause."""
+    write_login(tmp_path, content)
+    with pytest.raises(CredentialsError, match="credentials") as caught:
+        find_key()
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_an_expired_login_is_said_to_be_expired(tmp_path: Path) -> None:
+    """A login whose time is over is refused here; one that is still good is taken, with its deployment."""
+    path = write_login(tmp_path, login(expires=time.time() - 1))
+    with pytest.raises(CredentialsError, match="expired"):
+        find_key()
+    fields = {"tenant": "enterprise", "api_domain": "api.example.com", "frontend_domain": "example.com"}
+    path.write_text(login(expires=time.time() + 60, **fields))
+    key = require_key()
+    assert key.tenant == fields
