@@ -97,9 +97,7 @@ class EmbedStore:
             Name of an embedder: ``"nomic"``, ``"nomic-local"`` or ``"objects"``. By default ``EMBEDSTORE_MODEL``,
             else ``nomic`` if a key is configured, else ``nomic-local`` if its weights are here.
         space : str, optional
-            Instead of a model: a name for vectors of your own making; needs `dim`.
-        dim : int, optional
-            Number of components of your own vectors.
+            Instead of a model: a name for vectors of your own making, of `dim` components.
         embedder : Embedder, optional
             Instead of a model: any object of the `Embedder` protocol.
         executor : Executor, optional
@@ -301,14 +299,9 @@ class EmbedStore:
     # Ask.
 
     def to_table(self, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table:
-        """Return rows as an Arrow table, in the order of `scores`.
+        """Return rows as an Arrow table, in the order of `scores`: those that `where` keeps, see `where.parse_where`.
 
-        Parameters
-        ----------
-        columns : sequence of str, optional
-            Default: all but the embedding, which is returned when named.
-        where : str, pyarrow.compute.Expression or mask, optional
-            Which rows; see `where.parse_where`.
+        By default with all columns but the embedding, which is returned when named.
         """
         return self.rows.to_table(columns, where)
 

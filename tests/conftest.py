@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+from tiny_models import write_tiny_models
 
 from embedstore.store import EmbedStore
 from embedstore.testing import NomicServer
@@ -73,3 +74,18 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NomicSer
         for name, value in running.environment(tmp_path / "home").items():
             monkeypatch.setenv(name, value)
         yield running
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with small graphs of the interface of Nomic's models."""
+    monkeypatch.setenv("FASTEMBED_CACHE_PATH", str(tmp_path / "weights"))
+    return write_tiny_models(tmp_path / "weights")
+
+
+@pytest.fixture
+def api_store(server: NomicServer, tmp_path: Path, pictures: Path) -> EmbedStore:
+    """A store of `pictures`, embedded by the stand-in."""
+    made = EmbedStore.create(tmp_path / "s.store", model="nomic")
+    made.add(pictures)
+    return made

@@ -40,7 +40,7 @@ def apply_sync(plan: SyncPlan, *, progress: Progress = silent) -> SyncReport:
     Parameters
     ----------
     plan : SyncPlan
-        Of `plan.plan_sync`.
+        Of `plan_sync`.
     progress : callable
         Is told in words how things go.
 

@@ -7,6 +7,7 @@ by `columns`, what is planned is a `SyncPlan` of `outcome`, and `apply` carries 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +39,6 @@ from embedstore.settings import Key
 from embedstore.store import EmbedStore
 
 EVERY_ID = 50_000  # up to so many ids are looked up one and all, at each sync
-
 SAMPLE = 1_000  # ids of the ledger that are looked up when there are more
 SHARD_ROWS: Final = 5_000
 SHARD_PICTURES: Final = 200
@@ -279,18 +279,9 @@ def _plain(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_floating(kind):
         return float(np.float32(value))
     if pa.types.is_timestamp(kind):
-        return _milliseconds(value)
-    return value
-
-
-def _milliseconds(value: Any) -> Any:
-    """Return a time as milliseconds since 1970, UTC."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return value
-    if isinstance(value, datetime):
-        moment = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return round(moment.timestamp() * 1000)
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return round(value.replace(tzinfo=value.tzinfo or UTC).timestamp() * 1000)  # UTC where no zone is said
     return value

@@ -1,7 +1,7 @@
 """Commands that ask: search, classify, count, export; and index, which makes files that searching is faster with.
 
-A query, its threshold and a filter become one call of the store, and the answer rows in columns or in a file; how they
-are printed and drawn is left to `output`.
+A query, its threshold and a condition become one call of the store, and the answer rows in columns or in a file; how
+they are printed and drawn is left to `output`.
 """
 
 from __future__ import annotations

@@ -51,13 +51,13 @@ def verify(ctx: click.Context, store: Path, deep: bool, output: Output) -> None:
         ctx.exit(1)
 
 
-@command("embedstore remove photos.store --where \"label == 'blurred'\"")
+@command("embedstore remove photos.store --where \"label = 'blurred'\"")
 @store_argument
 @click.argument("ids", nargs=-1, metavar="[ID...]")
 @where_option
 @value_output
 def remove(store: Path, ids: tuple[str, ...], where: str | None, output: Output) -> None:
-    """Remove records by id or by a filter; older versions keep them until `vacuum`."""
+    """Remove records by id or by a condition; older versions keep them until `vacuum`."""
     if bool(ids) == bool(where):
         raise click.UsageError("say which records to remove: ids, or --where EXPR")
     opened = open_store(store)

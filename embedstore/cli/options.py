@@ -73,7 +73,7 @@ def _use_api_key(ctx: click.Context, param: click.Parameter, file: Any) -> None:
 
 store_argument = click.argument("store", type=PATH, metavar="STORE")
 where_option = click.option(
-    "--where", metavar="EXPR", help="Only rows that this keeps, such as: \"label == 'cat' and width > 300\"."
+    "--where", metavar="EXPR", help="Only rows that this keeps, such as: \"label = 'cat' and width > 300\"."
 )
 version_option = click.option("--at", "version", type=int, metavar="VERSION", help="Read an older version.")
 api_key_option = click.option(

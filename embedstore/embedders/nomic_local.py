@@ -34,7 +34,6 @@ EDGE = 224
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 QUERY_PREFIX = "search_query: "
-
 _OPTIONAL = ("config.json", "special_tokens_map.json")
 """Files that are read where they are; fastembed works without them."""
 

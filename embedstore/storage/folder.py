@@ -223,7 +223,7 @@ class StoreFolder:
         return changes.upsert(self.images, rows, vectors, replaces=replaces)
 
     def remove(self, ids: Sequence[str] | None, where: Any) -> int:
-        """Remove records by id or by a filter, in one commit; return how many. See `EmbedStore.remove`."""
+        """Remove records by id or by a condition, in one commit; return how many. See `EmbedStore.remove`."""
         if (ids is None) == (where is None):
             raise InputError("say which records to remove, either by ids or by where='...'")
         with self.writing() as newest:

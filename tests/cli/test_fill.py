@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import run, run_process
 from conftest import save_picture
-from tiny_models import write_tiny_models
 
 from embedstore.store import EmbedStore
 from embedstore.testing import NomicServer
@@ -31,13 +30,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NomicSer
         for name, value in server.environment(tmp_path / "home").items():
             monkeypatch.setenv(name, value)
         yield server
-
-
-@pytest.fixture
-def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache with small graphs of the interface of Nomic's models."""
-    monkeypatch.setenv("FASTEMBED_CACHE_PATH", str(tmp_path / "weights"))
-    return write_tiny_models(tmp_path / "weights")
 
 
 # --- the plan -------------------------------------------------------------------------------------------------
@@ -378,18 +370,11 @@ def test_queries_come_from_stdin_and_with_several_templates(store: EmbedStore) -
 # --- two backends of one model --------------------------------------------------------------------------------
 
 
-def api_store(path: Path, pictures: Path) -> EmbedStore:
-    made = EmbedStore.create(path, model="nomic")
-    made.add(pictures)
-    return made
-
-
 def test_compare_backends_on_the_command_line(
-    server: NomicServer, weights: Path, tmp_path: Path, pictures: Path
+    server: NomicServer, api_store: EmbedStore, weights: Path, pictures: Path
 ) -> None:
     """For a store the other backend is found by itself; for a folder both embed; the text names both spaces."""
-    made = api_store(tmp_path / "s.store", pictures)
-    about = json.loads(run("compare-backends", made.path, "--sample", 8, "--json").stdout)
+    about = json.loads(run("compare-backends", api_store.path, "--sample", 8, "--json").stdout)
     assert (about["pictures"], about["first"]["backend"], about["second"]["backend"]) == (
         8,
         "nomic-api",
@@ -406,13 +391,12 @@ def test_compare_backends_on_the_command_line(
 
 
 def test_without_a_key_the_command_line_asks_the_local_model(
-    server: NomicServer, weights: Path, tmp_path: Path, pictures: Path
+    api_store: EmbedStore, weights: Path, tmp_path: Path
 ) -> None:
     """With --allow-mixed-backend a store of the service is searched without a key, and a warning says so."""
-    made = api_store(tmp_path / "s.store", pictures)
     (tmp_path / "home" / ".nomic" / "credentials").unlink()
     words = [sys.executable, "-m", "embedstore"]
-    search = ["search", str(made.path), "a red car", "-n", "1"]
+    search = ["search", str(api_store.path), "a red car", "-n", "1"]
     refused = subprocess.run([*words, *search], capture_output=True, text=True, env=dict(os.environ))
     assert refused.returncode == 1
     assert "no Nomic API key" in refused.stderr

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import run
-from tiny_models import write_tiny_models
 
 from embedstore import images
 from embedstore.deciding import backends
@@ -19,41 +17,17 @@ from embedstore.store import EmbedStore
 from embedstore.testing import NomicServer
 
 
-@pytest.fixture
-def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache with small graphs of the interface of Nomic's models."""
-    monkeypatch.setenv("FASTEMBED_CACHE_PATH", str(tmp_path / "weights"))
-    return write_tiny_models(tmp_path / "weights")
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NomicServer]:
-    with NomicServer() as server:
-        for name, value in server.environment(tmp_path / "home").items():
-            monkeypatch.setenv(name, value)
-        yield server
-
-
-def api_store(path: Path, pictures: Path) -> EmbedStore:
-    made = EmbedStore.create(path, model="nomic")
-    made.add(pictures)
-    return made
-
-
-def test_the_comparison_is_the_plain_formula(
-    server: NomicServer, weights: Path, tmp_path: Path, pictures: Path
-) -> None:
+def test_the_comparison_is_the_plain_formula(server: NomicServer, api_store: EmbedStore, weights: Path) -> None:
     """Gaps, shifts, thresholds and flips are those that float64 and the definition give, picture by picture."""
-    made = api_store(tmp_path / "s.store", pictures)
     second = NomicLocalEmbedder()
     sent = server.images
     queries = ["a red car", "a white ball"]
-    found = backends.of_rows(made.reader, second, sample=10, queries=queries)
+    found = backends.of_rows(api_store.reader, second, sample=10, queries=queries)
     assert server.images == sent
     assert found.gaps.shape == (10,)
     api = NomicAPIEmbedder()
     chosen = sorted(np.random.default_rng(0).permutation(12)[:10])
-    uris = [made.to_table(["uri"]).column("uri")[int(place)].as_py() for place in chosen]
+    uris = [api_store.to_table(["uri"]).column("uri")[int(place)].as_py() for place in chosen]
     decoded = [images.read(Path(uri)).image for uri in uris]
     a = np.array([server.image_vector(api.prepare(image)) for image in decoded], np.float64)
     b = second.embed_prepared([second.prepare(image) for image in decoded]).astype(np.float64)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,6 @@ from embedstore.store import EmbedStore
 from embedstore.testing import KINDS, Fault, NomicServer
 
 QUICK = Retries(attempts=12, first_wait=0.001, longest_wait=0.005)
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NomicServer]:
-    with NomicServer() as server:
-        for name, value in server.environment(tmp_path / "home").items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 def make_store(path: Path, **options: Any) -> EmbedStore:

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import save_picture
-from tiny_models import write_tiny_models
 
 from embedstore.embedders.nomic_local import NomicLocalEmbedder
 from embedstore.errors import SpaceMismatchError
 from embedstore.store import EmbedStore
 from embedstore.testing import NomicServer
-
-
-@pytest.fixture
-def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache with small graphs of the interface of Nomic's models."""
-    monkeypatch.setenv("FASTEMBED_CACHE_PATH", str(tmp_path / "weights"))
-    return write_tiny_models(tmp_path / "weights")
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NomicServer]:
-    with NomicServer() as server:
-        for name, value in server.environment(tmp_path / "home").items():
-            monkeypatch.setenv(name, value)
-        yield server
-
 
 PUT = "import sys; from embedstore.store import EmbedStore; EmbedStore.open(sys.argv[1]).query_vectors(sys.argv[2:])"
 
@@ -47,31 +29,29 @@ def test_processes_that_keep_queries_at_once_lose_none(store: EmbedStore) -> Non
     assert EmbedStore.open(store.path).info()["cached_queries"] == 36
 
 
-def api_store(path: Path, pictures: Path) -> EmbedStore:
-    made = EmbedStore.create(path, model="nomic")
-    made.add(pictures)
-    return made
-
-
 def test_another_backend_asks_only_where_that_is_allowed(
-    server: NomicServer, weights: Path, tmp_path: Path, pictures: Path, caplog: pytest.LogCaptureFixture
+    server: NomicServer,
+    api_store: EmbedStore,
+    weights: Path,
+    tmp_path: Path,
+    pictures: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A store of the service, opened with the local model, is refused; when allowed, the query's vector is the local
     model's, kept under its own name, and a query that the service had made stays the service's."""
-    made = api_store(tmp_path / "s.store", pictures)
-    kept = made.query_vectors(["asked before"])
+    kept = api_store.query_vectors(["asked before"])
     local = NomicLocalEmbedder()
     with pytest.raises(SpaceMismatchError, match=r"differ in backend.*--allow-mixed-backend"):
-        EmbedStore.open(made.path, embedder=local)
-    mixed = EmbedStore.open(made.path, embedder=local, allow_mixed_backend=True)
+        EmbedStore.open(api_store.path, embedder=local)
+    mixed = EmbedStore.open(api_store.path, embedder=local, allow_mixed_backend=True)
     np.testing.assert_allclose(mixed.query_vectors(["a red car"]), local.embed_texts(["a red car"]), atol=1e-6)
     assert "decisions near a threshold" in caplog.text
     assert np.array_equal(mixed.query_vectors(["asked before"]), kept)
     sent = server.texts
-    own = EmbedStore.open(made.path)
+    own = EmbedStore.open(api_store.path)
     np.testing.assert_allclose(own.query_vectors(["a red car"])[0], server.text_vector("a red car"), atol=1e-6)
     assert server.texts == sent + 1
-    again = EmbedStore.open(made.path, embedder=local, allow_mixed_backend=True)
+    again = EmbedStore.open(api_store.path, embedder=local, allow_mixed_backend=True)
     assert np.array_equal(again.query_vectors(["a red car"]), own.query_vectors(["a red car"]))
     save_picture(pictures / "new.png", 77)
     with pytest.raises(SpaceMismatchError):
