@@ -48,10 +48,11 @@ def as_vectors(values: ArrayLike, dim: int | None = None, what: str = "vectors")
         raise VectorError(f"{what}: expected shape {expected}, found {np.shape(values)}")
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.vecdot(array, array)  # reads the rows once and writes little, as isfinite would not
-    suspect = np.flatnonzero(~np.isfinite(squares))  # the square of large finite numbers overflows too
-    bad = suspect[~np.isfinite(array[suspect]).all(axis=1)]
-    if len(bad):
-        raise VectorError(f"{what}: row {bad[0]} holds NaN or infinity; leave it out or compute it again")
+    if not np.isfinite(squares).all():
+        suspect = np.flatnonzero(~np.isfinite(squares))  # the square of large finite numbers overflows too
+        bad = suspect[~np.isfinite(array[suspect]).all(axis=1)]
+        if len(bad):
+            raise VectorError(f"{what}: row {bad[0]} holds NaN or infinity; leave it out or compute it again")
     return array
 
 

@@ -166,6 +166,8 @@ class Concept:
         label = " + ".join(one.label for one in asked)
         if against:
             label += " against " + ", ".join(one.label for one in against)
+        if template is None and not given and not against:
+            return cls(tuple(asked), label=label)
         templates = [template] if isinstance(template, str) else list(template or ())
         filled = [_filled(one, templates) for one in asked]
         return cls(

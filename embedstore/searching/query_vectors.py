@@ -59,7 +59,7 @@ class QueryVectors:
         """
         self._embed_texts([query.value for query in queries if query.kind == "text"])
         found = [self._vector(query, rows) for query in queries]
-        return np.stack(found) if found else np.empty((0, self._space.dim), np.float32)
+        return np.array(found) if found else np.empty((0, self._space.dim), np.float32)
 
     def _vector(self, query: Query, rows: Rows) -> Vectors:
         if query.kind == "text":

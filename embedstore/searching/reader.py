@@ -72,8 +72,12 @@ class Reader:
     def concept_vectors(self, concepts: Sequence[Concept]) -> list[tuple[Vectors, Vectors]]:
         """Return for each concept its vector, shape (dim,), and those of its opponents; texts are embedded together."""
         found = self.query_vectors([query for concept in concepts for query in concept.all_queries])
-        ends = np.cumsum([len(concept.all_queries) for concept in concepts])[:-1]
-        return [concept.join(part) for concept, part in zip(concepts, np.split(found, ends), strict=True)]
+        start, joined = 0, []
+        for concept in concepts:
+            part = found[start : start + len(concept.all_queries)]
+            joined.append(concept.join(part))
+            start += len(part)
+        return joined
 
     def scores(self, queries: Any, where: Any = None) -> Vectors:
         """Score every row against every query; see `EmbedStore.scores`."""
