@@ -32,7 +32,7 @@ from embedstore.images import is_image
 from embedstore.ingest.cached_embedder import CachedEmbedder
 from embedstore.measures.calibration import Calibration, calibrate_scores
 from embedstore.measures.choice import Wishes
-from embedstore.measures.curves import above, as_thresholds, precision_recall
+from embedstore.measures.curves import above, as_threshold, precision_recall
 from embedstore.searching.queries import Concept
 from embedstore.storage.folder import StoreFolder
 from embedstore.store import EmbedStore
@@ -153,7 +153,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
             Labels that are not of two classes, or that fit the pictures not at all.
         ImageError, QueryError, UnreachableError
         """
-        given = None if self.threshold is None else float(as_thresholds(self.threshold))
+        given = None if self.threshold is None else as_threshold(self.threshold)
         if y is None:
             raise LabelError(f"{type(self).__name__} requires y to be passed, but the target y is None")
         asked = self.text_query if isinstance(self.text_query, str) else " ".join(self.text_query)
@@ -292,7 +292,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
                 f"this {type(self).__name__} has no threshold yet: call fit(images, labels) to choose one, "
                 "or give one, as in ImageClassifierFromTextQuery('dog', 0.0564). scores(images) needs none"
             )
-        return float(as_thresholds(self.threshold))
+        return as_threshold(self.threshold)
 
     def _calibrate(self, **how: Any) -> Calibration:
         found, truth, copies = self._sample

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
 
-from platformdirs import user_state_path
-
 from embedstore.errors import CredentialsError, OfflineError
 
 # Environment variables.
@@ -45,7 +43,11 @@ def cores() -> int:
 def state_dir() -> Path:
     """Return the folder of the state that this user's processes share; it may not exist yet."""
     named = os.environ.get(STATE_DIR)
-    return Path(named) if named else user_state_path("embedstore", appauthor=False)
+    if named:
+        return Path(named)
+    from platformdirs import user_state_path  # late: a process that only asks has no such state
+
+    return user_state_path("embedstore", appauthor=False)
 
 
 def mixing_is_allowed() -> bool:

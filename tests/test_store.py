@@ -161,6 +161,7 @@ def test_results_show_themselves(store: EmbedStore) -> None:
         (lambda s: s.search("dog", k=2.5), InputError, "found 2.5"),
         (lambda s: s.search("dog", threshold=float("nan")), InputError, "found NaN"),
         (lambda s: s.count("dog", "high"), InputError, "found 'high'"),
+        (lambda s: s.count("dog", [0.1, 0.2]), InputError, "expected one threshold, found 2"),
         (lambda s: s.search("dog", where="lable == 'cat'"), FilterError, "lable"),
         (lambda s: s.search(np.ones(3)), VectorError, r"expected shape \(n, \d+\), found \(3,\)"),
         (lambda s: s.search(np.full(s.space.dim, np.nan)), VectorError, "NaN"),

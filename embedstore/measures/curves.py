@@ -269,6 +269,16 @@ def as_thresholds(thresholds: ArrayLike) -> Floats:
     return values
 
 
+def as_threshold(threshold: Any) -> float:
+    """Return one threshold as a float, or say what is wrong with it."""
+    if type(threshold) is float and threshold == threshold:
+        return threshold
+    values = as_thresholds(threshold)
+    if values.size != 1:
+        raise InputError(f"expected one threshold, found {values.size}")
+    return float(values.reshape(-1)[0])
+
+
 def floor(threshold: float, dtype: np.dtype[Any]) -> Any:
     """Return the largest number of `dtype` that does not exceed the threshold."""
     if threshold != threshold:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from embedstore import vectors
 from embedstore.errors import InputError, QueryError
-from embedstore.measures.curves import above, as_thresholds, floor
+from embedstore.measures.curves import above, as_threshold, floor
 from embedstore.searching import scan, shortlist
 from embedstore.searching.index import APPROXIMATE, EXACT, IndexFiles, PartIndex
 from embedstore.searching.matches import Matches
@@ -103,7 +103,7 @@ class Reader:
         """Return the nearest rows to each of several queries; see `EmbedStore.search`."""
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise InputError(f"k is how many rows to return, at least 1; found {k!r}")
-        limit = None if threshold is None else float(as_thresholds(threshold))
+        limit = None if threshold is None else as_threshold(threshold)
         concepts = [Concept.of(query, **words) for query in queries]
         asked = self.concept_vectors(concepts) if concepts else []
         mask = self.mask(where)
@@ -131,14 +131,14 @@ class Reader:
 
     def exceeding(self, scores: Scores, threshold: float, label: str, where: Any = None) -> Matches:
         """Return every row whose score in `scores`, of shape (n_rows,), is larger than `threshold`."""
-        limit = float(as_thresholds(threshold))
+        limit = as_threshold(threshold)
         matching, mask = above(scores, limit), self.mask(where)
         positions = np.flatnonzero(matching if mask is None else matching & mask)
         return Matches(self.rows, positions, scores[positions], label, limit)
 
     def count(self, query: Any, threshold: float, where: Any = None, **words: Any) -> int:
         """Return how many rows have a score larger than `threshold`, compared exactly."""
-        limit, mask = float(as_thresholds(threshold)), self.mask(where)
+        limit, mask = as_threshold(threshold), self.mask(where)
         vector, opponents = self.concept_vectors([Concept.of(query, **words)])[0]
         if mask is None and not len(opponents):
             return self._count(vector, limit)
