@@ -94,7 +94,7 @@ def main() -> None:
     lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in known.items()}
     graph = {name: imports(name, path, known) for name, path in known.items()}
     for floor, packages in FLOORS if not asked.short else ():
-        print(f"floor {floor}")
+        print(floor if floor == "beside" else f"floor {floor}")
         for package in packages:
             for name in (n for n in known if n.split(".")[0] == package):
                 print(f"  {name:<28}{lines[name]:>5}  {purpose(known[name])}")

@@ -49,11 +49,14 @@ def add_vectors(
     report = AddReport(recovered=recover(folder))
     limit = rows_per_part(folder.space.dim)
     held: list[tuple[pa.Table, Vectors]] = []
+    columns = folder.images.snapshot().schema.names
     for batch in bar(vector_batches(source, embedding_column, limit), None, "added", progress):
         if held and sum(len(rows) for rows, _ in held) + len(batch.vectors) > limit:
             _add_batch(folder, held, report)
         found = _checked(batch.vectors, folder.space.dim, report.found, normalise)
-        held.append((_rows(batch), found))
+        rows = _rows(batch, columns)
+        columns = [*columns, *(name for name in rows.column_names if name not in columns)]
+        held.append((rows, found))
         report.found += len(found)
     _add_batch(folder, held, report)
     report.seconds = time.perf_counter() - started
@@ -139,8 +142,8 @@ def _checked(found: Vectors, dim: int, done: int, normalise: bool) -> Vectors:
     return checked if np.abs(lengths - 1).max(initial=0) <= EXACT_TOLERANCE else to_unit_length(checked)
 
 
-def _rows(batch: VectorBatch) -> pa.Table:
-    """Give each vector an id and the store's own columns."""
+def _rows(batch: VectorBatch, known: Sequence[str]) -> pa.Table:
+    """Give each vector an id and the store's own columns; the others are spelled as `known` columns are."""
     given, names, count = batch.metadata, batch.metadata.schema.names, len(batch.vectors)
     uris = given.column("uri").to_pylist() if "uri" in names else batch.uris
     if not all(isinstance(uri, str) for uri in uris):
@@ -153,7 +156,7 @@ def _rows(batch: VectorBatch) -> pa.Table:
     require_distinct(others)
     table, kept = pa.table(columns, schema=SCHEMA), storable_types(given.select(others))
     for field in kept.schema:
-        table = table.append_column(field.with_name(column_name(field.name)), kept.column(field.name))
+        table = table.append_column(field.with_name(column_name(field.name, known)), kept.column(field.name))
     return table
 
 

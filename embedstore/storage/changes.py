@@ -114,10 +114,14 @@ def merged_schema(old: pa.Schema, new: pa.Schema) -> pa.Schema:
     Raises
     ------
     InputError
-        A column has one type in the table and another, that does not fit, in the new rows.
+        A column has one type in the table and another, that does not fit, in the new rows; or a name that differs
+        from another's by case only, which Delta takes for the same.
     """
-    fields = list(old)
+    fields, spelled = list(old), {name.lower(): name for name in old.names}
     for field in new:
+        other = spelled.setdefault(field.name.lower(), field.name)
+        if other != field.name:
+            raise InputError(f"the columns {other!r} and {field.name!r} differ by case only; rename one in the source")
         if field.name not in old.names:
             kind = pa.string() if pa.types.is_null(field.type) else field.type
             fields.append(pa.field(field.name, kind))

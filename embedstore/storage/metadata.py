@@ -32,10 +32,11 @@ _KINDS: dict[type, pa.DataType] = {
 }
 
 
-def column_name(name: str) -> str:
-    """Return the name a source's column has in the store."""
+def column_name(name: str, known: Iterable[str] = ()) -> str:
+    """Return the name a source's column has in the store: as one of `known` is spelled that differs by case only."""
     safe = _UNSAFE.sub("_", name) or "unnamed"
-    return f"source_{safe}" if safe.lower() in RESERVED else safe
+    safe = f"source_{safe}" if safe.lower() in RESERVED else safe
+    return next((column for column in known if column.lower() == safe.lower()), safe)
 
 
 def require_distinct(names: Iterable[str]) -> None:
@@ -119,9 +120,7 @@ class Columns:
     def _column(self, name: str) -> str:
         """Return a column's name in the store; Delta takes names that differ by case only for the same."""
         if name not in self._names:
-            safe = column_name(name)
-            same = (known for known in (*self._types, *self._names.values()) if known.lower() == safe.lower())
-            self._names[name] = next(same, safe)
+            self._names[name] = column_name(name, (*self._types, *self._names.values()))
         return self._names[name]
 
     def _fit_value(self, column: str, value: Any, uri: str) -> Any:

@@ -160,6 +160,17 @@ def test_a_type_conflict_names_the_column(empty: EmbedStore) -> None:
     assert sorted(empty.to_table(["price"]).column("price").to_pylist()) == [1, 1.5, 2, 2.5]
 
 
+def test_a_column_is_the_same_in_any_case(empty: EmbedStore, tmp_path: Path) -> None:
+    """As Delta has it: in the files of one source, and in what comes later; values of all go into one column."""
+    pq.write_table(table(unit(2), id=["a", "b"], camera=["x", "y"]), tmp_path / "1.parquet")
+    pq.write_table(table(unit(2, 1), id=["c", "d"], Camera=["z", None]), tmp_path / "2.parquet")
+    add(empty, [tmp_path / "1.parquet", tmp_path / "2.parquet"])
+    add(empty, table(unit(1, 2), id=["e"], CAMERA=["v"]))
+    found = {row["id"]: row["camera"] for row in empty.to_table(["id", "camera"]).to_pylist()}
+    assert found == {"a": "x", "b": "y", "c": "z", "d": None, "e": "v"}
+    assert empty.columns[-1] == "camera"
+
+
 def test_columns_of_the_stores_own_keep_their_meaning(empty: EmbedStore) -> None:
     """uri, content_hash, width and height are taken as such; a column ``score`` becomes ``source_score``."""
     source = table(unit(1), uri=["/a.jpg"], content_hash=["f" * 64], width=[40], height=[30], score=[0.5])

@@ -248,3 +248,9 @@ def test_columns_of_another_writer_keep_their_type(tmp_path: Path) -> None:
     check(store)
     assert all(part.mapped for part in store.snapshot.parts)
     assert store.verify(deep=True).ok
+
+
+def test_two_columns_whose_names_differ_by_case_are_refused() -> None:
+    """Delta would take them for one; the message has both names."""
+    with pytest.raises(InputError, match="'label' and 'Label' differ by case only"):
+        changes.merged_schema(pa.schema([("label", pa.string())]), pa.schema([("Label", pa.string())]))
