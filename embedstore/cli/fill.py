@@ -116,8 +116,11 @@ def add(
                 raise click.UsageError(
                     f"--dry-run plans the embedding of pictures; leave --{name.replace('_', '-')} out"
                 )
-    elif space is not None and options["embedding_column"] is not None and not _is_store(store):
-        dim = _dimension(sources, options["embedding_column"], dim)
+    elif options["embedding_column"] is not None and not _is_store(store):
+        if space is None and model is None:
+            raise click.UsageError("say whose vectors these are: --space NAME for your own, --model NAME for a model's")
+        if space is not None:
+            dim = _dimension(sources, options["embedding_column"], dim)
     with _store_to_fill(store, model, space, dim, embedder, dry_run) as opened:
         done = opened.plan_add(sources, **options) if dry_run else opened.add(sources, **options)
     output.value(done.to_dict(), str(done))

@@ -5,12 +5,12 @@ A condition is one SQL expression over the metadata columns, as DuckDB understan
     label = 'cat' and width > 300
     label in ('cat', 'dog') or label like 'ca%'
     taken is not null and added_at >= '2026-05-01'
-    "camera model" = 'X100' and not contains(lower(uri), 'draft')
+    camera_model = 'X100' and not contains(lower(uri), 'draft')
 
 * A comparison with a missing value (NULL) is neither true nor false, and so is its ``not``; only true matches.
 * NaN equals itself and is larger than every number; -0.0 equals 0.0.
-* Text stands in single quotes. A column whose name has spaces, or is a word of SQL, stands in double quotes; A-Z and
-  a-z are the same in names.
+* Text stands in single quotes. A column whose name is a word of SQL, or has spaces, as other programs may have made
+  it, stands in double quotes; A-Z and a-z are the same in names.
 * A time that names no zone is in UTC.
 
 A condition looks at one row at a time and calls only `_FUNCTIONS`: no sub-select, no aggregate, no file, no setting.

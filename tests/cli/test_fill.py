@@ -188,6 +188,15 @@ def test_a_dimension_that_does_not_fit_leaves_no_store(tmp_path: Path, words: tu
     assert not (tmp_path / "s.store").exists()
 
 
+def test_vectors_of_nobody_make_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose they are is asked for, and not taken from what happens to be configured."""
+    monkeypatch.setenv("EMBEDSTORE_MODEL", "objects")
+    result = run("add", tmp_path / "s.store", vectors_file(tmp_path / "v.parquet", 256), "--embedding-column", "v")
+    assert result.exit_code == 2
+    assert "--space NAME" in result.stderr
+    assert not (tmp_path / "s.store").exists()
+
+
 def test_vectors_that_are_refused_leave_no_store(tmp_path: Path) -> None:
     """A store that was made for vectors that are not of unit length goes again; with --normalise it stays."""
     pq.write_table(pa.table({"v": [[3.0, 4.0], [0.0, 2.0]]}), tmp_path / "v.parquet")
