@@ -79,12 +79,16 @@ def test_through_faults_of_every_kind_each_picture_is_embedded_once(server: Nomi
 # --- must show 3: thresholds are free -------------------------------------------------------------------------
 
 
-def test_three_thresholds_cost_one_embedding_of_each_picture(server: NomicServer, tmp_path: Path) -> None:
+def test_three_thresholds_cost_one_embedding_of_each_picture(
+    server: NomicServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The cookbook's loop over three thresholds embeds each picture three times; the store embeds it once, and
     classifies by the same rule with no further request and the server gone."""
-    from nomic import embed
+    from nomic import cli, embed
 
-    embed.atlas_class = None
+    # What the client looks up once in a process, maybe for another test.
+    monkeypatch.setattr(cli, "nomic_base_path", tmp_path / "home" / ".nomic")
+    monkeypatch.setattr(embed, "atlas_class", None)
     folder = tiny_pictures(tmp_path / "p", 60)
     files = sorted(str(file) for file in folder.rglob("*.png"))
     query = np.array(embed.text(["a tiny red ball"], task_type="search_query")["embeddings"])
