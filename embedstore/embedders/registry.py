@@ -13,6 +13,7 @@ is more to know of this machine ``state()`` returns a `protocol.State`; where th
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import pkgutil
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from embedstore.embedders.protocol import Embedder, State
 from embedstore.errors import ModelNotFoundError
 from embedstore.settings import MODEL, find_key
 from embedstore.space import Space
+
+_log = logging.getLogger("embedstore")
 
 MODELS = {
     "nomic": "embedstore.embedders.nomic_api:NomicAPIEmbedder",
@@ -144,9 +147,16 @@ def pull(name: str, progress: bool = True) -> Path | None:
 
 
 def _names() -> Iterator[str]:
-    """Yield the names of all embedders: this package's own, and then those of installed packages."""
+    """Yield the names of all embedders: this package's own, and then those of installed packages that load."""
     yield from MODELS
-    yield from (name for name in _plug_ins() if name not in MODELS)
+    for name in _plug_ins():
+        if name not in MODELS:
+            try:
+                _maker(name)
+            except ModelNotFoundError as error:
+                _log.warning("%s", error)
+            else:
+                yield name
 
 
 def _plug_ins() -> dict[str, str]:
@@ -158,13 +168,21 @@ def _plug_ins() -> dict[str, str]:
 
 def _maker(name: str) -> Any:
     """Import what makes an embedder; see the top of this module for what it offers."""
-    place = MODELS.get(name) or _plug_ins().get(name)
+    if name in MODELS:
+        return pkgutil.resolve_name(MODELS[name])
+    place = _plug_ins().get(name)
     if place is None:
         names = list(_names())
         near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
         guess = f" Did you mean {near[0]!r}?" if near else ""
         raise ModelNotFoundError(f"there is no model {name!r}; there are {', '.join(names)}.{guess}")
-    return pkgutil.resolve_name(place)
+    try:
+        return pkgutil.resolve_name(place)
+    except Exception as error:  # whatever another package's code may raise
+        raise ModelNotFoundError(
+            f"the model {name!r} is {place} of an installed package, which does not load "
+            f"({type(error).__name__}: {error}); mend that package or remove it"
+        ) from error
 
 
 def _state(name: str) -> State:

@@ -219,14 +219,33 @@ def test_pull(bare_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry.pull("nomic-local") == bare_machine
 
 
-def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an installed package brings is listed, made and found by its space; it takes no name of ours."""
-    (tmp_path / "theirs.py").write_text(PLUG_IN)
-    about = tmp_path / "theirs-1.0.dist-info"
+def install(folder: Path, code: str, *points: str) -> None:
+    """Write a package `theirs` as pip would lay it out, with embedders as its entry points."""
+    (folder / "theirs.py").write_text(code)
+    about = folder / "theirs-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[embedstore.embedders]\ntheirs = theirs:Theirs\nobjects = theirs:Theirs\n")
+    (about / "entry_points.txt").write_text("\n".join(["[embedstore.embedders]", *points]))
+
+
+def test_a_plug_in_that_does_not_load_harms_no_other_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is missing from the list, with a warning that says why; asked for by name, it is an error that does."""
+    install(tmp_path, "1 / 0", "broken = theirs:Theirs")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+    assert [info.name for info in registry.list_models()] == list(NAMES)
+    assert "'broken' is theirs:Theirs of an installed package, which does not load (ZeroDivisionError" in caplog.text
+    with pytest.raises(ModelNotFoundError, match="mend that package"):
+        registry.make_embedder("broken")
+
+
+def test_a_plug_in_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an installed package brings is listed, made and found by its space; it takes no name of ours."""
+    install(tmp_path, PLUG_IN, "theirs = theirs:Theirs", "objects = theirs:Theirs")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
     made = registry.make_embedder("theirs", scale=3)
     assert (made.space, made.scale) == (Space("theirs", "own", "float32", "theirs-1", 4), 3)
     assert registry.name_for_space(made.space) == "theirs"
