@@ -47,7 +47,11 @@ def from_object(dataset: Any, image_column: str | None, split: str | None, name:
     `name` is as of `tabular_of`. Raises SourceError where there is no such split, or no column of pictures.
     """
     if not isinstance(dataset, Mapping):
-        place = f"{name}:{split}" if name and split and name.startswith(PREFIX) else name
+        from_hub = name is not None and name.startswith(PREFIX)  # where the split has been chosen already
+        if split is not None and not from_hub and str(dataset.split) != split:
+            own = "one without a name" if dataset.split is None else repr(str(dataset.split))
+            raise SourceError(f"there is no split {split!r}; this data set is a single one, {own}")
+        place = f"{name}:{split}" if from_hub and split else name
         return TableSource(tabular_of(dataset, place), image_column)
     if split is not None and split not in dataset:
         raise SourceError(f"there is no split {split!r}; found {', '.join(map(str, dataset))}")

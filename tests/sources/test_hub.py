@@ -28,6 +28,21 @@ def test_hugging_face_dataset_object() -> None:
     assert {record.key for record in chosen} < {record.key for record in open_source(dataset)}
 
 
+def test_a_single_data_set_has_its_own_split_only(tmp_path: Path) -> None:
+    """Asked for another, it says which it is, as an object and saved, and gives no rows of the wrong one."""
+    import datasets
+
+    nameless = hf_dataset(3)
+    named = datasets.Dataset.from_dict(nameless.to_dict(), features=nameless.features, split=datasets.Split.TEST)
+    named.save_to_disk(str(tmp_path / "saved"))
+    for source in (named, tmp_path / "saved"):
+        assert len(list(open_source(source, split="test"))) == 3
+        with pytest.raises(SourceError, match="no split 'train'; this data set is a single one, 'test'"):
+            open_source(source, split="train")
+    with pytest.raises(SourceError, match="one without a name"):
+        open_source(nameless, split="train")
+
+
 def test_hugging_face_splits_and_disk(tmp_path: Path) -> None:
     """All splits come with a column ``split``, or one of them; a saved data set gives lasting keys."""
     import datasets
