@@ -435,8 +435,7 @@ class EmbedStore:
 
     def save_classifier(self, classifier: Classifier) -> None:
         """Keep a classifier in the store, as ``classifiers/NAME.json``."""
-        self.folder.classifiers.mkdir(exist_ok=True)
-        classifier.save(self.folder.classifiers)
+        classifier.save(self.folder.classifiers / f"{classifier.name}.json")
 
     def classifier(self, name: str) -> Classifier:
         """Return a classifier that the store keeps: see `classifier.find`."""

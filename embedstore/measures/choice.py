@@ -19,7 +19,7 @@ from embedstore.errors import InputError, UnreachableError
 from embedstore.measures import guarantees
 from embedstore.measures.curves import Curve
 from embedstore.measures.guarantees import Mask
-from embedstore.measures.rates import Floats, Metrics, Rates, ratio
+from embedstore.measures.rates import Floats, Metrics, MetricsTable, Rates, ratio
 
 OBJECTIVES = ("f1", "f0.5", "f2", "fbeta", "balanced_accuracy", "mcc", "cost", "precision", "recall")
 
@@ -157,20 +157,20 @@ class Constraints:
             return self.confidence
         return 1 - (1 - self.confidence) / 2
 
-    def masks(self, curve: Curve) -> dict[str, Mask]:
-        """Return for each limit at which cuts it is kept."""
+    def masks(self, counted: Curve | MetricsTable) -> dict[str, Mask]:
+        """Return for each limit where it is kept: at which cuts of a curve, or at which thresholds of a table."""
         kept: dict[str, Mask] = {}
-        confidence = self.each_confidence
+        confidence, matches = self.each_confidence, counted.tp + counted.fp
         if self.min_precision is not None and confidence is not None:
-            kept["min_precision"] = guarantees.precision_holds(curve.tp, curve.matches, self.min_precision, confidence)
+            kept["min_precision"] = guarantees.precision_holds(counted.tp, matches, self.min_precision, confidence)
         elif self.min_precision is not None:
-            kept["min_precision"] = (curve.precision >= self.min_precision) & (curve.matches > 0)
+            kept["min_precision"] = (counted.precision >= self.min_precision) & (matches > 0)
         if self.min_recall is not None and confidence is not None:
-            kept["min_recall"] = guarantees.recall_holds(curve.tp, self.min_recall, confidence)
+            kept["min_recall"] = guarantees.recall_holds(counted.tp, self.min_recall, confidence)
         elif self.min_recall is not None:
-            kept["min_recall"] = curve.recall >= self.min_recall
+            kept["min_recall"] = counted.recall >= self.min_recall
         if self.max_matches is not None:
-            kept["max_matches"] = curve.matches <= self.max_matches
+            kept["max_matches"] = matches <= self.max_matches
         return kept
 
     def __str__(self) -> str:

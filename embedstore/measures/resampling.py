@@ -89,14 +89,8 @@ def _choose(
 
 def _feasible(drawn: MetricsTable, limits: Constraints) -> NDArray[np.bool_]:
     """Say which cuts keep the limits in each resample; where none does, the strictest cut with a match stands in."""
-    matches = drawn.tp + drawn.fp
-    feasible = np.ones(drawn.tp.shape, dtype=np.bool_)
-    if limits.min_precision is not None:
-        feasible &= (drawn.precision >= limits.min_precision) & (matches > 0)
-    if limits.min_recall is not None:
-        feasible &= drawn.recall >= limits.min_recall
-    if limits.max_matches is not None:
-        feasible &= matches <= limits.max_matches
+    kept = limits.masks(drawn)
+    feasible: NDArray[np.bool_] = np.logical_and.reduce([np.ones(drawn.tp.shape, dtype=np.bool_), *kept.values()])
     feasible[~feasible.any(axis=1), -2] = True
     return feasible
 

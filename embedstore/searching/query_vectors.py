@@ -12,15 +12,12 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from embedstore import vectors
-from embedstore.embedders import protocol
-from embedstore.embedders.batches import embed_texts
-from embedstore.embedders.protocol import Embedder
 from embedstore.errors import QueryError
 from embedstore.searching.queries import Query
 from embedstore.space import Space
@@ -28,6 +25,9 @@ from embedstore.storage import changes
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import DeltaFolder
 from embedstore.vectors import Vectors
+
+if TYPE_CHECKING:
+    from embedstore.embedders.protocol import Embedder
 
 _log = logging.getLogger("embedstore")
 
@@ -101,6 +101,8 @@ class QueryVectors:
         missing = [text for text in dict.fromkeys(texts) if self._cached("text", text) is None]
         if not missing:
             return
+        from embedstore.embedders.batches import embed_texts  # late: what was asked before needs none
+
         embedder = self._embedder()
         cache = self._new_cache(embedder)
         new = [text for text in missing if cache.get("text", text) is None]
@@ -118,6 +120,8 @@ class QueryVectors:
             cache = self._new_cache(embedder)
             known = cache.get("image", picture.content_hash)
             if known is None:
+                from embedstore.embedders import protocol
+
                 made = protocol.pictures(embedder, [embedder.prepare(picture.image)])
                 cache.put("image", [picture.content_hash], made)
                 known = made[0]

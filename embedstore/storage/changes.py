@@ -145,11 +145,11 @@ def _fits(given: pa.DataType, wanted: pa.DataType) -> bool:
 
 def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return rows in the columns of a table; InputError, before anything is written, for values beyond their types."""
-    for field in rows.schema:
+    for number, field in enumerate(rows.schema):
         wanted = schema.field(field.name).type
         try:
             if field.type != wanted:
-                rows.column(field.name).cast(wanted)
+                rows = rows.set_column(number, field.name, rows.column(number).cast(wanted))
         except pa.ArrowException as error:
             raise InputError(
                 f"column {field.name!r} holds {wanted} in this store, and what is being added does not fit: {error}; "
@@ -240,13 +240,13 @@ def _concatenated(batches: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
             continue
         column = rows.column(number)
         try:
-            fitted = column.cast(schema.field(known).type) if _fits(field.type, schema.field(known).type) else None
+            cast = column.cast(schema.field(known).type) if _fits(field.type, schema.field(known).type) else None
         except pa.ArrowInvalid:
-            fitted = None
-        if fitted is None:
+            cast = None
+        if cast is None:
             rows = rows.set_column(number, f"{field.name}_{field.type}", column.cast(pa.string()))
         else:
-            rows = rows.set_column(number, known, fitted)
+            rows = rows.set_column(number, known, cast)
     return rows
 
 

@@ -91,8 +91,8 @@ class Rows:
     def mask(self, where: Any) -> Mask | None:
         """Return which rows `where` keeps, bool of shape (n_rows,), or None for all.
 
-        The last masks of SQL conditions are kept, so asking by one again costs nothing. FilterError where it is no
-        condition, or names no column; see `where.parse_where`.
+        The last masks of SQL conditions are kept, read-only, so asking by one again costs nothing. FilterError where
+        it is no condition, or names no column; see `where.parse_where`.
         """
         if where is None:
             return None
