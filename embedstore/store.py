@@ -19,7 +19,6 @@ from embedstore.searching.query_vectors import QueryCache, QueryVectors
 from embedstore.searching.reader import Reader
 from embedstore.settings import mixing_is_allowed
 from embedstore.space import Space
-from embedstore.storage import journal
 from embedstore.storage.folder import StoreFolder
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import Snapshot
@@ -71,7 +70,7 @@ class EmbedStore:
             Rows(folder.snapshot()),
             folder.space,
             folder.id,
-            QueryVectors(QueryCache(folder.queries, folder.space), lambda: self.embedder),
+            QueryVectors(QueryCache(folder.ledger, folder.space), lambda: self.embedder),
             IndexFiles(folder.index),
             executor or scan.Threads(),
         )
@@ -234,7 +233,7 @@ class EmbedStore:
             "bytes": part_bytes,
             "bytes_per_image": round(part_bytes / len(reader), 1) if len(reader) else None,
             "cached_queries": len(reader.queries),
-            "waiting_in_journal": journal.waiting(self.folder.journal),
+            "waiting_in_ledger": sum(self.folder.ledger.waiting().values()),
         }
 
     def refresh(self) -> None:

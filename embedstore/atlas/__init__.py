@@ -1,8 +1,8 @@
 """Sync with Nomic's Atlas that can be trusted, both ways: `plan_sync`, `apply_sync` and `pull`.
 
-`plan` says what is there, what is missing and what differs (`columns` makes the rows safe to send); `apply` sends and
-confirms, and writes a `ledger`; `maps` makes and reads maps; `pull` brings a dataset down. `client` holds the official
-client at arm's length, `answers` judges what Atlas says, `outcome` holds plans and reports.
+`plan` says what is there, what is missing and what differs (`columns` makes the rows safe to send); `apply` sends,
+confirms, and writes that down in `confirmations`; `maps` makes and reads maps; `pull` brings a dataset down. `client`
+holds the official client at arm's length, `answers` judges what Atlas says, `outcome` holds plans and reports.
 """
 
 from embedstore.atlas.apply import apply_sync

@@ -19,7 +19,7 @@ from embedstore import images
 from embedstore.atlas.answers import AtlasTransport, ConflictError, LockedError, Pauses, RefusedError, TooLargeError
 from embedstore.atlas.client import MissingDatasetError, Progress, RemoteDataset, open_dataset, silent
 from embedstore.atlas.columns import lacks_picture
-from embedstore.atlas.ledger import Ledger
+from embedstore.atlas.confirmations import Confirmations
 from embedstore.atlas.maps import ensure_map, wait_until_unlocked
 from embedstore.atlas.outcome import SyncPlan, SyncReport, Work
 from embedstore.embedders.nomic_transport import PassingError
@@ -65,12 +65,12 @@ def apply_sync(plan: SyncPlan, *, progress: Progress = silent) -> SyncReport:
     started = time.perf_counter()
     remote = _opened(plan, work)
     report = SyncReport(plan, remote.identifier, remote.id, plan.dataset_id is None, plan.rows, plan.present)
-    ledger = Ledger(work.store.path, remote.identifier)
+    confirmations = Confirmations(work.store.folder, remote.identifier)
     try:
-        with ledger.held():
-            _Delivery(work, remote, ledger, report, progress).run()
+        with confirmations.held():
+            _Delivery(work, remote, confirmations, report, progress).run()
             if work.index:
-                report.map = ensure_map(remote, ledger, progress)
+                report.map = ensure_map(remote, confirmations, progress)
     except AtlasError as error:
         error.add_note(f"{report.sent:,} of {plan.missing:,} rows were sent and seen in Atlas before this")
         raise
@@ -117,9 +117,9 @@ class _Delivery:
     """The sending of all shards of one plan."""
 
     def __init__(
-        self, work: Work, remote: RemoteDataset, ledger: Ledger, report: SyncReport, progress: Progress
+        self, work: Work, remote: RemoteDataset, confirmations: Confirmations, report: SyncReport, progress: Progress
     ) -> None:
-        self._work, self._remote, self._ledger = work, remote, ledger
+        self._work, self._remote, self._confirmations = work, remote, confirmations
         self._report, self._progress = report, progress
         self._plan, self._transport = report.plan, work.transport
         self._ids = work.converted.ids
@@ -127,10 +127,10 @@ class _Delivery:
     def run(self) -> None:
         """Send the shards one by one; count after each, and look at a sample of all at the end."""
         missing = {self._ids[number] for shard in self._work.shards for number in shard}
-        known = self._ledger.confirmed(self._remote.id)
+        known = self._confirmations.confirmed(self._remote.id)
         there = [name for name in self._ids if name not in missing and name not in known]
         if there:
-            self._ledger.confirm(self._remote.id, there)
+            self._confirmations.confirm(self._remote.id, there)
         count = len(self._work.shards)
         for number, shard in enumerate(self._work.shards, 1):
             wait_until_unlocked(self._remote, self._progress)
@@ -138,7 +138,7 @@ class _Delivery:
             if not len(numbers):
                 continue
             self._deliver(numbers, table, load)
-            self._ledger.confirm(self._remote.id, [self._ids[i] for i in numbers])
+            self._confirmations.confirm(self._remote.id, [self._ids[i] for i in numbers])
             self._report.sent += len(numbers)
             self._require_count()
             self._progress(f"shard {number:,} of {count:,}: {self._report.sent:,} rows seen in Atlas")

@@ -16,7 +16,7 @@ from pyarrow import feather
 from embedstore.atlas.answers import LockedError, NotFoundError, Pauses
 from embedstore.atlas.client import Progress, RemoteDataset, explained
 from embedstore.atlas.columns import VECTORS
-from embedstore.atlas.ledger import Ledger
+from embedstore.atlas.confirmations import Confirmations
 from embedstore.embedders.nomic_transport import PassingError
 from embedstore.errors import AtlasError, EmbedStoreError
 
@@ -42,20 +42,20 @@ def wait_until_unlocked(remote: RemoteDataset, progress: Progress) -> None:
             )
 
 
-def ensure_map(remote: RemoteDataset, ledger: Ledger, progress: Progress) -> str:
+def ensure_map(remote: RemoteDataset, confirmations: Confirmations, progress: Progress) -> str:
     """Make a map of all rows, unless the ledger knows one of as many; return what became of it, with its link.
 
     No topic model is made: its names come from texts, and a store holds pictures. AtlasError where Atlas refuses,
     fails, or takes longer than a step.
     """
-    known = ledger.mapped(remote.id)
+    known = confirmations.mapped(remote.id)
     if any(known.get(index) == remote.total for index in remote.maps):
         return f"there is one of these rows already: {remote.link}/map"
     if remote.refresh().total < FEWEST_ROWS:
         raise AtlasError(f"Atlas makes maps of at least {FEWEST_ROWS} rows; {remote.identifier} has {remote.total}")
     index_id = _ordered(remote, {index["id"] for index in remote.meta["atlas_indices"]}, progress)
     _wait_until_built(remote, index_id, progress)
-    ledger.built(remote.id, index_id, remote.total)
+    confirmations.built(remote.id, index_id, remote.total)
     return f"made: {remote.link}/map"
 
 

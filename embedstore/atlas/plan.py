@@ -29,7 +29,7 @@ from embedstore.atlas.client import (
     silent,
 )
 from embedstore.atlas.columns import PICTURES, VECTORS, AtlasRows, atlas_ids, atlas_rows, dimension, lacks_picture
-from embedstore.atlas.ledger import Ledger
+from embedstore.atlas.confirmations import Confirmations
 from embedstore.atlas.maps import ids_on_map
 from embedstore.atlas.outcome import SyncPlan, Work, listed
 from embedstore.deciding.evaluation import with_columns
@@ -114,9 +114,9 @@ def plan_sync(
         converted = _converted(plan, reader, chosen, remote, with_columns(reader, kept))
         present: set[str] = set()
         if remote is not None and remote.id_field is not None:
-            ledger = Ledger(store.path, remote.identifier)
+            confirmations = Confirmations(store.folder, remote.identifier)
             every = set(atlas_ids(reader.rows.metadata(["id"]).column("id").to_pylist()))
-            present = _compare(plan, remote, ledger, converted, every, recheck, progress)
+            present = _compare(plan, remote, confirmations, converted, every, recheck, progress)
     missing = np.array([i for i, name in enumerate(converted.ids) if name not in present], dtype=np.int64)
     plan.rows, plan.missing = len(chosen), len(missing)
     plan.present = plan.rows - plan.missing
@@ -202,7 +202,7 @@ def _mismatches(plan: SyncPlan, dim: int, remote: RemoteDataset) -> Iterator[str
 def _compare(
     plan: SyncPlan,
     remote: RemoteDataset,
-    ledger: Ledger,
+    confirmations: Confirmations,
     converted: AtlasRows,
     every: set[str],
     recheck: bool,
@@ -212,8 +212,8 @@ def _compare(
 
     `every` has the ids of all rows of the store, as Atlas would know them.
     """
-    confirmed = ledger.confirmed(remote.id)
-    if not confirmed and ledger.others(remote.id):
+    confirmed = confirmations.confirmed(remote.id)
+    if not confirmed and confirmations.others(remote.id):
         plan.notes.append("the dataset is not the one of earlier syncs: that was deleted, and this is a new one")
     if not remote.total:
         plan.how = "the dataset is empty"

@@ -171,7 +171,7 @@ def _store_to_fill(
         try:
             yield opened
         except Exception:
-            if not len(opened) and not opened.info()["waiting_in_journal"]:
+            if not len(opened) and not opened.info()["waiting_in_ledger"]:
                 shutil.rmtree(path)
             raise
 

@@ -33,8 +33,10 @@ def info(store: Path, version: int | None, output: Output) -> None:
     ]
     if about["foreign_parts"]:
         lines.append(f"{about['foreign_parts']} parts in a foreign layout: `embedstore compact` makes them faster")
-    if about["waiting_in_journal"]:
-        lines.append(f"{about['waiting_in_journal']:,} images in the journal; the next `embedstore add` takes them in")
+    if about["waiting_in_ledger"]:
+        lines.append(
+            f"{about['waiting_in_ledger']:,} images wait in the ledger; the next `embedstore add` takes them in"
+        )
     output.value(about, "\n".join(lines))
 
 

@@ -36,15 +36,15 @@ def embed(
     *,
     workers: int | None = None,
     batch_size: int | None = None,
-    starting: Callable[[], None] = lambda: None,
+    starting: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> None:
     """Embed prepared pictures, several batches at once.
 
     `items` are taken as fast as batches leave; None stands for a picture that needs no embedding, and only gives the
     loop the time to hand on what has come back. `embedder` is called when there is something to embed, and not before;
-    None for `workers` (calls under way at once) and `batch_size` asks it. `starting` is called before each call of the
-    embedder. `keep` gets each batch that has come back, as (key, vector or error), in the calling thread; an interrupt
-    while it works makes the same batch come again.
+    None for `workers` (calls under way at once) and `batch_size` asks it. `starting` gets each batch before it leaves,
+    and returns what of it is to leave. `keep` gets each batch that has come back, as (key, vector or error), in the
+    calling thread; an interrupt while it works makes the same batch come again.
 
     Raises the first error that lies not in a picture, of a spent budget and a harder one the harder; nothing more is
     sent after it, and what is under way is kept first.
@@ -88,7 +88,7 @@ class _Calls:
     keep: Callable[[list[tuple[str, Outcome]]], None]
     workers: int | None
     batch_size: int | None
-    starting: Callable[[], None]
+    starting: Callable[[Batch], Batch]
     batch: Batch = field(default_factory=list)
     to_send: deque[Batch] = field(default_factory=deque)
     under_way: int = 0
@@ -106,9 +106,10 @@ class _Calls:
                 self.to_send.append(self.batch)
                 self.batch = []
             if self.to_send and self.under_way < (self.workers or self.embedder().workers):
-                self.starting()
-                self.under_way += 1
-                self.pool.submit(self._call, self.to_send.popleft())
+                batch = self.starting(self.to_send.popleft())
+                if batch:
+                    self.under_way += 1
+                    self.pool.submit(self._call, batch)
             elif self.to_send or (self.under_way and not full_only):
                 self.collect(None)
             else:

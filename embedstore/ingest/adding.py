@@ -28,7 +28,6 @@ from embedstore.ingest.reports import AddPlan, AddReport
 from embedstore.settings import cores
 from embedstore.sources import Failure, Record, Source, open_source
 from embedstore.sources.record import Chain, MemorySource
-from embedstore.storage import journal
 from embedstore.storage.folder import StoreFolder
 from embedstore.storage.metadata import Columns
 from embedstore.storage.rows import Rows
@@ -99,15 +98,16 @@ def add(
     -----
     Each batch is on the disk before more than `workers` further ones are under way: if the process is killed, at
     most ``workers * batch_size`` pictures are embedded a second time. Rows become visible to readers when a part's
-    worth has gathered, every ten minutes, and at the end. Two calls at once on one store are safe, each row is
-    there once; pictures that are new to both may be embedded by each.
+    worth has gathered, every ten minutes, and at the end. Two calls at once on one store are safe: each row is there
+    once, and a picture that is new to both is embedded by the one that claims it first; the other waits for its vector.
     """
     if embedding_column is not None:
         if only is not None:
             raise InputError("`only` chooses pictures; a source of given vectors is taken whole")
         return add_vectors(folder, source, embedding_column, normalise=normalise, progress=progress)
     opened = _open(source, only, label_from_folder=label_from_folder, image_column=image_column, split=split)
-    return Run(folder, embedder, _reused(folder, reuse), workers, batch_size).run(opened, progress)
+    with folder.running.begun() as name:
+        return Run(folder, embedder, name, _reused(folder, reuse), workers, batch_size).run(opened, progress)
 
 
 def plan_add(
@@ -216,7 +216,7 @@ class _Planner:
         rows = Rows(folder.snapshot())
         self._known = KnownRecords(rows, reused)
         self._intake = Intake(self._plan, Columns(rows.snapshot.schema))
-        self._waiting = journal.content_hashes(folder.journal)
+        self._waiting = folder.ledger.paid_hashes()
         self._new: set[str] = set()
 
     def take(self, record: Record, looked_at: tuple[str, int | None] | Failure) -> None:

@@ -7,6 +7,7 @@ is wrong with one record, the others go on: it becomes a `Failure`. What a recor
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from embedstore import images
-from embedstore.embedders.batches import Outcome, embed
+from embedstore.embedders.batches import Batch, Outcome, embed
 from embedstore.embedders.protocol import Embedder
 from embedstore.errors import BudgetSpentError, EmbedderError, ImageError, InputError
 from embedstore.images import PictureSource
@@ -28,10 +29,13 @@ from embedstore.sources import Failure, Record, Source
 from embedstore.storage.folder import StoreFolder
 from embedstore.storage.rows import Rows
 
+_log = logging.getLogger("embedstore")
+
 T = TypeVar("T")
 R = TypeVar("R")
 _AHEAD = 64
 """Pictures that are read ahead of the model, as many again as a batch holds."""
+_POLL_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -98,7 +102,7 @@ def bar(items: Iterable[T], total: int | None, what: str, progress: bool | None)
 
 
 class Run:
-    """One `add`: what is under way, what waits for it, and the journal that keeps what is done.
+    """One `add`, of the name `run`: what is under way, what waits for it, and where what is done is kept.
 
     `embedder` is called when there is something to embed, and not before. None for `workers` (batches under way at
     once) and `batch_size` asks it. `reused` are the rows of stores whose vectors may be copied.
@@ -108,6 +112,7 @@ class Run:
         self,
         folder: StoreFolder,
         embedder: Callable[[], Embedder],
+        run: str,
         reused: Sequence[Rows] = (),
         workers: int | None = None,
         batch_size: int | None = None,
@@ -115,9 +120,10 @@ class Run:
         self._folder, self._make_embedder = folder, embedder
         self._workers, self._batch_size = workers, batch_size
         self._report = AddReport(recovered=recover(folder))
-        self._writer = RowWriter(folder, reused)
+        self._writer = RowWriter(folder, reused, run)
         self._intake = Intake(self._report, self._writer.columns)
         self._waiting: dict[str, list[NewRow]] = {}
+        self._elsewhere: set[str] = set()
         self._loading = threading.Lock()
         self._embedder: Embedder | None = None
 
@@ -137,8 +143,10 @@ class Run:
             raise
         finally:
             self._report.failures.extend(source.failures)
-            write_failures(self._folder.failures, self._report.failures)
-            self._writer.close()
+            try:
+                self._writer.close()
+            finally:
+                write_failures(self._folder.failures, self._report.failures)
             self._report.seconds = time.perf_counter() - started
             rows = self._writer.rows
             self._report.images, self._report.version = len(rows), rows.snapshot.version
@@ -148,14 +156,19 @@ class Run:
         window = 4 * cores() + 2 * (self._batch_size or _AHEAD)
         shown = bar(source, source.count(), "added", progress)
         with ThreadPoolExecutor(cores()) as readers:
-            embed(
-                (self._take(*pair) for pair in ahead(readers, self._read, shown, window)),
-                self._model,
-                self._keep,
-                workers=self._workers,
-                batch_size=self._batch_size,
-                starting=self._starting,
-            )
+            self._embed(self._take(*pair) for pair in ahead(readers, self._read, shown, window))
+        while self._elsewhere:
+            self._embed(self._left_to_others())
+
+    def _embed(self, items: Iterable[tuple[str, Any] | None]) -> None:
+        embed(
+            items,
+            self._model,
+            self._keep,
+            workers=self._workers,
+            batch_size=self._batch_size,
+            starting=self._starting,
+        )
 
     def _read(self, record: Record) -> PreparedRecord | Failure:
         """Read and hash a record; decode and prepare its picture if it is new. The first such picture loads the model.
@@ -212,10 +225,41 @@ class Run:
             return ready.content_hash, ready.prepared
         return None
 
-    def _starting(self) -> None:
-        """There is a journal for the answer before a call leaves."""
-        self._writer.begin()
-        self._report.requests += 1
+    def _starting(self, batch: Batch) -> Batch:
+        """Claim a batch before it leaves; what another process has claimed is waited for at the end."""
+        mine = self._writer.claim([content_hash for content_hash, _ in batch])
+        self._elsewhere.update(content_hash for content_hash, _ in batch if content_hash not in mine)
+        self._report.requests += bool(mine)
+        return [item for item in batch if item[0] in mine]
+
+    def _left_to_others(self) -> Iterator[tuple[str, Any] | None]:
+        """Wait for pictures that other processes have claimed; yield those that these have given up, as soon as any."""
+        _log.warning("%d pictures are being embedded by another process: waiting", len(self._elsewhere))
+        given_up: list[str] = []
+        while self._elsewhere and not given_up:
+            for content_hash, outcome in self._writer.elsewhere(sorted(self._elsewhere)).items():
+                if outcome is True:
+                    continue
+                self._elsewhere.discard(content_hash)
+                if outcome is False:
+                    given_up.append(content_hash)
+                    continue
+                for row in self._waiting.pop(content_hash):
+                    self._report.tally(row.decision.action, needed=False)
+                    self._writer.write_later(row, outcome)
+            if self._elsewhere and not given_up:
+                time.sleep(_POLL_SECONDS)
+        for content_hash in given_up:
+            yield self._again(content_hash)
+
+    def _again(self, content_hash: str) -> tuple[str, Any] | None:
+        """Return a picture that another process has claimed and given up, read again; None where that fails."""
+        ready = self._read(self._waiting[content_hash][0].record)
+        if isinstance(ready, PreparedRecord) and ready.content_hash == content_hash and ready.prepared is not None:
+            return content_hash, ready.prepared
+        why = ready.reason if isinstance(ready, Failure) else "it was changed while it was read"
+        self._report.failures.extend(Failure(row.record.uri, why) for row in self._waiting.pop(content_hash))
+        return None
 
     def _keep(self, outcomes: list[tuple[str, Outcome]]) -> None:
         """Write down the rows that waited for these pictures, and count them; the same batch may come twice."""
@@ -228,6 +272,7 @@ class Run:
                     rows.append(row)
                     vectors.append(outcome)
         self._writer.write(rows, vectors)
+        self._writer.release([content_hash for content_hash, outcome in outcomes if isinstance(outcome, Exception)])
         for content_hash, outcome in outcomes:
             waited = self._waiting.pop(content_hash, ())
             if not isinstance(outcome, Exception):

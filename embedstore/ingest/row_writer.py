@@ -1,13 +1,13 @@
-"""Rows on their way into a store: into the journal at once, into a part when enough have gathered.
+"""Rows on their way into a store: into the ledger at once, into a part when enough have gathered.
 
-Knows what the store holds, the rows under way included. Which rows there are to be is decided by `pipeline`; the
-journal's form is `journal`'s, the commit `changes`'.
+Knows what the store holds, the rows under way included, and who pays for which picture. Which rows there are to be is
+decided by `pipeline`; the ledger's form is `ledger`'s, the commit `changes`'.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,15 +17,16 @@ import pyarrow as pa
 from embedstore.errors import StoreLockedError
 from embedstore.ingest.deduplication import Decision, KnownRecords
 from embedstore.sources import Record
-from embedstore.storage import journal, parts
+from embedstore.storage import parts
 from embedstore.storage.folder import SCHEMA, StoreFolder
 from embedstore.storage.metadata import Columns
+from embedstore.storage.parts import EMBEDDING
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import Snapshot
 from embedstore.vectors import Vectors
 
 _FREE_ROWS = 1_000
-"""Rows without a cost that are written to the journal together."""
+"""Rows without a cost that are written to the ledger together."""
 _FOLD_SECONDS = 600.0
 """After so long rows become visible to readers, however few they are."""
 
@@ -42,15 +43,16 @@ class NewRow:
 
 
 class RowWriter:
-    """What one `add` has written, and what the store holds already; for one thread, but for `known`.
+    """What one `add`, the run of this name, has written, and what the store holds; for one thread, but for `known`.
 
     `known` is the store as it was at the last fold, `rows` are those of the newest version that was read, `columns` the
     metadata columns, those of rows under way included.
     """
 
-    def __init__(self, folder: StoreFolder, reused: Sequence[Rows]) -> None:
-        self._folder, self._reused = folder, reused
-        self._journal: journal.Journal | None = None
+    def __init__(self, folder: StoreFolder, reused: Sequence[Rows], run: str) -> None:
+        self._folder, self._reused, self._run = folder, reused, run
+        self._ledger = folder.ledger
+        self._waiting = 0
         self._fresh: dict[str, Vectors] = {}
         self._free: list[tuple[NewRow, Vectors]] = []
         self._folded_at = time.monotonic()
@@ -63,24 +65,55 @@ class RowWriter:
         fresh = self._fresh.get(content_hash)
         return self.known.vector(content_hash) if fresh is None else fresh
 
-    def begin(self) -> journal.Journal:
-        """Have a journal ready, before something is paid for that is to be written to it."""
-        if self._journal is None:
-            self._journal = journal.Journal(self._folder.journal)
-        return self._journal
+    def claim(self, content_hashes: Sequence[str]) -> set[str]:
+        """Claim pictures before they are paid for; return those that nobody else has claimed or paid for."""
+        return self._ledger.claim(self._run, content_hashes, self._folder.running.is_alive)
+
+    def release(self, content_hashes: Sequence[str]) -> None:
+        """Give back claims on pictures that could not be embedded."""
+        if content_hashes:
+            self._ledger.release(self._run, content_hashes)
+
+    def elsewhere(self, content_hashes: Sequence[str]) -> dict[str, Vectors | bool]:
+        """Return what became of pictures that another process has claimed, by content hash.
+
+        A vector of shape (dim,) that is paid for, True where that process is still at it, False where it has given up.
+        """
+        owners = self._ledger.owners(content_hashes)
+        if any(content_hash not in owners for content_hash in content_hashes):
+            self._read(self._folder.images.snapshot())
+        paid = self._paid({number for _, number in owners.values() if number is not None})
+        found: dict[str, Vectors | bool] = {}
+        for content_hash in content_hashes:
+            vector = paid.get(content_hash)
+            vector = self.vector(content_hash) if vector is None else vector
+            owner, number = owners.get(content_hash, ("", None))
+            goes_on = number is None and self._folder.running.is_alive(owner)
+            found[content_hash] = goes_on if vector is None else vector
+        return found
+
+    def _paid(self, numbers: Iterable[int]) -> dict[str, Vectors]:
+        """Return the vectors that stand in batches of the ledger, by content hash."""
+        found: dict[str, Vectors] = {}
+        for batch in self._ledger.paid(list(numbers)) if numbers else ():
+            if batch.table is not None:
+                vectors = parts.vectors_of(batch.table.column(EMBEDDING), self._folder.space.dim, "the ledger")
+                found.update(zip(batch.table.column("content_hash").to_pylist(), vectors, strict=True))
+        return found
 
     def write(self, rows: Sequence[NewRow], vectors: Sequence[Vectors]) -> None:
-        """Append rows to the journal; when this returns they are on the disk."""
+        """Write rows to the ledger; when this returns they are on the disk."""
         if rows:
             column = parts.list_array(np.stack(vectors))
-            self.begin().append(self._table(rows).append_column(parts.embedding_field(), column))
+            self._ledger.pay(self._run, self._table(rows).append_column(parts.embedding_field(), column))
+            self._waiting += len(rows)
 
     def remember(self, content_hash: str, vector: Vectors) -> None:
         """Keep a vector that was written, for further records of the same picture."""
         self._fresh[content_hash] = vector
 
     def write_later(self, row: NewRow, vector: Vectors) -> None:
-        """Take a row whose vector cost nothing: many of them go to the journal at once."""
+        """Take a row whose vector cost nothing: many of them go to the ledger at once."""
         if row.width is None:
             row.width, row.height = self.known.size(row.content_hash)
         self._free.append((row, vector))
@@ -89,34 +122,35 @@ class RowWriter:
             self.fold_when_due()
 
     def fold_when_due(self) -> None:
-        """Fold the journal if it has grown to a part, or has waited long enough."""
-        if self._journal is None:
+        """Make a part of the rows that wait if there are enough, or they have waited long enough."""
+        if not self._waiting:
             return
-        full = self._journal.rows >= parts.rows_per_part(self._folder.space.dim)
+        full = self._waiting >= parts.rows_per_part(self._folder.space.dim)
         if full or time.monotonic() - self._folded_at > _FOLD_SECONDS:
             try:
                 self._fold()
             except StoreLockedError:
-                self._folded_at = time.monotonic()  # another process rewrites the store: the journal can wait
+                self._folded_at = time.monotonic()  # another process rewrites the store: the rows can wait
 
     def close(self) -> None:
-        """Fold what is left; if that fails, leave the journal for the next writer."""
+        """Make a part of what is left; if that fails, leave it to the next writer. Give the claims back."""
         try:
             self._fold()
         except BaseException as error:
-            if self._journal is not None:
-                error.add_note(f"{self._journal.rows:,} rows wait in the journal; the next add takes them in")
-                self._journal.close()
+            if self._waiting:
+                error.add_note(f"{self._waiting:,} rows wait in the ledger; the next add takes them in")
             raise
+        finally:
+            self._ledger.release(self._run)
 
     def _fold(self) -> None:
-        """Turn the journal into rows of the store."""
+        """Turn what waits in the ledger into rows of the store."""
         self._write_free()
-        if self._journal is None:
+        if not self._waiting:
             return
         with self._folder.writing():
-            snapshot = self._folder.fold(self._journal)
-        self._journal = None
+            snapshot = self._folder.fold()
+        self._waiting = 0
         self._fresh = {}
         self._read(snapshot)
 
@@ -149,12 +183,13 @@ class RowWriter:
 
 
 def recover(folder: StoreFolder) -> int:
-    """Take in what an `add` that was killed has left in its journal; return how many rows the store has gained.
+    """Take in what an `add` that was killed has left in the ledger; return how many rows the store has gained.
 
-    Raises StoreLockedError or InputError where the store cannot be written to: better known before anything is paid.
+    Raises StoreLockedError, InputError or OSError where the store cannot be written to: better known before anything is
+    paid.
     """
     with folder.writing() as newest:
         before = newest.rows
-        for orphan in journal.orphans(folder.journal):
-            newest = folder.fold(orphan)
+        if folder.has_orphans():
+            newest = folder.fold()
         return newest.rows - before

@@ -1,40 +1,33 @@
 """Queries -> their unit vectors: looked up in the store, in the vectors kept from earlier queries, else embedded.
 
-A text or picture is embedded once; its vector is kept in the store's ``queries/`` table, so a repeated query needs no
-model and no network. The table is written under a lock of its own, so that searching never waits for an `add`. What
-may be asked is said in `queries`.
+A text or picture is embedded once; its vector is kept in the store's ledger, so a repeated query needs no model and no
+network. What may be asked is said in `queries`.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from embedstore import vectors
-from embedstore.errors import QueryError
+from embedstore.errors import QueryError, StoreError
 from embedstore.searching.queries import Query
 from embedstore.space import Space
-from embedstore.storage import changes
+from embedstore.storage.ledger import Ledger
 from embedstore.storage.rows import Rows
-from embedstore.storage.table import DeltaFolder
-from embedstore.vectors import Vectors
+from embedstore.vectors import ArrayCache, Vectors
 
 if TYPE_CHECKING:
     from embedstore.embedders.protocol import Embedder
 
 _log = logging.getLogger("embedstore")
 
-_LOCK_TIMEOUT = 10.0
-SCHEMA = pa.schema(
-    [*((name, pa.string()) for name in ("id", "kind", "text", "space")), ("added_at", pa.timestamp("us", tz="UTC"))]
-)
+_MEMORY_BYTES = 64 * 2**20
+"""Vectors of queries that a reader remembers."""
 
 
 class QueryVectors:
@@ -93,7 +86,7 @@ class QueryVectors:
                 embedder.space,
                 self._space,
             )
-            self._caches.append(QueryCache(self.cache.table, embedder.space))
+            self._caches.append(QueryCache(self.cache.ledger, embedder.space))
         return self._caches[-1]
 
     def _embed_texts(self, texts: Sequence[str]) -> None:
@@ -129,50 +122,48 @@ class QueryVectors:
 
 
 class QueryCache:
-    """The store's ``queries/`` table: vectors of one space by kind, ``text`` or ``image``, and text or content hash."""
+    """The vectors of one space that the ledger keeps, by kind, ``text`` or ``image``, and text or content hash.
 
-    def __init__(self, table: DeltaFolder, space: Space) -> None:
-        self.table, self.space = table, space
+    A ledger that cannot be read or written costs a warning, never an answer; this process remembers what it has seen.
+    """
+
+    def __init__(self, ledger: Ledger, space: Space) -> None:
+        self.ledger, self.space = ledger, space
+        self._seen: ArrayCache[Vectors] = ArrayCache(_MEMORY_BYTES)
+        self._warned = False
 
     def __len__(self) -> int:
-        return len(self._known)
+        try:
+            return self.ledger.query_count(self.space.key)
+        except (StoreError, OSError) as error:
+            self._warn(error)
+            return 0
 
     def get(self, kind: str, text: str) -> Vectors | None:
         """Return the vector that is kept, shape (dim,), or None."""
-        return self._known.get(_key(kind, text))
+        seen = self._seen.get((kind, text))
+        if seen is not None:
+            return seen
+        try:
+            kept = self.ledger.queries(self.space.key, kind, [text]).get(text)
+        except (StoreError, OSError) as error:
+            self._warn(error)
+            return None
+        if kept is None or kept.shape != (self.space.dim,):
+            return None
+        self._seen.put((kind, text), kept)
+        return kept
 
     def put(self, kind: str, texts: Sequence[str], vectors: Vectors) -> None:
         """Keep one vector for each text; on a read-only disk, for this process only."""
-        from filelock import FileLock  # only new queries need it
-
-        keys, count = [_key(kind, text) for text in texts], len(texts)
-        self._known.update(zip(keys, vectors, strict=True))
-        columns = (keys, [kind] * count, list(texts), [self.space.key] * count, [datetime.now(UTC)] * count)
-        rows = pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)
+        for text, vector in zip(texts, vectors, strict=True):
+            self._seen.put((kind, text), vector.copy())
         try:
-            # Small parts are merged, which no two processes may do at once.
-            with FileLock(self.table.path.with_name(".queries.lock"), timeout=_LOCK_TIMEOUT):
-                if not self.table.exists():
-                    self.table.create(SCHEMA)
-                changes.upsert(self.table, rows, vectors, replaces=False)
-        except OSError as error:  # of which the lock's timeout is one
-            _log.warning("the query's vector could not be kept in the store: %s", error)
+            self.ledger.keep_queries(self.space.key, kind, texts, vectors)
+        except (StoreError, OSError) as error:
+            self._warn(error)
 
-    @functools.cached_property
-    def _known(self) -> dict[str, Vectors]:
-        """The vectors by key, read when first asked for."""
-        if not self.table.exists():
-            return {}
-        snapshot = self.table.snapshot()
-        keys, spaces = (column.to_pylist() for column in snapshot.read(["id", "space"]).columns)
-        stored = (row for part in snapshot.parts for group in part.groups() for row in group)
-        return {key: row for key, space, row in zip(keys, spaces, stored, strict=True) if space == self.space.key}
-
-
-def _key(kind: str, text: str) -> str:
-    """Return the id of a row: 32 hex digits.
-
-    The text is the finished one, with its template filled in. Texts are always embedded as queries for pictures
-    (Nomic's task type ``search_query``), so the task needs no place in the key; the space is a column beside it.
-    """
-    return hashlib.sha256(f"{kind}\0{text}".encode()).hexdigest()[:32]
+    def _warn(self, error: Exception) -> None:
+        if not self._warned:
+            _log.warning("queries are not kept: %s", error)
+            self._warned = True

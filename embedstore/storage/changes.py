@@ -1,10 +1,11 @@
-"""Changes to the rows of a table: fold a journal in, remove rows, merge small parts.
+"""Changes to the rows of a table: take paid rows in, remove rows, merge small parts.
 
 Each is one commit. Whoever calls holds the store's lock, because the log does not check removes for conflicts.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -12,7 +13,6 @@ import pyarrow as pa
 
 from embedstore.errors import InputError
 from embedstore.storage import parts
-from embedstore.storage.journal import Journal
 from embedstore.storage.parts import EMBEDDING, Part
 from embedstore.storage.table import DeltaFolder, Snapshot, conform
 from embedstore.vectors import Mask, Vectors
@@ -22,23 +22,28 @@ Batch = tuple[pa.Table, Vectors]
 _TIER = 8
 """Small parts are merged when so many of one size class have gathered: each row is copied a few times at most."""
 
+UNFOLDED = "metadata_json"
+"""The column that holds, as JSON, the metadata of paid rows that the table cannot hold in columns of its own."""
+
 COMPACT_ROWS = 400_000
 """Largest part that `compact` makes of smaller ones: 1.2 GB at 768 components."""
 
 
-def fold(table: DeltaFolder, journal: Journal) -> Snapshot:
-    """Turn a journal into one part and discard it; rows whose ids the table has already are replaced.
+def fold(table: DeltaFolder, batches: Sequence[pa.Table], transaction: tuple[str, int]) -> Snapshot:
+    """Turn batches of paid rows, with their embedding, into one part; rows that the table has already are replaced.
 
-    Safe to repeat: the commit carries the journal's name, so rows are neither lost nor doubled if the process dies
-    between any two steps.
+    The commit carries the transaction, so that whoever finds the batches again knows that they are in.
     """
-    batches = journal.read()
-    if batches and not table.is_applied(journal.name):
-        rows = _last_of_each_id(_concatenated(batches, table.snapshot().schema))
-        vectors = parts.vectors_of(rows.column(EMBEDDING), table.dim, "the journal")
-        upsert(table, rows.drop_columns([EMBEDDING]), vectors, transaction=journal.name)
-    journal.discard()
-    return table.snapshot()
+    rows = _last_of_each_id(_concatenated(batches, table.snapshot().schema))
+    vectors = parts.vectors_of(rows.column(EMBEDDING), table.dim, "the ledger")
+    return upsert(table, rows.drop_columns([EMBEDDING]), vectors, transaction=transaction)
+
+
+def without_metadata(batch: pa.Table, own: Sequence[str]) -> pa.Table:
+    """Return paid rows with the columns `own` and the embedding, and all others as JSON text in one."""
+    others = batch.drop_columns([*own, EMBEDDING]).to_pylist()
+    texts = [json.dumps(row, ensure_ascii=False, default=str) for row in others]
+    return batch.select([*own, EMBEDDING]).append_column(UNFOLDED, pa.array(texts, pa.string()))
 
 
 def upsert(
@@ -46,7 +51,7 @@ def upsert(
     rows: pa.Table,
     vectors: Vectors,
     *,
-    transaction: str | None = None,
+    transaction: tuple[str, int] | None = None,
     replaces: bool = True,
 ) -> Snapshot:
     """Add rows in one commit, in place of those with the same ids.
@@ -57,7 +62,7 @@ def upsert(
     rows : pyarrow.Table
         Metadata columns; new ones widen the table.
     vectors : ndarray of shape (n_rows, dim), float32
-    transaction : str, optional
+    transaction : tuple of str and int, optional
         See `DeltaFolder.commit`.
     replaces : bool
         False when the caller knows that no id is in the table.
@@ -227,7 +232,7 @@ def _is_in(part: Part, ids: pa.Array) -> Mask:
 
 
 def _concatenated(batches: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
-    """Join the batches of a journal, whose rows are paid for and must find a place whatever the table has become.
+    """Join batches from the ledger, whose rows are paid for and must find a place whatever the table has become.
 
     A column that another process has meanwhile given another type, or written in other letters, is kept as text
     under a name that tells its type.

@@ -7,6 +7,7 @@ returns the version that it made. It asks nothing of a model: questions are `sea
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,10 +29,14 @@ from embedstore.errors import (
     StoreNotFoundError,
 )
 from embedstore.space import Space
-from embedstore.storage import changes, journal
+from embedstore.storage import changes, journal, parts
+from embedstore.storage.ledger import Ledger, PaidBatch
 from embedstore.storage.rows import Rows
+from embedstore.storage.running import Running
 from embedstore.storage.table import DeltaFolder, Snapshot
 from embedstore.vectors import Vectors
+
+_log = logging.getLogger("embedstore")
 
 FORMAT_VERSION = 1
 MANIFEST = "store.json"
@@ -120,19 +125,24 @@ class StoreFolder:
     id : str
         32 hex digits, drawn at creation.
     created_at : str
-    images, queries : DeltaFolder
-        The table of rows, and that of the vectors of queries asked before.
-    index, classifiers, journal, failures : Path
-        Index files and layout notes; saved classifiers; rows on their way; the list of what the last add could not
-        take.
+    images : DeltaFolder
+        The table of rows.
+    ledger : Ledger
+        What is paid for and not yet a row, who embeds what, and queries asked before.
+    running : Running
+        Who works on the store now.
+    index, classifiers, failures, set_aside : Path
+        Index files and layout notes; saved classifiers; the list of what the last add could not take; paid rows that
+        were found damaged.
     """
 
     def __init__(self, path: Path, about: Manifest, pinned: int | None = None) -> None:
         self.path = path
         self.space, self.id, self.created_at = about.space, about.store_id, about.created_at
         self.index, self.classifiers = path / "index", path / "classifiers"
-        self.journal, self.failures = path / "journal", path / "failures.csv"
-        self.images, self.queries = self._table("images"), self._table("queries")
+        self.failures, self.set_aside = path / "failures.csv", path / "set-aside"
+        self.ledger, self.running = Ledger(path / "ledger.sqlite"), Running(path / ".running")
+        self.images = DeltaFolder(path / "images", self.space.dim, self.index / "images.json")
         self._pinned = pinned
 
     @classmethod
@@ -150,6 +160,7 @@ class StoreFolder:
         for folder in (made.index, made.classifiers):
             folder.mkdir(parents=True)
         made.images.create(SCHEMA)
+        made.ledger.create()
         about.write(path)
         return made
 
@@ -179,9 +190,6 @@ class StoreFolder:
     def is_at(path: Path) -> bool:
         """Tell whether there is a store at a path."""
         return (path / MANIFEST).exists()
-
-    def _table(self, name: str) -> DeltaFolder:
-        return DeltaFolder(self.path / name, self.space.dim, self.index / f"{name}.json")
 
     def snapshot(self) -> Snapshot:
         """Return the version that is to be read: the pinned one, else the newest."""
@@ -214,9 +222,50 @@ class StoreFolder:
                 f"another process is writing to {self.path}; wait for it, or end it and try again"
             ) from error
 
-    def fold(self, waiting: journal.Journal) -> Snapshot:
-        """Take the rows of a journal into the table; the caller holds `writing`."""
-        return changes.fold(self.images, waiting)
+    def has_orphans(self) -> bool:
+        """Tell whether rows wait that no living run has paid for."""
+        waiting = self.ledger.waiting()
+        return (self.path / "journal").exists() or any(not self.running.is_alive(run) for run in waiting)
+
+    def fold(self) -> Snapshot:
+        """Take the rows that wait in the ledger into the table; the caller holds `writing`.
+
+        Safe to repeat: the commit says up to where it has read the ledger, so rows are neither lost nor doubled if the
+        process dies between any two steps. Rows whose bytes are damaged are set aside.
+        """
+        journal.take_over(self.path / "journal", self.images, self.ledger)
+        series = self.ledger.id
+        if series is not None and self.ledger.waiting():
+            applied = self.images.applied(series)
+            held: list[PaidBatch] = []
+            for batch in self.ledger.paid():
+                if batch.table is None and batch.id > applied:
+                    file = self.ledger.set_aside(batch, self.set_aside)
+                    _log.warning(
+                        "%d paid rows are damaged and cannot be used; they are set aside in %s", batch.rows, file
+                    )
+                    continue
+                held.append(batch)
+                if sum(each.rows for each in held) >= parts.rows_per_part(self.space.dim):
+                    self._fold(series, applied, held)
+                    held = []
+            self._fold(series, applied, held)
+        return self.images.snapshot()
+
+    def _fold(self, series: str, applied: int, held: Sequence[PaidBatch]) -> None:
+        """Take batches of paid rows into the table in one commit, and let go of them in the ledger."""
+        new = [(batch.id, batch.table) for batch in held if batch.id > applied and batch.table is not None]
+        try:
+            if new:
+                changes.fold(self.images, [table for _, table in new], (series, new[-1][0]))
+        except (ValueError, TypeError, pa.ArrowException) as error:
+            _log.warning(
+                "metadata of paid rows cannot be stored (%s); it is kept as text in %r", error, changes.UNFOLDED
+            )
+            plain = [changes.without_metadata(table, SCHEMA.names) for _, table in new]
+            changes.fold(self.images, plain, (series, new[-1][0]))
+        if held:
+            self.ledger.settle([batch.id for batch in held])
 
     def upsert(self, rows: pa.Table, vectors: Vectors, *, replaces: bool) -> Snapshot:
         """Add rows with their vectors in one commit; the caller holds `writing`. See `changes.upsert`."""

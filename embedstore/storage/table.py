@@ -136,7 +136,7 @@ class DeltaFolder:
         *,
         operation: str,
         new_fields: Sequence[pa.Field] = (),
-        transaction: str | None = None,
+        transaction: tuple[str, int] | None = None,
         data_change: bool = True,
     ) -> Snapshot:
         """Make parts appear and disappear in one step, and return the new version.
@@ -148,8 +148,8 @@ class DeltaFolder:
             What it was for, kept in the log.
         new_fields : sequence of pyarrow.Field
             Columns that the table does not have yet.
-        transaction : str, optional
-            Name of a unit of work that must not be applied twice; see `is_applied`.
+        transaction : tuple of str and int, optional
+            Name of a series of units of work, and the number of the last one that this commit holds; see `applied`.
         data_change : bool
             False when the same rows are only laid out anew.
         """
@@ -184,14 +184,15 @@ class DeltaFolder:
             )
             for part in add
         ]
-        applied = [Transaction(app_id=transaction, version=1)] if transaction else None
+        applied = [Transaction(app_id=transaction[0], version=transaction[1])] if transaction else None
         properties = CommitProperties(custom_metadata={"embedstore": operation}, app_transactions=applied)
         table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
         return self.snapshot()
 
-    def is_applied(self, transaction: str) -> bool:
-        """Tell whether a commit with this `transaction` is in the log."""
-        return self._delta().transaction_version(transaction) is not None
+    def applied(self, series: str) -> int:
+        """Return the number of the last unit of a series of `transaction`s that is in the log; -1 for none."""
+        number = self._delta().transaction_version(series)
+        return -1 if number is None else int(number)
 
     def versions(self) -> list[dict[str, Any]]:
         """Return the versions, newest first: version, timestamp, operation."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -298,7 +297,7 @@ def test_killed(server: NomicServer, tmp_path: Path) -> None:
     require_whole(server.atlas.dataset("photos"), store)
     assert report.present + report.sent == 400
     assert report.present > 0
-    assert os.path.exists(store.path / "atlas" / "stand-in__photos.jsonl")
+    assert store.folder.ledger.confirmed_datasets() == ["stand-in/photos"]
 
 
 def test_pauses_grow_and_end(server: NomicServer, monkeypatch: pytest.MonkeyPatch) -> None:

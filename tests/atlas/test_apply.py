@@ -11,7 +11,7 @@ from conftest import save_picture
 from PIL import Image
 
 from embedstore.atlas import apply_sync, plan_sync
-from embedstore.atlas.ledger import Ledger
+from embedstore.atlas.confirmations import Confirmations
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.target import Target
 from embedstore.errors import AtlasError, StoreLockedError
@@ -63,7 +63,7 @@ def test_a_dataset_is_private_unless_asked(server: NomicServer, small: EmbedStor
 def test_one_sync_at_a_time(server: NomicServer, small: EmbedStore) -> None:
     """While one process syncs a store with a dataset another one is refused."""
     plan = plan_sync(small, NAME, create=True)
-    with Ledger(small.path, "stand-in/photos").held(), pytest.raises(StoreLockedError):
+    with Confirmations(small.folder, "stand-in/photos").held(), pytest.raises(StoreLockedError):
         apply_sync(plan)
 
 

@@ -27,7 +27,7 @@ def test_a_plan_sends_nothing(server: NomicServer, small: EmbedStore) -> None:
     plan = plan_sync(small, NAME, create=True)
     assert (plan.missing, plan.present, plan.dataset_id) == (60, 0, None)
     assert server.atlas.datasets() == []
-    assert not (small.path / "atlas").exists()
+    assert small.folder.ledger.confirmed_datasets() == []
     assert "60 missing" in str(plan)
     assert json.dumps(plan.to_dict())
 
@@ -63,7 +63,7 @@ def test_a_failed_look_is_no_missing_dataset(server: NomicServer, small: EmbedSt
 def test_new_rows_only(server: NomicServer, small: EmbedStore, tmp_path: Path) -> None:
     """After rows were added only they are sent, from a fresh machine without the ledger, too."""
     sync(small, where="number < 20")
-    (small.path / "atlas" / "stand-in__photos.jsonl").unlink()
+    small.folder.ledger.path.unlink()
     plan = plan_sync(small, NAME)
     assert (plan.present, plan.missing, plan.how) == (20, 40, "each id was looked up")
     apply_sync(plan)

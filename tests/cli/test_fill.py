@@ -70,20 +70,20 @@ def test_the_plan_is_what_happens(store: EmbedStore, pictures: Path) -> None:
     assert (plan["embedded"], plan["copied"], plan["moved"], plan["replaced"]) == (2, 2, 1, 1)
 
 
-def test_the_plan_knows_what_waits_in_a_journal(server: NomicServer, tmp_path: Path, pictures: Path) -> None:
+def test_the_plan_knows_what_waits_in_the_ledger(server: NomicServer, tmp_path: Path, pictures: Path) -> None:
     """Pictures that a killed add has paid for count as embedded already."""
     path = tmp_path / "s.store"
     code = (
-        "import os, sys; from embedstore.storage import journal; from embedstore.store import EmbedStore\n"
-        "append = journal.Journal.append\n"
-        "def die(self, table): append(self, table); os._exit(9)\n"
-        "journal.Journal.append = die\n"
+        "import os, sys; from embedstore.storage.ledger import Ledger; from embedstore.store import EmbedStore\n"
+        "pay = Ledger.pay\n"
+        "def die(self, run, table): pay(self, run, table); os._exit(9)\n"
+        "Ledger.pay = die\n"
         "EmbedStore.create(sys.argv[1], model='nomic').add(sys.argv[2], batch_size=4, workers=1)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path), str(pictures)]).returncode == 9
     plan = json.loads(run("add", path, pictures, "--dry-run", "--json").stdout)
     assert (plan["recovered"], plan["embedded"]) == (4, 8)
-    assert "4 images in the journal" in run("info", path).stdout
+    assert "4 images wait in the ledger" in run("info", path).stdout
     report = json.loads(run("add", path, pictures, "--json").stdout)
     assert (report["recovered"], report["unchanged"], report["embedded"]) == (4, 4, 8)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from embedstore.embedders import batches
-from embedstore.embedders.batches import Outcome, embed, embed_texts
+from embedstore.embedders.batches import Batch, Outcome, embed, embed_texts
 from embedstore.errors import BudgetSpentError, EmbedderError, RejectedImagesError, ServiceError
 from embedstore.space import Space
 
@@ -227,15 +227,24 @@ def test_the_calling_thread_keeps_and_starts() -> None:
     ours, threads, started = threading.get_ident(), set[int](), 0
     embedder = Numbers()
 
-    def starting() -> None:
+    def starting(batch: Batch) -> Batch:
         nonlocal started
         started += 1
         assert len(embedder.calls) < started
         threads.add(threading.get_ident())
+        return batch
 
     embed(items(range(20)), embedder, lambda _: threads.add(threading.get_ident()), starting=starting)
     assert threads == {ours}
     assert started == len(embedder.calls) == 5
+
+
+def test_only_what_starting_returns_leaves() -> None:
+    """Of each batch the pictures go to the embedder that `starting` hands back; a batch of none makes no call."""
+    embedder, kept = Numbers(), Kept()
+    embed(items(range(20)), embedder, kept, starting=lambda batch: [item for item in batch if int(item[0]) >= 6])
+    assert sorted(int(key) for key in kept.keys) == list(range(6, 20))
+    assert [len(call) for call in embedder.calls] == [2, 4, 4, 4]
 
 
 # --- refusals -------------------------------------------------------------------------------------------------

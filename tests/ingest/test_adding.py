@@ -28,8 +28,8 @@ from embedstore.errors import EmbedderError, InputError, ServiceError, SourceErr
 from embedstore.ingest import pipeline
 from embedstore.ingest.reports import FAILURES, AddReport, read_failures
 from embedstore.sources import Record, Source
-from embedstore.storage import journal
 from embedstore.storage.folder import StoreFolder
+from embedstore.storage.ledger import Ledger
 from embedstore.storage.table import Snapshot
 from embedstore.store import EmbedStore
 
@@ -94,7 +94,8 @@ def test_a_second_add_embeds_nothing_and_writes_nothing(counting: EmbedStore, pi
     assert (first.embedded, first.found, embedded(counting)) == (12, 12, 12)
     assert (again.embedded, again.unchanged, again.requests) == (0, 12, 0)
     assert counting.version == version
-    assert not list((counting.path / "journal").iterdir())
+    assert counting.info()["waiting_in_ledger"] == 0
+    assert not list((counting.path / ".running").iterdir())
     assert_consistent(counting)
 
 
@@ -358,7 +359,8 @@ def test_an_unreadable_file_is_a_failure(counting: EmbedStore, pictures: Path) -
 def add_source(store: EmbedStore, source: Source, **options: int) -> AddReport:
     """Add a source that is open already."""
     try:
-        return pipeline.Run(store.folder, lambda: store.embedder, **options).run(source, False)
+        with store.folder.running.begun() as name:
+            return pipeline.Run(store.folder, lambda: store.embedder, name, **options).run(source, False)
     finally:
         store.refresh()
 
@@ -461,7 +463,7 @@ def test_a_source_that_breaks_off_leaves_what_came_before(counting: EmbedStore) 
 def test_a_store_that_is_locked_meanwhile_costs_nothing(
     counting: EmbedStore, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process takes the store's lock during an add and keeps it: the rows wait in the journal, the error
+    """Another process takes the store's lock during an add and keeps it: the rows wait in the ledger, the error
     counts them, and the next add takes them in without embedding."""
     monkeypatch.setattr("embedstore.storage.folder.LOCK_TIMEOUT", 0.05)
     monkeypatch.setattr("embedstore.storage.parts.rows_per_part", lambda dim: 4)
@@ -475,7 +477,7 @@ def test_a_store_that_is_locked_meanwhile_costs_nothing(
     monkeypatch.setattr(Counting, "embed_prepared", then_lock)
     with pytest.raises(StoreLockedError) as caught:
         counting.add(pictures, batch_size=2, workers=1)
-    assert "12 rows wait in the journal; the next add takes them in" in caught.value.__notes__
+    assert "12 rows wait in the ledger; the next add takes them in" in caught.value.__notes__
     with pytest.raises(StoreLockedError):
         counting.add(pictures)
     lock.release(force=True)
@@ -502,17 +504,18 @@ def test_what_was_embedded_before_a_failure_is_stored(counting: EmbedStore, pict
 
 
 def test_an_interrupt_loses_nothing(counting: EmbedStore, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C at any write to the journal: what came back is stored, and nothing is embedded twice."""
-    append = journal.Journal.append
+    """Ctrl-C at any write to the ledger: what came back is stored, and nothing is embedded twice."""
+    pay = Ledger.pay
 
-    def interrupted(self: journal.Journal, table: Any) -> None:
-        append(self, table)
+    def interrupted(self: Ledger, run: str, table: Any) -> int:
+        number = pay(self, run, table)
         if not interrupts:
             interrupts.append(True)
             raise KeyboardInterrupt
+        return number
 
     interrupts: list[bool] = []
-    monkeypatch.setattr(journal.Journal, "append", interrupted)
+    monkeypatch.setattr(Ledger, "pay", interrupted)
     with pytest.raises(KeyboardInterrupt):
         counting.add(pictures, batch_size=2, workers=2)
     before = embedded(counting)
@@ -525,17 +528,17 @@ def test_an_interrupt_loses_nothing(counting: EmbedStore, pictures: Path, monkey
 def test_a_full_disk_ends_the_add_and_keeps_what_was_written(
     counting: EmbedStore, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A journal that cannot be written raises its OSError at once; the batches before it are rows."""
-    append = journal.Journal.append
+    """A ledger that cannot be written raises its OSError at once; the batches before it are rows."""
+    pay = Ledger.pay
     calls: list[int] = []
 
-    def full(self: journal.Journal, table: Any) -> None:
+    def full(self: Ledger, run: str, table: Any) -> int:
         calls.append(len(table))
         if len(calls) > 2:
             raise OSError(28, "No space left on device")
-        append(self, table)
+        return pay(self, run, table)
 
-    monkeypatch.setattr(journal.Journal, "append", full)
+    monkeypatch.setattr(Ledger, "pay", full)
     with pytest.raises(OSError, match="No space left"):
         counting.add(pictures, batch_size=2, workers=1)
     assert len(EmbedStore.open(counting.path)) == 4
@@ -564,7 +567,7 @@ def test_an_old_version_takes_nothing(store: EmbedStore, pictures: Path) -> None
 # --- many rows, many writers ----------------------------------------------------------------------------------
 
 
-def test_a_journal_is_folded_on_the_way(counting: EmbedStore, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_become_parts_on_the_way(counting: EmbedStore, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a part at every fourth row, rows appear while the add runs, duplicates across parts cost nothing, and
     the store is what it would be in one piece."""
     for number in range(12, 40):
@@ -575,8 +578,8 @@ def test_a_journal_is_folded_on_the_way(counting: EmbedStore, pictures: Path, mo
     folds = []
     fold = StoreFolder.fold
 
-    def counted(self: StoreFolder, waiting: journal.Journal) -> Snapshot:
-        folds.append(fold(self, waiting).rows)
+    def counted(self: StoreFolder) -> Snapshot:
+        folds.append(fold(self).rows)
         return self.snapshot()
 
     monkeypatch.setattr(StoreFolder, "fold", counted)
@@ -600,7 +603,7 @@ def test_two_processes_leave_each_id_once(tmp_path: Path, pictures: Path) -> Non
     assert [process.wait(60) for process in both] == [0, 0]
     made.refresh()
     assert len(made) == 12
-    assert not list((made.path / "journal").iterdir())
+    assert made.info()["waiting_in_ledger"] == 0
     assert_consistent(made)
 
 

@@ -19,7 +19,7 @@ from embedstore.embedders.nomic_api import NomicAPIEmbedder, Retries
 from embedstore.embedders.nomic_transport import Timeouts
 from embedstore.errors import CredentialsError, QueryError, ServiceError
 from embedstore.searching.queries import Query
-from embedstore.storage import journal
+from embedstore.storage.ledger import Ledger
 from embedstore.store import EmbedStore
 from embedstore.testing import KINDS, Fault, NomicServer
 
@@ -215,23 +215,24 @@ def test_a_hung_server_ends_in_an_error(server: NomicServer, tmp_path: Path) -> 
 def test_no_request_leaves_before_older_answers_are_on_the_disk(
     server: NomicServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When request n leaves, the answers of all but the last `workers` requests are in the journal, flushed."""
+    """When request n leaves, the answers of all but the last `workers` requests are in the ledger, synced."""
     workers, pictures_in_batch = 3, 2
     order: list[tuple[str, int]] = []
     guard = threading.Lock()
-    append, embed = journal.Journal.append, NomicAPIEmbedder.embed_prepared
+    pay, embed = Ledger.pay, NomicAPIEmbedder.embed_prepared
 
-    def appended(self: journal.Journal, table: Any) -> None:
-        append(self, table)
+    def paid(self: Ledger, run: str, table: Any) -> int:
+        number = pay(self, run, table)
         with guard:
             order.append(("stored", len(table)))
+        return number
 
     def embedded(self: NomicAPIEmbedder, prepared: Any) -> Any:
         with guard:
             order.append(("sent", len(prepared)))
         return embed(self, prepared)
 
-    monkeypatch.setattr(journal.Journal, "append", appended)
+    monkeypatch.setattr(Ledger, "pay", paid)
     monkeypatch.setattr(NomicAPIEmbedder, "embed_prepared", embedded)
     server.faults.random(0.3, seed=1, kinds=["slow", "500"])
     make_store(tmp_path / "s.store").add(

@@ -21,7 +21,6 @@ from PIL import Image
 
 from embedstore import images
 from embedstore.embedders.nomic_api import NomicAPIEmbedder
-from embedstore.storage import journal
 from embedstore.store import EmbedStore
 from embedstore.testing import NomicServer
 
@@ -144,7 +143,7 @@ def test_killed_at_random_moments(server: NomicServer, launcher: Launcher, tmp_p
     say(f"{killed} of {KILLS} killed in the work; an add takes {usual:.2f} s")
     say(f"paid twice: {sum(repeats)} of {paid(server)} pictures, at most {max(repeats)} a kill")
     assert killed >= KILLS // 2
-    assert list((path / "journal").glob("*.journal")) == []
+    assert EmbedStore.open(path).info()["waiting_in_ledger"] == 0
 
     disturbed = EmbedStore.open(path)
     whole = EmbedStore.create(tmp_path / "whole.store", model="nomic")
@@ -175,8 +174,9 @@ def test_interrupted_by_ctrl_c(server: NomicServer, launcher: Launcher, tmp_path
         stopped += os.waitstatus_to_exitcode(status) == 1
         assert paid(server) == sum(server.counts.images.values())
         if (path / "store.json").exists():
-            rows = EmbedStore.open(path).to_table(["content_hash"]).column("content_hash").to_pylist()
-            assert len(set(rows) | journal.content_hashes(path / "journal")) == paid(server)
+            opened = EmbedStore.open(path)
+            rows = opened.to_table(["content_hash"]).column("content_hash").to_pylist()
+            assert len(set(rows) | opened.folder.ledger.paid_hashes()) == paid(server)
     assert stopped >= 2
     assert launcher.run(words) == 0
     assert len(EmbedStore.open(path)) == 5 * PICTURES

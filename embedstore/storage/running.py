@@ -1,0 +1,54 @@
+"""Which processes work on a store now: each holds a lock on a file of its own, which its death lets go.
+
+Turns a run into a name that claims can carry, and a name into whether that run still lives. What is claimed is left to
+`ledger`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class Running:
+    """The runs of a store, in its folder ``.running/``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[str]:
+        """Be a run, as long as the context lasts; gives its name, 32 hex digits."""
+        from filelock import FileLock  # not needed to search
+
+        self._folder.mkdir(exist_ok=True)
+        self._clear()
+        name = uuid.uuid4().hex
+        file = self._folder / f"{name}.lock"
+        with FileLock(file):
+            try:
+                yield name
+            finally:
+                file.unlink(missing_ok=True)
+
+    def is_alive(self, name: str) -> bool:
+        """Tell whether the run of this name goes on, in this process or another."""
+        from filelock import FileLock, Timeout  # as above
+
+        file = self._folder / f"{name}.lock"
+        if not file.exists():
+            return False
+        try:
+            with FileLock(file, timeout=0, is_singleton=False):
+                # Nobody takes up the name of a run that has died.
+                file.unlink(missing_ok=True)
+                return False
+        except Timeout:
+            return True
+
+    def _clear(self) -> None:
+        """Delete the files of runs that have died."""
+        for file in self._folder.glob("*.lock"):
+            self.is_alive(file.stem)
