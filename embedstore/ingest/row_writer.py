@@ -6,6 +6,8 @@ decided by `pipeline`; the ledger's form is `ledger`'s, the commit `changes`'.
 
 from __future__ import annotations
 
+import errno
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from embedstore.storage.parts import EMBEDDING
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import Snapshot
 from embedstore.vectors import Vectors
+
+_log = logging.getLogger("embedstore")
 
 _FREE_ROWS = 1_000
 """Rows without a cost that are written to the ledger together."""
@@ -53,6 +57,7 @@ class RowWriter:
         self._folder, self._reused, self._run = folder, reused, run
         self._ledger = folder.ledger
         self._waiting = 0
+        self._full: OSError | None = None
         self._fresh: dict[str, Vectors] = {}
         self._free: list[tuple[NewRow, Vectors]] = []
         self._folded_at = time.monotonic()
@@ -66,7 +71,12 @@ class RowWriter:
         return self.known.vector(content_hash) if fresh is None else fresh
 
     def claim(self, content_hashes: Sequence[str]) -> set[str]:
-        """Claim pictures before they are paid for; return those that nobody else has claimed or paid for."""
+        """Claim pictures before they are paid for; return those that nobody else has claimed or paid for.
+
+        Raises OSError where the disk is full: nothing may be paid for then.
+        """
+        if self._full is not None:
+            raise self._full
         return self._ledger.claim(self._run, content_hashes, self._folder.running.is_alive)
 
     def release(self, content_hashes: Sequence[str]) -> None:
@@ -105,7 +115,15 @@ class RowWriter:
         """Write rows to the ledger; when this returns they are on the disk."""
         if rows:
             column = parts.list_array(np.stack(vectors))
-            self._ledger.pay(self._run, self._table(rows).append_column(parts.embedding_field(), column))
+            table = self._table(rows).append_column(parts.embedding_field(), column)
+            try:
+                self._ledger.pay(self._run, table)
+            except OSError as error:
+                if error.errno != errno.ENOSPC or not self._folder.running.give_up_reserve(self._run):
+                    raise
+                self._full = error
+                _log.warning("the disk is full: what is under way is written into the room that was kept for it")
+                self._ledger.pay(self._run, table)
             self._waiting += len(rows)
 
     def remember(self, content_hash: str, vector: Vectors) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sqlite3
 import struct
 import uuid
@@ -412,7 +413,8 @@ class Ledger:
     def _as_ours(self, error: Exception) -> Exception:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _OS_ERRORS:
-            return OSError(_OS_ERRORS[code], f"the ledger cannot be used ({error})", str(self.path))
+            number = _OS_ERRORS[code]
+            return OSError(number, f"{os.strerror(number)}: the ledger cannot be used ({error})", str(self.path))
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
             return StoreLockedError(f"another process is writing to {self.path}; wait for it, or end it and try again")
         return DamagedLedgerError(

@@ -1,15 +1,19 @@
 """Which processes work on a store now: each holds a lock on a file of its own, which its death lets go.
 
-Turns a run into a name that claims can carry, and a name into whether that run still lives. What is claimed is left to
-`ledger`.
+Turns a run into a name that claims can carry, and a name into whether that run still lives. A run also holds some room
+on the disk, for what it has paid for when the disk fills up. What is claimed is left to `ledger`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+RESERVE_BYTES = 8 * 2**20
+"""Room for the answers under way: 256 pictures of 768 components take a megabyte, and SQLite writes them twice."""
 
 
 class Running:
@@ -29,9 +33,21 @@ class Running:
         file = self._folder / f"{name}.lock"
         with FileLock(file):
             try:
+                _fill(self._reserve(name))
                 yield name
             finally:
+                self.give_up_reserve(name)
                 file.unlink(missing_ok=True)
+
+    def give_up_reserve(self, name: str) -> bool:
+        """Free the room that a run holds on the disk; return whether there was any."""
+        reserve = self._reserve(name)
+        there = reserve.exists()
+        reserve.unlink(missing_ok=True)
+        return there
+
+    def _reserve(self, name: str) -> Path:
+        return self._folder / f"{name}.reserve"
 
     def is_alive(self, name: str) -> bool:
         """Tell whether the run of this name goes on, in this process or another."""
@@ -43,6 +59,7 @@ class Running:
         try:
             with FileLock(file, timeout=0, is_singleton=False):
                 # Nobody takes up the name of a run that has died.
+                self.give_up_reserve(name)
                 file.unlink(missing_ok=True)
                 return False
         except Timeout:
@@ -52,3 +69,12 @@ class Running:
         """Delete the files of runs that have died."""
         for file in self._folder.glob("*.lock"):
             self.is_alive(file.stem)
+
+
+def _fill(file: Path) -> None:
+    """Write `RESERVE_BYTES` of noughts: a hole in a file would hold no room."""
+    with file.open("wb", buffering=0) as stream:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), 0, RESERVE_BYTES)
+        else:
+            stream.write(bytes(RESERVE_BYTES))

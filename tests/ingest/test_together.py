@@ -1,8 +1,10 @@
-"""Several adds at once on one store: each picture is paid for once, whatever happens to the others."""
+"""Several adds at once, and a disk that fills up meanwhile: each picture is paid for once, whatever happens."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,3 +100,41 @@ def test_what_another_process_embeds_is_waited_for_and_said(server: NomicServer,
     _, said = waiting.communicate(timeout=30)
     assert said.count("8 pictures are being embedded by another process: waiting") == 1
     require_right(EmbedStore.open(path), server, 8)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("mounting a small file system takes root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_costs_nothing(server: NomicServer, small_disk: Path, tmp_path: Path) -> None:
+    """The disk is filled to the last byte while requests are under way: the add ends with an error, their answers are
+    kept all the same, and once there is room the same command goes on without paying for a picture twice."""
+    folder, path = tiny_pictures(tmp_path / "p", 120), small_disk / "s.store"
+    EmbedStore.create(path, model="nomic")
+    adding = start(path, folder, "--workers", "4")
+    until = time.monotonic() + 30
+    while server.images < 24 and time.monotonic() < until:
+        time.sleep(0.005)
+    with (small_disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+    _, said = adding.communicate(timeout=60)
+    assert adding.returncode == 1
+    assert "No space left on device" in said
+    assert "Traceback" not in said
+    paid = server.images
+    assert 24 <= paid < 120
+    store = EmbedStore.open(path)
+    assert len(store) + sum(store.folder.ledger.waiting().values()) == paid
+    (small_disk / "filler").unlink()
+    assert start(path, folder).wait(60) == 0
+    assert (server.images, set(server.counts.images.values())) == (120, {1})
+    require_right(EmbedStore.open(path), server, 120)
