@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,8 @@ SCHEMA = pa.schema(
     ]
 )
 """The columns that every store has, besides ``embedding``."""
+
+_OLD_FOLDERS = ("queries", "atlas")  # of stores that an earlier version has made; the ledger holds such things now
 
 LOCK_TIMEOUT = 60.0
 """Seconds to wait for another process that writes."""
@@ -292,4 +295,9 @@ class StoreFolder:
     def vacuum(self, keep_hours: int, dry_run: bool) -> list[str]:
         """Delete files that only versions older than `keep_hours` hours need; return their names."""
         with self.writing():
-            return self.images.vacuum(keep_hours, dry_run)
+            names = self.images.vacuum(keep_hours, dry_run)
+            old = [self.path / name for name in _OLD_FOLDERS if (self.path / name).is_dir()]
+            if not dry_run:
+                for folder in old:
+                    shutil.rmtree(folder)
+            return names + [folder.name for folder in old]
