@@ -1,13 +1,19 @@
-"""Files whole or not at all: the one way in which a file is replaced; and the file that a uri points at.
+"""Files whole or not at all: the one way in which a file is replaced, and the checksums that tell damage.
 
-What is written, and in which order, is left to whoever writes.
+Also the file that a uri points at. What is written, and in which order, is left to whoever writes.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+_READ_BYTES = 2**20
+_SEAL = "checksum"
 
 
 def replace(path: Path, content: bytes | str, *, durable: bool = True) -> None:
@@ -38,6 +44,46 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def checksum(path: Path) -> str:
+    """Return 32 hex digits that change when any byte of a file does or changes places, at the speed of reading it.
+
+    XXH3 of 128 bits: it finds accidents, not forgery.
+    """
+    import xxhash
+
+    with path.open("rb", buffering=0) as file:
+        if hasattr(os, "posix_fadvise"):  # not on macOS and Windows
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+        digest = xxhash.xxh3_128()
+        buffer = memoryview(bytearray(_READ_BYTES))
+        while length := file.readinto(buffer):
+            digest.update(buffer[:length])
+    return digest.hexdigest()
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of a JSON object with a checksum of them all as the last; see `is_intact`."""
+    others = {name: value for name, value in content.items() if name != _SEAL}
+    return {**others, _SEAL: _seal(others)}
+
+
+def is_sealed(content: Mapping[str, Any]) -> bool:
+    """Tell whether the fields of a JSON object carry a checksum."""
+    return _SEAL in content
+
+
+def is_intact(content: Mapping[str, Any]) -> bool:
+    """Tell whether the fields of a JSON object are what their checksum was made of, in whatever order and spacing."""
+    return bool(content.get(_SEAL) == sealed(content)[_SEAL])
+
+
+def _seal(fields: Mapping[str, Any]) -> str:
+    import xxhash
+
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return xxhash.xxh3_128_hexdigest(canonical.encode())
 
 
 def holder_of(uri: str) -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from embedstore import files
 from embedstore.files import holder_of, replace
@@ -87,3 +89,25 @@ def test_what_no_file_holds_has_no_holder(tmp_path: Path) -> None:
     gone = [f"{tmp_path}/{name}" for name in ("hey!/a.png", "d#1", "d#1/b.png", "gone.zip!a.png", "gone.png")]
     for uri in (*gone, "https://example.org/a#b.png", "memory:00#2", "", "#", "!", "a\0b"):
         assert holder_of(uri) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1, 3_000_000])
+def test_the_checksum_of_a_file_is_xxh3_of_its_bytes(tmp_path: Path, size: int) -> None:
+    """Whatever its length: as of all the bytes at once."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(number * number % 251 for number in range(size)))
+    assert files.checksum(path) == xxhash.xxh3_128_hexdigest(path.read_bytes())
+
+
+def test_sealed_fields_are_intact_in_any_order_and_spacing() -> None:
+    """Not so with another value, one field more or less, or without the checksum; sealing again changes nothing."""
+    fields = {"name": "Größe", "threshold": 1e-05, "sizes": [1, 2.5, None], "in": {"b": 1, "a": 2}}
+    sealed = files.sealed(fields)
+    assert files.sealed(sealed) == sealed
+    again = json.loads(json.dumps(dict(reversed(sealed.items())), indent=3))
+    assert files.is_intact(again)
+    for other in ({"threshold": 2e-05}, {"more": 1}, {"in": {"b": 2, "a": 1}}, {"sizes": [2.5, 1, None]}):
+        assert not files.is_intact({**again, **other})
+    assert not files.is_intact({name: value for name, value in sealed.items() if name != "sizes"})
+    assert not files.is_intact(fields)
+    assert (files.is_sealed(sealed), files.is_sealed(fields)) == (True, False)

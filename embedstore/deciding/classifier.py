@@ -236,10 +236,10 @@ class Classifier:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Classifier:
-        """Read what `to_dict` wrote; fields of later versions are ignored.
+        """Read what `to_dict` wrote, or the content of a file; fields of later versions are ignored.
 
-        Raises ClassifierError for what is no classifier, is of a newer format, or lacks a field or has one of another
-        kind.
+        Raises ClassifierError for what is no classifier, is of a newer format, does not fit its checksum where there
+        is one, or lacks a field or has one of another kind.
         """
         if not isinstance(fields, Mapping) or fields.get("format") != FORMAT:
             raise ClassifierError(f'this is no classifier: it lacks "format": "{FORMAT}"')
@@ -248,6 +248,11 @@ class Classifier:
             raise ClassifierError(
                 f"the classifier has format version {version!r}, this embedstore reads up to {FORMAT_VERSION}; "
                 "upgrade embedstore (pip install -U embedstore), or calibrate again here"
+            )
+        if files.is_sealed(fields) and not files.is_intact(fields):
+            raise ClassifierError(
+                "the classifier does not fit its checksum: it is damaged, or was edited. Restore it from a copy or "
+                'calibrate again; to accept an edit, delete the line of the "checksum"'
             )
         try:
             space = Space.from_dict(fields["space"])
@@ -267,10 +272,16 @@ class Classifier:
             raise ClassifierError(f"the classifier cannot be read: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write to a file, or to ``NAME.json`` in a folder, and return the file; readers see the old or the new."""
+        """Write to a file, or to ``NAME.json`` in a folder, and return the file; readers see the old or the new.
+
+        The file carries a checksum of all its fields, on a line that can be taken out by who edits others.
+        """
         file = Path(path) / f"{self.name}.json" if Path(path).is_dir() else Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(file, json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        plain = self.to_dict()
+        checksum = files.sealed(plain)["checksum"]
+        content = {"format": FORMAT, "format_version": FORMAT_VERSION, "checksum": checksum, **plain}
+        files.replace(file, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
         return file
 
     @classmethod
@@ -291,7 +302,7 @@ class Classifier:
             raise ClassifierError(f"there is no classifier at {path}; calibrate one and save it there") from error
         except OSError as error:
             raise ClassifierError(f"{path} cannot be read: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ClassifierError(
                 f"{path} is not JSON ({error}); restore it from a copy, or calibrate again"
             ) from error
@@ -319,6 +330,17 @@ def find(folder: Path, name: str) -> Classifier:
             f"this store keeps no classifier {name!r}; it keeps {there or 'none yet: see `embedstore calibrate`'}"
         )
     return Classifier.load(file)
+
+
+def check(folder: Path) -> list[str]:
+    """Return a line for each file in a store's ``classifiers/`` that cannot be read as it was saved."""
+    problems = []
+    for file in sorted(folder.glob("*.json")):
+        try:
+            Classifier.load(file)
+        except ClassifierError as error:
+            problems.append(str(error))
+    return problems
 
 
 def check_name(name: str) -> str:

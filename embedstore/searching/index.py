@@ -7,8 +7,8 @@ proposes rows: scoring them, and proving that none is missing, is left to `short
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import os
 import time
 import uuid
@@ -26,6 +26,8 @@ from embedstore.storage.folder import StoreFolder
 from embedstore.storage.parts import Part
 from embedstore.vectors import Vectors, norms, rounding
 
+_log = logging.getLogger("embedstore")
+
 EXACT = "fp16"
 APPROXIMATE = ("ivf", "rabitq")
 KINDS = (EXACT, *APPROXIMATE)
@@ -36,9 +38,9 @@ RECALL_AT = 20
 PATIENCE = 16 * 2**30
 """Bytes of vectors that a process scans before it imports FAISS: half a second of reading."""
 
-_FORMAT = 1
+_FORMAT = 2
+"""1 had no checksum of the note itself, and one of the file that does not see bytes change places."""
 _BLOCK_ROWS = 8_192
-_CHECK_BYTES = 2**20
 _SAMPLE = 100_000
 _LISTS_VISITED = 16
 
@@ -55,7 +57,8 @@ class Note:
     """Bytes of the part, and of the index file."""
     rows: int
     dim: int
-    checksum: str
+    file_checksum: str
+    """Of every byte of the index file; see `files.checksum`."""
     error: float
     """The largest distance of a vector from what the index keeps of it; infinity where that is not known."""
     longest: float
@@ -141,11 +144,13 @@ class IndexFiles:
             return None
         if refused in self._refused:
             return None
-        found = _load(path, part, kind)
-        if found is None:
+        try:
+            found = self._open[part.name, kind] = _load(path, part, kind)
+        except _UnusableError as why:
             self._refused.add(refused)
-        else:
-            self._open[part.name, kind] = found
+            if why.damaged:
+                _log.warning("index/%s, so it is not used; `embedstore index --kind %s` makes it anew", why, kind)
+            return None
         return found
 
     def get_all(self, parts: Sequence[Part], kind: str, executor: Any) -> dict[str, PartIndex]:
@@ -165,11 +170,11 @@ class IndexFiles:
             faiss = _faiss()
             index, error, longest = _made(part, kind)
             faiss.write_index(index, str(beside))
-            about = {**_about(part, kind), "size": beside.stat().st_size, "checksum": checksum(beside)}
+            about = {**_about(part, kind), "size": beside.stat().st_size, "file_checksum": files.checksum(beside)}
             note = Note(**about, error=error, longest=longest)
             _note_beside(path).unlink(missing_ok=True)
             beside.replace(path)
-            files.replace(_note_beside(path), json.dumps({"format": _FORMAT, **asdict(note)}), durable=False)
+            files.replace(_note_beside(path), _written({"format": _FORMAT, **asdict(note)}), durable=False)
         finally:
             beside.unlink(missing_ok=True)
         self._open.pop((part.name, kind), None)
@@ -178,10 +183,34 @@ class IndexFiles:
             raise DamagedStoreError(f"the index of {part.name} cannot be read back; is the disk full?")
         return built
 
+    def check(self, parts: Iterable[Part]) -> list[str]:
+        """Read every byte of the index files of parts again; return a line for each file that is damaged.
+
+        A file that is not there, or that an earlier embedstore wrote, is no damage: it is not used.
+        """
+        problems = []
+        for part in parts:
+            for kind in KINDS if part.mapped else ():
+                try:
+                    _read(self._path(part, kind), part, kind)
+                except _UnusableError as why:
+                    if why.damaged:
+                        problems.append(
+                            f"index/{why}; searches do without, `embedstore index --kind {kind}` makes it anew"
+                        )
+        return problems
+
     def prune(self, parts: Iterable[Part]) -> list[str]:
-        """Delete the index files of parts that are not among these; return their names."""
+        """Delete the index files of parts that are not among these, and half-made ones; return their names.
+
+        The caller holds the store's lock, so nobody is making one.
+        """
         stems = {part.path.stem for part in parts}
-        gone = [path for path in self._folder.glob("part-*.*") if path.name.split(".")[0] not in stems]
+        gone = [
+            path
+            for path in self._folder.glob("part-*.*")
+            if path.name.split(".")[0] not in stems or path.suffix not in (".faiss", ".json")
+        ]
         for path in gone:
             path.unlink(missing_ok=True)
         return sorted(path.name for path in gone)
@@ -207,42 +236,74 @@ def _faiss() -> Any:
     return faiss
 
 
-def checksum(path: Path) -> str:
-    """Return 64 hex digits that change when any bit of a file does, at the speed of reading it.
+class _UnusableError(Exception):
+    """Why an index file is not used; one that is `damaged` is worth a word."""
 
-    The SHA-256 of the file's size and of the sums, modulo 2**64, of the 64-bit words of each of its mebibytes. It
-    finds accidents, not forgery.
+    def __init__(self, reason: str, *, damaged: bool = True) -> None:
+        super().__init__(reason)
+        self.damaged = damaged
+
+
+def _read_note(path: Path, part: Part, kind: str) -> Note:
+    """Return the note beside an index file, if it is whole and of this part.
+
+    A note that is not, to the byte, what this module writes is damaged.
     """
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if hasattr(os, "posix_fadvise"):  # not on macOS and Windows
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-        digest = hashlib.sha256(size.to_bytes(8, "little"))
-        buffer = bytearray(_CHECK_BYTES)
-        words = np.frombuffer(buffer, "<u8")
-        while length := file.readinto(buffer):
-            used = -(-length // 8)
-            buffer[length : used * 8] = bytes(used * 8 - length)
-            digest.update(int(np.add.reduce(words[:used])).to_bytes(8, "little"))
-    return digest.hexdigest()
-
-
-def _load(path: Path, part: Part, kind: str) -> PartIndex | None:
-    """Open an index file if it is what its note says, and the note is of this part."""
+    beside = _note_beside(path)
     try:
-        fields = json.loads(_note_beside(path).read_bytes())
-        if fields.pop("format") != _FORMAT or {**fields, **_about(part, kind)} != fields:
-            return None
-        note = Note(**fields)
-        if path.stat().st_size != note.size or checksum(path) != note.checksum:
-            return None
-        faiss = _faiss()
-        flag = faiss.IO_FLAG_MMAP_IFC if kind == EXACT else faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+        raw = beside.read_bytes()
+    except FileNotFoundError as error:
+        raise _UnusableError("it is not there", damaged=False) from error
+    except OSError as error:
+        raise _UnusableError(f"{beside.name} cannot be read ({error})") from error
+    try:
+        fields = json.loads(raw)
+        if fields["format"] == 1:
+            raise _UnusableError(f"{beside.name} was written by an earlier embedstore", damaged=False)
+        if not files.is_intact(fields) or _written(fields) != raw:
+            raise _UnusableError(f"{beside.name} does not fit its checksum")
+        if fields["format"] != _FORMAT:
+            raise _UnusableError(f"{beside.name} was written by a later embedstore", damaged=False)
+        note = Note(**{name: fields[name] for name in Note.__dataclass_fields__})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _UnusableError(f"{beside.name} is no note of an index") from error
+    try:
+        about = _about(part, kind)
+    except OSError as error:
+        raise _UnusableError(f"{part.name} is gone", damaged=False) from error
+    if {**asdict(note), **about} != asdict(note):
+        raise _UnusableError(f"{beside.name} is of another part, or of this one before it changed")
+    return note
+
+
+def _written(fields: dict[str, Any]) -> bytes:
+    return json.dumps(files.sealed(fields)).encode()
+
+
+def _read(path: Path, part: Part, kind: str) -> Note:
+    """Return the note of an index file, every byte of which was found to be as it was written."""
+    note = _read_note(path, part, kind)
+    try:
+        if path.stat().st_size != note.size:
+            raise _UnusableError(f"{path.name} has another length than it was written with")
+        if files.checksum(path) != note.file_checksum:
+            raise _UnusableError(f"{path.name} does not fit its checksum")
+    except OSError as error:
+        raise _UnusableError(f"{path.name} cannot be read ({error})") from error
+    return note
+
+
+def _load(path: Path, part: Part, kind: str) -> PartIndex:
+    """Open an index file if it is what its note says, and the note is of this part."""
+    note = _read(path, part, kind)
+    faiss = _faiss()
+    flag = faiss.IO_FLAG_MMAP_IFC if kind == EXACT else faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+    try:
         index = faiss.read_index(str(path), flag)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
-        return None  # what cannot be read is not there; `build` makes it again
+    except (OSError, RuntimeError) as error:
+        raise _UnusableError(f"{path.name} cannot be read ({error})") from error
     if (index.ntotal, index.d, index.metric_type) != (part.rows, part.dim, faiss.METRIC_INNER_PRODUCT):
-        return None
+        raise _UnusableError(f"{path.name} holds other rows than {part.name}")
     return PartIndex(note, index)
 
 

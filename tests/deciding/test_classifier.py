@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedstore.deciding.classifier import Classifier, check_name
+from embedstore.deciding.classifier import Classifier, check, check_name
 from embedstore.deciding.target import Target
 from embedstore.errors import ClassifierError
 from embedstore.measures.calibration import calibrate_scores
@@ -116,6 +116,51 @@ def test_file_of_format_version_1_is_read():
     assert classifier.targets[1].threshold == 0.1
 
 
+def test_a_flipped_bit_of_a_saved_file_is_noticed_or_changes_nothing(tmp_path):
+    """Every bit: the file is refused by name, by `load` and by `check`, or says what it said."""
+    classifier = two_classes("argmax")
+    file = classifier.save(tmp_path)
+    assert check(tmp_path) == []
+    sound = file.read_bytes()
+    harmless = 0
+    for bit in range(8 * len(sound)):
+        content = bytearray(sound)
+        content[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(content)
+        if problems := check(tmp_path):
+            assert "pets.json" in problems[0]
+            with pytest.raises(ClassifierError):
+                Classifier.load(file)
+        else:
+            assert Classifier.load(file).to_dict() == classifier.to_dict()
+            harmless += 1
+    assert harmless < 8 * len("checksum") + 8  # the name of that field, and the E of a number
+
+
+def test_an_edit_is_accepted_without_the_checksum(tmp_path):
+    """A new threshold is refused with the way to accept it: the line of the checksum is deleted, and it counts."""
+    file = two_classes("argmax").save(tmp_path)
+    edited = file.read_text(encoding="utf-8").replace('"threshold": 0.3,', '"threshold": 0.4,')
+    file.write_text(edited, encoding="utf-8")
+    with pytest.raises(
+        ClassifierError, match=r'pets\.json: .*damaged, or was edited.*delete the line of the "checksum"'
+    ):
+        Classifier.load(file)
+    assert len(check(tmp_path)) == 1
+    kept = [line for line in edited.splitlines() if '"checksum"' not in line]
+    file.write_text("\n".join(kept), encoding="utf-8")
+    assert Classifier.load(file).targets[1].threshold == 0.4
+    assert check(tmp_path) == []
+
+
+def test_other_spacing_and_order_are_no_edit(tmp_path):
+    """A file that another program has written again with the same content is as good."""
+    file = two_classes("argmax").save(tmp_path)
+    fields = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(dict(sorted(fields.items())), indent=None, ensure_ascii=True), encoding="utf-8")
+    assert Classifier.load(file).to_dict() == two_classes("argmax").to_dict() | {"created_at": fields["created_at"]}
+
+
 def test_unknown_fields_are_ignored(tmp_path):
     """Fields of a later version, at the top and in a class, do not hinder reading."""
     fields = json.loads(GOLDEN.read_text(encoding="utf-8"))
@@ -173,7 +218,13 @@ def test_damaged_files_are_explained(tmp_path, change, says):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"", "not JSON"), (b"{half", "not JSON"), (b"\xff\xfe\x00", "not JSON"), (b"[1]", "no classifier")],
+    [
+        (b"[" * 100_000, "not JSON"),
+        (b"", "not JSON"),
+        (b"{half", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[1]", "no classifier"),
+    ],
 )
 def test_files_that_are_no_classifier_are_explained(tmp_path, content, says):
     """A file that is not JSON, or JSON of something else, raises an error that says so."""

@@ -176,6 +176,76 @@ def test_a_damaged_or_stale_index_is_not_used_and_is_made_again(tmp_path: Path, 
     assert len(shelf.get_all(again.snapshot.parts, "fp16", scan.Threads())) == 1
 
 
+def test_bytes_that_change_places_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Two pages swapped leave every sum as it was: the index is refused with one warning, and `check` names it."""
+    x = unit(400)
+    store = store_of(tmp_path / "s.store", x)
+    expected = store.search(x[3], k=9)
+    store.index()
+    shelf, found = store.reader.index_files, store.snapshot.parts
+    assert shelf.check(found) == []
+    file = next((tmp_path / "s.store" / "index").glob("*.faiss"))
+    content = bytearray(file.read_bytes())
+    content[4096:8192], content[12288:16384] = content[12288:16384], content[4096:8192]
+    file.write_bytes(content)
+    assert len(shelf.check(found)) == 1
+    assert file.name in shelf.check(found)[0]
+    fresh = IndexFiles(file.parent)
+    assert [fresh.get(found[0], "fp16") for _ in range(3)] == [None] * 3
+    assert [file.name in record.message for record in caplog.records] == [True]
+    again = EmbedStore.open(store.path).search(x[3], k=9)
+    assert (again.id, again.score.tobytes()) == (expected.id, expected.score.tobytes())
+
+
+def test_every_flipped_bit_of_a_note_is_noticed(tmp_path: Path) -> None:
+    """Also those that leave its numbers what they were, as an E for an e; and a note cut at any length."""
+    x = unit(20)
+    part = part_of(tmp_path / "part-0.parquet", x)
+    shelf = IndexFiles(tmp_path / "index")
+    shelf.build(part, "fp16")
+    note = next((tmp_path / "index").glob("*.json"))
+    sound = note.read_bytes()
+    unnoticed = []
+    for bit in range(8 * len(sound)):
+        content = bytearray(sound)
+        content[bit // 8] ^= 1 << bit % 8
+        note.write_bytes(content)
+        if len(shelf.check([part])) != 1:
+            unnoticed.append(bit)
+    assert unnoticed == []
+    for length in range(len(sound)):
+        note.write_bytes(sound[:length])
+        assert len(shelf.check([part])) == 1
+    note.write_bytes(sound)
+    assert shelf.check([part]) == []
+
+
+def test_an_index_of_the_first_format_is_made_anew_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its checksum did not see bytes change places; that is no damage."""
+    x = unit(50)
+    store = store_of(tmp_path / "s.store", x)
+    store.index()
+    note = next((tmp_path / "s.store" / "index").glob("part-*.json"))
+    note.write_text(json.dumps({**json.loads(note.read_text()), "format": 1}))
+    again = EmbedStore.open(store.path)
+    assert again.reader.index_files.check(again.snapshot.parts) == []
+    assert again.index().built == 1
+    assert not caplog.records
+
+
+def test_what_a_killed_build_left_is_deleted(tmp_path: Path) -> None:
+    """A half-made file of a part that is still here goes with the next `index`."""
+    store = store_of(tmp_path / "s.store", unit(50))
+    store.index()
+    file = next((tmp_path / "s.store" / "index").glob("*.faiss"))
+    half = file.with_suffix(".4711.abcdef")
+    half.write_bytes(b"half")
+    assert store.index().deleted == [half.name]
+    assert file.exists()
+
+
 def test_two_files_that_change_places_are_told_apart(tmp_path: Path) -> None:
     """The index of one part is not taken for that of another of the same size."""
     x = unit(200)
