@@ -41,6 +41,7 @@ _log = logging.getLogger("embedstore")
 
 FORMAT_VERSION = 1
 MANIFEST = "store.json"
+IMAGES = "images"
 
 SCHEMA = pa.schema(
     [
@@ -77,37 +78,59 @@ class Manifest:
     created_at: str
     space: Space
 
-    def write(self, path: Path) -> None:
-        """Write ``store.json`` in one step; from then on the folder is a store."""
+    def to_text(self) -> str:
+        """Return what stands in the file."""
         content: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "store_id": self.store_id,
             "created_at": self.created_at,
             "space": self.space.to_dict(),
         }
-        files.replace(path / MANIFEST, json.dumps(content, indent=2) + "\n")
+        return json.dumps(files.sealed(content), indent=2) + "\n"
+
+    @classmethod
+    def from_text(cls, text: str | bytes) -> Manifest:
+        """Read what `to_text` returned, or an earlier embedstore wrote without a checksum.
+
+        Raises ValueError where it is damaged, FormatVersionError where a newer embedstore wrote it.
+        """
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("it is no JSON object")
+        if files.is_sealed(content) and not files.is_intact(content):
+            raise ValueError("it does not fit its checksum")
+        version = content["format_version"]
+        if version > FORMAT_VERSION:
+            raise FormatVersionError(
+                f"it has format version {version}; this embedstore reads up to {FORMAT_VERSION}. "
+                "Upgrade with: pip install -U embedstore"
+            )
+        return cls(content["store_id"], content["created_at"], Space.from_dict(content["space"]))
+
+    def write(self, path: Path) -> None:
+        """Write ``store.json`` in one step; from then on the folder is a store."""
+        files.replace(path / MANIFEST, self.to_text())
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
         """Read the manifest of the store at `path`; raises as `StoreFolder.open`."""
         file = path / MANIFEST
         try:
-            content = json.loads(file.read_bytes())
-            version = content["format_version"]
-            if version > FORMAT_VERSION:
-                raise FormatVersionError(
-                    f"{path} has format version {version}; this embedstore reads up to {FORMAT_VERSION}. "
-                    "Upgrade with: pip install -U embedstore"
-                )
-            return cls(content["store_id"], content["created_at"], Space.from_dict(content["space"]))
+            return cls.from_text(file.read_bytes())
+        except FormatVersionError as error:
+            raise FormatVersionError(f"{path}: {error}") from error
         except (FileNotFoundError, NotADirectoryError) as error:
+            if (path / IMAGES).is_dir():
+                raise DamagedStoreError(f"{file} is gone; `embedstore repair` writes it anew from its copy") from error
             what = "is a folder without store.json" if path.is_dir() else "does not exist"
             what = "is a file" if path.is_file() else what
             raise StoreNotFoundError(
                 f"{path} is no store: it {what}. Make one with `embedstore add {path} FOLDER`, or EmbedStore.create"
             ) from error
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise DamagedStoreError(f"{file} cannot be read ({error}); restore it from a copy") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+            raise DamagedStoreError(
+                f"{file} cannot be read ({error}); `embedstore repair` writes it anew from its copy"
+            ) from error
 
 
 class StoreFolder:
@@ -145,7 +168,7 @@ class StoreFolder:
         self.index, self.classifiers = path / "index", path / "classifiers"
         self.failures, self.set_aside = path / "failures.csv", path / "set-aside"
         self.ledger, self.running = Ledger(path / "ledger.sqlite"), Running(path / ".running")
-        self.images = DeltaFolder(path / "images", self.space.dim, self.index / "images.json")
+        self.images = DeltaFolder(path / IMAGES, self.space.dim, self.index / "images.json")
         self._pinned = pinned
 
     @classmethod
@@ -163,7 +186,7 @@ class StoreFolder:
         for folder in (made.index, made.classifiers):
             folder.mkdir(parents=True)
         made.images.create(SCHEMA)
-        made.ledger.create()
+        made.ledger.keep_manifest(about.to_text())
         about.write(path)
         return made
 

@@ -74,10 +74,14 @@ class Ledger:
         self.path = path
         self._file = LedgerFile(path)
 
-    def create(self) -> None:
-        """Make an empty ledger, synced."""
-        with self._file.writing():
-            pass
+    def keep_manifest(self, text: str) -> None:
+        """Keep a copy of ``store.json``, from which it can be written anew."""
+        with self._file.writing() as db:
+            db.execute("INSERT OR REPLACE INTO about VALUES ('manifest', ?)", (text,))
+
+    def manifest(self) -> str | None:
+        """Return the copy of ``store.json``; None where there is none."""
+        return next((value for (value,) in self._file.read("SELECT value FROM about WHERE name = 'manifest'")), None)
 
     def check(self) -> list[str]:
         """Read every byte that matters; return what is damaged, in words."""

@@ -390,7 +390,7 @@ def test_a_ledger_that_cannot_be_read_is_set_aside_whole(book: Ledger, damage: s
 
 def test_a_newer_format_is_refused(book: Ledger) -> None:
     """A ledger of a newer embedstore is left as it is, with an error that says what to do."""
-    book.create()
+    book.keep_manifest("{}")
     with sqlite3.connect(book.path) as db:
         db.execute("UPDATE about SET value = '7' WHERE name = 'format'")
         db.execute("PRAGMA user_version = 7")
