@@ -322,8 +322,8 @@ def open_part(path: Path, dim: int) -> Part:
         version = checksums.layout_version(said)
     if metadata is None or (ours and not (sealed or version == 1)):
         raise DamagedStoreError(
-            f"part {path.name}: the footer is damaged (checksum), or the file was cut short; restore the file from a copy, or run "
-            "`embedstore repair`"
+            f"part {path.name}: the footer is damaged (checksum), or the file was cut short; restore the file from a "
+            "copy, or run `embedstore repair`"
         )
     return Part(path, metadata.num_rows, dim, _blocks(metadata, dim) if version in (1, 2) else None)
 
