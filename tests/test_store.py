@@ -261,7 +261,7 @@ def test_verify_finds_what_is_wrong(store: EmbedStore) -> None:
     assert "not of unit length" in report.problems[0]
     assert "damaged" in str(report)
     part.path.write_bytes(data[:-100])
-    with pytest.raises(DamagedStoreError, match="not a readable Parquet file"):
+    with pytest.raises(DamagedStoreError, match="the file was cut short"):
         EmbedStore.open(store.path)
 
 
