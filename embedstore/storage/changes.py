@@ -114,17 +114,39 @@ def merge_small(table: DeltaFolder, snapshot: Snapshot) -> Snapshot:
 
 
 def compact(table: DeltaFolder, snapshot: Snapshot) -> Snapshot:
-    """Merge parts up to `COMPACT_ROWS` and lay foreign ones out to be mapped."""
+    """Merge parts up to `COMPACT_ROWS`; lay foreign ones out to be mapped, and give old ones checksums."""
     groups: list[list[Part]] = []
     for part in snapshot.parts:
-        if part.rows >= COMPACT_ROWS and part.mapped:
+        if part.rows >= COMPACT_ROWS and part.mapped and part.checked:
             continue
         if groups and sum(other.rows for other in groups[-1]) + part.rows <= COMPACT_ROWS:
             groups[-1].append(part)
         else:
             groups.append([part])
-    groups = [group for group in groups if len(group) > 1 or not group[0].mapped]
+    groups = [group for group in groups if len(group) > 1 or not (group[0].mapped and group[0].checked)]
     return _merge(table, snapshot, groups) if groups else snapshot
+
+
+def without_rows(table: DeltaFolder, schema: pa.Schema, part: Part, damaged: Mask) -> list[Part]:
+    """Write the rows of a part that are not `damaged`, bool of shape (part.rows,), into a new one, if there are any.
+
+    Only the row groups of those rows are read.
+    """
+    if damaged.all():
+        return []
+    return [table.new_part(_sound(part, schema, ~damaged), schema)]
+
+
+def older_copies(snapshot: Snapshot) -> Mask:
+    """Return which rows have a later one of the same id or uri, bool of shape (n_rows,); null uris are no uri."""
+    table = snapshot.read(["id", "uri"])
+    older = np.zeros(len(table), dtype=bool)
+    for name in ("id", "uri"):
+        last = {value: row for row, value in enumerate(table.column(name).to_pylist()) if value}
+        keep = np.zeros(len(table), dtype=bool)
+        keep[list(last.values())] = True
+        older |= ~keep & np.array([bool(value) for value in table.column(name).to_pylist()], dtype=bool)
+    return older
 
 
 def merged_schema(old: pa.Schema, new: pa.Schema) -> pa.Schema:
@@ -213,6 +235,15 @@ def _kept(part: Part, schema: pa.Schema, keep: Mask) -> Iterator[Batch]:
         mask = keep[start : start + len(group)]
         if mask.any():
             yield metadata.slice(start, len(group)).filter(pa.array(mask)), group[mask]
+        start += len(group)
+
+
+def _sound(part: Part, schema: pa.Schema, keep: Mask) -> Iterator[Batch]:
+    start = 0
+    for group in part.groups():
+        mask = keep[start : start + len(group)]
+        if mask.any():
+            yield conform(part.read_rows(start + np.flatnonzero(mask), schema.names), schema), group[mask]
         start += len(group)
 
 

@@ -127,8 +127,10 @@ def seal_fits(path: Path) -> bool | None:
         return _fits(_footer(file))
 
 
-def damages(path: Path, said: bytes) -> Iterator[str]:
-    """Read a whole part whose seal fits, and yield what else does not fit its checksum, in words.
+def damages(path: Path, said: bytes) -> Iterator[tuple[int | None, str]]:
+    """Read a whole part whose seal fits, and yield what else does not fit its checksum.
+
+    That is the number of a row group, or None for what belongs to none, and what is damaged, in words.
 
     Parameters
     ----------
@@ -146,18 +148,18 @@ def damages(path: Path, said: bytes) -> Iterator[str]:
             for digest, start, stop in ((others, at, offset), (block, offset, block_end), (others, block_end, end)):
                 _add(digest, file, start, stop)
             if block.hexdigest() != vectors:
-                yield f"row group {number}: the vectors are damaged (checksum)"
+                yield number, "the vectors are damaged (checksum)"
             if others.hexdigest() != rest:
-                yield f"row group {number}: the other columns are damaged (checksum)"
+                yield number, "the other columns are damaged (checksum)"
             at = end
         size = os.fstat(file.fileno()).st_size
         if at == 0:
             file.seek(0)
             if file.read(len(_MAGIC)) != _MAGIC:
-                yield "its first bytes are damaged"
+                yield None, "its first bytes are damaged"
             at = len(_MAGIC)
         if at + len(footer) != size:
-            yield f"the file is {size} bytes long, where its row groups and its footer are {at + len(footer)}"
+            yield None, f"the file is {size} bytes long, where its row groups and its footer are {at + len(footer)}"
 
 
 def _add(digest: Any, file: BinaryIO, start: int, stop: int) -> None:

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from embedstore.errors import DamagedStoreError
 from embedstore.storage import checksums
-from embedstore.vectors import Vectors, rounding
+from embedstore.vectors import Mask, Vectors, rounding
 
 EMBEDDING = "embedding"
 ROWS_PER_GROUP = 4_096
@@ -98,16 +98,35 @@ class Part:
         Of a part without checksums only the footer is looked at.
         """
         try:
-            fresh = open_part(self.path, self.dim)
-            with _open_parquet(self.path) as file:
-                said = (file.metadata.metadata or {}).get(checksums.LAYOUT_KEY)
-            with _reading(self.path):
-                found = list(checksums.damages(self.path, said)) if fresh.checked and said else []
+            fresh, found = self._damages()
         except DamagedStoreError as error:
             return [str(error)]
         if not found and self.blocks is not None and fresh.blocks != self.blocks:
-            found.append("it is laid out otherwise than was noted; delete index/images.json")
-        return [f"part {self.name}{', ' if text.startswith('row group') else ': '}{text}" for text in found]
+            found.append((None, "it is laid out otherwise than was noted; delete index/images.json"))
+        return [
+            f"part {self.name}: {what}" if number is None else f"part {self.name}, row group {number}: {what}"
+            for number, what in found
+        ]
+
+    def damaged_rows(self) -> Mask | None:
+        """Return which rows stand in row groups that are damaged, bool of shape (rows,); None for a sound part.
+
+        Raises DamagedStoreError where the footer is damaged: then no row can be read.
+        """
+        fresh, found = self._damages()
+        if not found:
+            return None
+        damaged = {number for number, _ in found}
+        marks = [np.full(block.rows, number in damaged) for number, block in enumerate(fresh.blocks or ())]
+        return np.concatenate([np.empty(0, bool), *marks])
+
+    def _damages(self) -> tuple[Part, list[tuple[int | None, str]]]:
+        """Read every byte; return the part as its file is now, and what does not fit its checksum."""
+        fresh = open_part(self.path, self.dim)
+        with _open_parquet(self.path) as file:
+            said = (file.metadata.metadata or {}).get(checksums.LAYOUT_KEY)
+        with _reading(self.path):
+            return fresh, list(checksums.damages(self.path, said)) if fresh.checked and said else []
 
     def groups(self) -> list[Vectors]:
         """Return the vectors, one read-only float32 array of shape (rows, dim) for each row group, in row order.
