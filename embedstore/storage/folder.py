@@ -6,6 +6,7 @@ returns the version that it made. It asks nothing of a model: questions are `sea
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import uuid
@@ -30,6 +31,7 @@ from embedstore.errors import (
 )
 from embedstore.space import Space
 from embedstore.storage import changes, journal, parts
+from embedstore.storage.creation import discard, is_free, whole_folder
 from embedstore.storage.ledger import Ledger, PaidBatch
 from embedstore.storage.rows import Rows
 from embedstore.storage.running import Running
@@ -40,6 +42,9 @@ _log = logging.getLogger("embedstore")
 
 FORMAT_VERSION = 1
 MANIFEST = "store.json"
+_LEDGER = ("ledger.sqlite", "ledger.sqlite-journal")
+_NEW = ("images", "index", "classifiers", *_LEDGER, ".lock", ".running", "failures.csv", MANIFEST)
+"""What a store without rows may hold; the last makes a folder a store."""
 
 SCHEMA = pa.schema(
     [
@@ -147,22 +152,30 @@ class StoreFolder:
 
     @classmethod
     def create(cls, path: Path, space: Space) -> StoreFolder:
-        """Make the folder of an empty store.
+        """Make the folder of an empty store, whole or not at all.
 
         Raises
         ------
         StoreExistsError
             The folder is a store, or holds something else.
+        StoreLockedError
+            Another process has been making a store there for a minute.
         """
         cls.require_free(path)
         about = Manifest(uuid.uuid4().hex, datetime.now(UTC).isoformat(timespec="seconds"), space)
-        made = cls(path, about)
-        for folder in (made.index, made.classifiers):
-            folder.mkdir(parents=True)
-        made.images.create(SCHEMA)
-        made.ledger.create()
-        about.write(path)
-        return made
+        try:
+            with whole_folder(path, _NEW) as beside:
+                made = cls(beside, about)
+                made.index.mkdir()
+                made.classifiers.mkdir()
+                made.images.create(SCHEMA)
+                made.ledger.create()
+                about.write(beside)
+        except OSError as error:
+            if error.errno in (None, errno.EEXIST, errno.ENOTEMPTY):
+                cls.require_free(path)  # another process was quicker
+            raise
+        return cls(path, about)
 
     @classmethod
     def open(cls, path: Path, pinned: int | None = None) -> StoreFolder:
@@ -179,10 +192,18 @@ class StoreFolder:
         """
         return cls(path, Manifest.read(path), pinned)
 
+    def discard_if_unused(self) -> bool:
+        """Delete the store if it never had a row, none waits, and nobody works on it; return whether it is gone."""
+        with self.writing() as newest:
+            used = newest.version or self.ledger.waiting() or self.running.anybody()
+            if not used:
+                discard(self.path, _NEW)
+        return not used
+
     @staticmethod
     def require_free(path: Path) -> None:
         """Refuse to make a store over something else, with StoreExistsError."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not is_free(path, _NEW):
             kind = "is a store already" if StoreFolder.is_at(path) else "is not an empty folder"
             raise StoreExistsError(f"{path} {kind}; open it with EmbedStore.open, or choose another path")
 
