@@ -46,6 +46,15 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make all files below a folder, and their names, outlast a power cut."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            with (Path(place) / name).open("rb+") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(place))
+
+
 def checksum(path: Path) -> str:
     """Return 32 hex digits that change when any byte of a file does or changes places, at the speed of reading it.
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from embedstore.cli.options import (
 )
 from embedstore.cli.output import Column, Output, columns, value_output
 from embedstore.cli.share import add_from_atlas
+from embedstore.errors import EmbedStoreError, StoreExistsError
 
 if TYPE_CHECKING:
     from embedstore.embedders.protocol import Embedder
@@ -157,23 +157,36 @@ def _store_to_fill(
     from embedstore.embedders.registry import space_of
     from embedstore.store import EmbedStore
 
-    if _is_store(path):
+    if dry_run and not _is_store(path):
+        planned = space_of(model) if model is not None and space is None else space
+        with tempfile.TemporaryDirectory() as folder:
+            yield EmbedStore.create(Path(folder) / "plan.store", space=planned, dim=dim, embedder=embedder)
+        return
+    made = None if _is_store(path) else _made(path, model, space=space, dim=dim, embedder=embedder)
+    if made is None:
         opened = EmbedStore.open(path, embedder=embedder)
         if model is not None:
             opened.space.require(space_of(model), f"--model {model}")
         yield opened
-    elif dry_run:
-        planned = space_of(model) if model is not None and space is None else space
-        with tempfile.TemporaryDirectory() as folder:
-            yield EmbedStore.create(Path(folder) / "plan.store", space=planned, dim=dim, embedder=embedder)
-    else:
-        opened = EmbedStore.create(path, model, space=space, dim=dim, embedder=embedder)
-        try:
-            yield opened
-        except Exception:
-            if not len(opened) and not opened.info()["waiting_in_ledger"]:
-                shutil.rmtree(path)
+        return
+    try:
+        yield made
+    except Exception:
+        with contextlib.suppress(EmbedStoreError, OSError):  # the first error is the one to tell
+            made.folder.discard_if_unused()
+        raise
+
+
+def _made(path: Path, model: str | None, **options: Any) -> EmbedStore | None:
+    """Make a store; None where another process was quicker."""
+    from embedstore.store import EmbedStore
+
+    try:
+        return EmbedStore.create(path, model, **options)
+    except StoreExistsError:
+        if not _is_store(path):
             raise
+        return None
 
 
 def _dimension(sources: Any, column: str, dim: int | None) -> int:

@@ -6,6 +6,7 @@ returns the version that it made. It asks nothing of a model: questions are `sea
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shutil
@@ -31,6 +32,7 @@ from embedstore.errors import (
 )
 from embedstore.space import Space
 from embedstore.storage import changes, journal, parts
+from embedstore.storage.creation import discard, is_free, whole_folder
 from embedstore.storage.ledger import Ledger, PaidBatch
 from embedstore.storage.rows import Rows
 from embedstore.storage.running import Running
@@ -42,6 +44,9 @@ _log = logging.getLogger("embedstore")
 FORMAT_VERSION = 1
 MANIFEST = "store.json"
 IMAGES = "images"
+_LEDGER = ("ledger.sqlite", "ledger.sqlite-journal")
+_NEW = (IMAGES, "index", "classifiers", *_LEDGER, ".lock", ".running", "failures.csv", MANIFEST)
+"""What a store without rows may hold; the last makes a folder a store."""
 
 SCHEMA = pa.schema(
     [
@@ -146,6 +151,8 @@ class StoreFolder:
     Attributes
     ----------
     path : Path
+    about : Manifest
+    pinned : int or None
     space : Space
         The embedding space of all its vectors.
     id : str
@@ -163,32 +170,40 @@ class StoreFolder:
     """
 
     def __init__(self, path: Path, about: Manifest, pinned: int | None = None) -> None:
-        self.path = path
+        self.path, self.about = path, about
         self.space, self.id, self.created_at = about.space, about.store_id, about.created_at
         self.index, self.classifiers = path / "index", path / "classifiers"
         self.failures, self.set_aside = path / "failures.csv", path / "set-aside"
         self.ledger, self.running = Ledger(path / "ledger.sqlite"), Running(path / ".running")
         self.images = DeltaFolder(path / IMAGES, self.space.dim, self.index / "images.json")
-        self._pinned = pinned
+        self.pinned = pinned
 
     @classmethod
     def create(cls, path: Path, space: Space) -> StoreFolder:
-        """Make the folder of an empty store.
+        """Make the folder of an empty store, whole or not at all.
 
         Raises
         ------
         StoreExistsError
             The folder is a store, or holds something else.
+        StoreLockedError
+            Another process has been making a store there for a minute.
         """
         cls.require_free(path)
         about = Manifest(uuid.uuid4().hex, datetime.now(UTC).isoformat(timespec="seconds"), space)
-        made = cls(path, about)
-        for folder in (made.index, made.classifiers):
-            folder.mkdir(parents=True)
-        made.images.create(SCHEMA)
-        made.ledger.keep_manifest(about.to_text())
-        about.write(path)
-        return made
+        try:
+            with whole_folder(path, _NEW) as beside:
+                made = cls(beside, about)
+                made.index.mkdir()
+                made.classifiers.mkdir()
+                made.images.create(SCHEMA)
+                made.ledger.keep_manifest(about.to_text())
+                about.write(beside)
+        except OSError as error:
+            if error.errno in (None, errno.EEXIST, errno.ENOTEMPTY):
+                cls.require_free(path)  # another process was quicker
+            raise
+        return cls(path, about)
 
     @classmethod
     def open(cls, path: Path, pinned: int | None = None) -> StoreFolder:
@@ -205,10 +220,18 @@ class StoreFolder:
         """
         return cls(path, Manifest.read(path), pinned)
 
+    def discard_if_unused(self) -> bool:
+        """Delete the store if it never had a row, none waits, and nobody works on it; return whether it is gone."""
+        with self.writing() as newest:
+            used = newest.version or self.ledger.waiting() or self.running.anybody()
+            if not used:
+                discard(self.path, _NEW)
+        return not used
+
     @staticmethod
     def require_free(path: Path) -> None:
         """Refuse to make a store over something else, with StoreExistsError."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not is_free(path, _NEW):
             kind = "is a store already" if StoreFolder.is_at(path) else "is not an empty folder"
             raise StoreExistsError(f"{path} {kind}; open it with EmbedStore.open, or choose another path")
 
@@ -219,11 +242,11 @@ class StoreFolder:
 
     def snapshot(self) -> Snapshot:
         """Return the version that is to be read: the pinned one, else the newest."""
-        return self.images.snapshot(self._pinned)
+        return self.images.snapshot(self.pinned)
 
     def is_newest(self, snapshot: Snapshot) -> bool:
         """Tell whether there is no version to move on to from this one."""
-        return self._pinned is not None or self.images.newest_version() == snapshot.version
+        return self.pinned is not None or self.images.newest_version() == snapshot.version
 
     @contextmanager
     def writing(self) -> Iterator[Snapshot]:
@@ -236,13 +259,19 @@ class StoreFolder:
         InputError
             This folder was opened at an older version.
         """
+        if self.pinned is not None:
+            raise InputError(f"this store was opened to read version {self.pinned}; open it without a version")
+        with self.locked():
+            yield self.images.snapshot()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the store's lock, whatever its log is like; raises StoreLockedError as `writing`."""
         from filelock import FileLock, Timeout  # not needed to search
 
-        if self._pinned is not None:
-            raise InputError(f"this store was opened to read version {self._pinned}; open it without a version")
         try:
             with FileLock(self.path / ".lock", timeout=LOCK_TIMEOUT):
-                yield self.images.snapshot()
+                yield
         except Timeout as error:
             raise StoreLockedError(
                 f"another process is writing to {self.path}; wait for it, or end it and try again"
@@ -265,7 +294,7 @@ class StoreFolder:
             applied = self.images.applied(series)
             held: list[PaidBatch] = []
             for batch in self.ledger.paid():
-                if batch.table is None and batch.id > applied:
+                if batch.table is None:
                     file = self.ledger.set_aside(batch, self.set_aside)
                     _log.warning(
                         "%d paid rows are damaged and cannot be used; they are set aside in %s", batch.rows, file
@@ -280,7 +309,7 @@ class StoreFolder:
 
     def _fold(self, series: str, applied: int, held: Sequence[PaidBatch]) -> None:
         """Take batches of paid rows into the table in one commit, and let go of them in the ledger."""
-        new = [(batch.id, batch.table) for batch in held if batch.id > applied and batch.table is not None]
+        new = [(batch.id, batch.table) for batch in held if batch.table is not None and batch.id > applied]
         try:
             if new:
                 changes.fold(self.images, [table for _, table in new], (series, new[-1][0]))

@@ -28,7 +28,7 @@ class Running:
         from filelock import FileLock  # not needed to search
 
         self._folder.mkdir(exist_ok=True)
-        self._clear()
+        self.anybody()
         name = uuid.uuid4().hex
         file = self._folder / f"{name}.lock"
         with FileLock(file):
@@ -65,10 +65,10 @@ class Running:
         except Timeout:
             return True
 
-    def _clear(self) -> None:
-        """Delete the files of runs that have died."""
-        for file in self._folder.glob("*.lock"):
-            self.is_alive(file.stem)
+    def anybody(self) -> bool:
+        """Tell whether any run goes on; the files of those that have died are deleted."""
+        living = [file for file in self._folder.glob("*.lock") if self.is_alive(file.stem)]
+        return bool(living)
 
 
 def _fill(file: Path) -> None:
