@@ -175,7 +175,7 @@ class StoreFolder:
         self.index, self.classifiers = path / "index", path / "classifiers"
         self.failures, self.set_aside = path / "failures.csv", path / "set-aside"
         self.ledger, self.running = Ledger(path / "ledger.sqlite"), Running(path / ".running")
-        self.images = DeltaFolder(path / IMAGES, self.space.dim, self.index / "images.json")
+        self.images = DeltaFolder(path / IMAGES, self.space.dim, self.index / "images.json", self.ledger)
         self.pinned = pinned
 
     @classmethod

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore.errors import DamagedStoreError
-from embedstore.storage import checksums
+from embedstore.errors import DamagedStoreError, StoreError, VersionGoneError
+from embedstore.storage import checksums, log_files
+from embedstore.storage.log_files import Log
 from embedstore.vectors import Mask, Vectors, rounding
 
 EMBEDDING = "embedding"
@@ -82,6 +83,11 @@ class Part:
         return self.path.name
 
     @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.path.stat().st_size
+
+    @property
     def mapped(self) -> bool:
         """Whether the vectors are read where they lie, rather than decoded."""
         return self.blocks is not None
@@ -135,6 +141,8 @@ class Part:
         ------
         DamagedStoreError
             The file is not there or shorter than its layout says.
+        VersionGoneError
+            The file is not there because newer versions have no use for it.
         """
         if self._groups is None:
             self._groups = self._map() if self.blocks is not None else self._decode()
@@ -201,11 +209,8 @@ class Part:
     def _map(self) -> list[Vectors]:
         if not self.blocks:
             return []
-        try:
-            with self.path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise DamagedStoreError(f"part {self.name} cannot be mapped: {error}; run `embedstore verify`") from error
+        with _reading(self.path), self.path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         views = []
         for block in self.blocks:
             end = block.offset + block.rows * self.dim * 4
@@ -426,21 +431,37 @@ def _lead(rows: int, dim: int) -> int:
 
 
 @contextmanager
-def _open_parquet(path: Path, advice: str = "run `embedstore verify --deep`") -> Iterator[Any]:
+def _open_parquet(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    with _reading(path, advice), pq.ParquetFile(path) as file:
+    with _reading(path), pq.ParquetFile(path) as file:
         yield file
 
 
 @contextmanager
-def _reading(path: Path, advice: str = "run `embedstore verify --deep`") -> Iterator[None]:
+def _reading(path: Path) -> Iterator[None]:
     """Turn the errors of a file that is not there, or is not what it should be, into ours."""
     try:
         yield
     except FileNotFoundError as error:
-        raise DamagedStoreError(
-            f"part {path.name} is in the table's log but not on the disk; restore it, or open an older version"
-        ) from error
+        raise _missing(path) from error
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DamagedStoreError(f"part {path.name} is not a readable Parquet file: {error}; {advice}") from error
+        raise DamagedStoreError(
+            f"part {path.name} cannot be read: {error}; run `embedstore verify --deep`, or restore the file from a copy"
+        ) from error
+
+
+def _missing(path: Path) -> StoreError:
+    """Return what it means that a part is not there: damage, or that the reader's version is past."""
+    try:
+        history = Log(path.parent / log_files.NAME).history()
+    except OSError:
+        history = None
+    if history is not None and not history.unreadable and path.name not in history.live:
+        return VersionGoneError(
+            f"the version of the store that is being read is gone: compact and vacuum have replaced its part "
+            f"{path.name}. Go on from the newest version: `refresh()`, or run the command again"
+        )
+    return DamagedStoreError(
+        f"part {path.name} is in the table's log but not on the disk; restore it, or open an older version"
+    )
