@@ -186,8 +186,10 @@ class Log:
         return problems
 
     def history(self) -> History:
-        """Return what the files that can be read say, in their order."""
+        """Return what the files that can be read say, in their order; nothing where there is no log."""
         history = History()
+        if not self.folder.is_dir():
+            return history
         noted = self._noted()
         commits, checkpoints = self.commits(), self.checkpoints()
         for number in sorted(commits.keys() | checkpoints.keys()):

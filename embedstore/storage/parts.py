@@ -165,6 +165,11 @@ class Part:
             start += len(group)
         return out
 
+    def columns(self) -> pa.Schema:
+        """Return the columns in the file."""
+        with _open_parquet(self.path) as file:
+            return file.schema_arrow
+
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Decode columns (default: all) to an Arrow table of `rows` rows; columns not in the file are left out."""
         with _open_parquet(self.path) as file:

@@ -244,6 +244,17 @@ class DeltaFolder:
         """Return what those files of the log that can be read say of parts, transactions and columns."""
         return self._files.history()
 
+    def columns_of(self, history: History, live: Sequence[Part]) -> pa.Schema:
+        """Return the columns, without the embedding, that these parts need in a new log: as the old one has them."""
+        from deltalake.schema import Schema
+
+        known = [] if history.schema is None else list(pa.schema(Schema.from_json(history.schema).to_arrow()))
+        fields: dict[str, pa.Field] = {}
+        for field in [*known, *(field for part in live for field in part.columns())]:
+            if field.name != EMBEDDING:
+                fields.setdefault(field.name, field.with_nullable(True))
+        return pa.schema(list(fields.values()))
+
     def rebuild(self, live: Sequence[Part], schema: pa.Schema, transactions: Sequence[tuple[str, int]] = ()) -> Path:
         """Make the log anew, with these parts; return the folder where the old one now lies. Needs the lock.
 
