@@ -1,13 +1,14 @@
 """The commands that are tortured, the stores that they work on, and what each must make of its store.
 
-`prepare` makes the pictures, the templates (stores that are copied for each step). What a command must lead to is learned from
-one undisturbed run of it.
+`prepare` makes pictures and templates, the stores that are copied for each step. What a command must lead to is learned
+from one undisturbed run of it.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,25 +28,28 @@ WORKERS, BATCH = 2, 4
 IN_FLIGHT = WORKERS * BATCH
 """Pictures that may be under way when an add dies, and so be paid for again."""
 DIM = 16
+Words = Callable[[Path, Path], list[str]]
+"""Makes the words of a command from where the store lies and where the data."""
 
 
 @dataclass(frozen=True)
 class Command:
     """A command: the template of its store (none: it makes the store) and its words, given the store and the data.
 
-    `whole`: it changes the rows in one step, so that a store is as before or as after. `answers`: what it prints on a
-    sound store is always the same.
+    `whole`: it changes the rows in one step, so that a store is as before or as after. `reads`: it changes nothing;
+    `answers`: so that what it prints is always the same.
     """
 
     name: str
     template: str | None
-    words: Callable[[Path, Path], list[str]]
+    words: Words
     whole: bool = True
+    reads: bool = False
     answers: bool = False
     weight: int = 1
 
 
-def _add(*folders: str) -> Callable[[Path, Path], list[str]]:
+def _add(*folders: str) -> Words:
     def words(store: Path, data: Path) -> list[str]:
         options = ["--model", "nomic", "--label-from-folder", "--workers", str(WORKERS), "--batch-size", str(BATCH)]
         return ["add", str(store), *(str(data / folder) for folder in folders), *options, "-q"]
@@ -53,12 +57,12 @@ def _add(*folders: str) -> Callable[[Path, Path], list[str]]:
     return words
 
 
-def _vectors(file: str, *options: str) -> Callable[[Path, Path], list[str]]:
+def _vectors(file: str, *options: str) -> Words:
     return lambda store, data: ["add", str(store), str(data / file), "--embedding-column", "vector", "-q", *options]
 
 
-def _on_store(name: str, *options: str) -> Callable[[Path, Path], list[str]]:
-    return lambda store, data: [name, str(store), *(option.format(data=data) for option in options)]
+def _on_store(name: str, *options: str) -> Words:
+    return lambda store, data: [name, str(store), *(option.format(data=data, store=store) for option in options)]
 
 
 COMMANDS = (
@@ -73,17 +77,34 @@ COMMANDS = (
     Command("index", "vectors", _on_store("index"), weight=2),
     Command("queries", "photos", _on_store("queries", "{data}/queries.txt")),
     Command("calibrate", "photos", _on_store("calibrate", QUERIES[1], "--label", "label=cat", "--name", "new")),
-    Command("sweep", "photos", _on_store("sweep", QUERIES[0], "--label", "label=cat"), answers=True),
-    Command("search", "photos", _on_store("search", QUERIES[0], "--json"), answers=True, weight=2),
-    Command("classify", "photos", _on_store("classify", "--classifier", "red", "--json"), answers=True),
-    Command("count", "photos", _on_store("count", QUERIES[1], "--threshold", "0.0"), answers=True),
-    Command("evaluate", "photos", _on_store("evaluate", "red", "--label", "label=cat")),
-    Command("export", "photos", _on_store("export", "--json"), answers=True),
-    Command("export to a file", "photos", _on_store("export", "-o", "{data}/rows.parquet", "--embeddings")),
-    Command("verify", "photos", _on_store("verify", "--deep"), answers=True),
-    Command("versions", "photos", _on_store("versions")),
-    Command("info", "photos", _on_store("info")),
+    Command("sweep", "photos", _on_store("sweep", QUERIES[0], "--label", "label=cat"), reads=True, answers=True),
+    Command("search", "photos", _on_store("search", QUERIES[0], "--json"), reads=True, answers=True, weight=2),
+    Command("classify", "photos", _on_store("classify", "--classifier", "red", "--json"), reads=True, answers=True),
+    Command("count", "photos", _on_store("count", QUERIES[1], "--threshold", "0.0"), reads=True, answers=True),
+    Command("evaluate", "photos", _on_store("evaluate", "red", "--label", "label=cat"), reads=True),
+    Command("export", "photos", _on_store("export", "--json"), reads=True, answers=True),
+    Command("export to a file", "photos", _on_store("export", "-o", "{store}.parquet", "--embeddings"), reads=True),
+    Command("verify", "photos", _on_store("verify", "--deep"), reads=True, answers=True),
+    Command("versions", "photos", _on_store("versions"), reads=True),
+    Command("info", "photos", _on_store("info"), reads=True),
 )
+
+
+TEMPLATES: Mapping[str, Sequence[Words]] = {
+    "photos": (
+        *(_add(folder) for folder in ("a/cat", "a/dog", "b")),
+        _on_store("queries", "{data}/asked.txt"),
+        _on_store("calibrate", QUERIES[0], "--label", "label=cat", "--name", "red"),
+        _on_store("index"),
+        _on_store("remove", "--where", "ends_with(uri, 'b/dog/00.png')"),
+    ),
+    "vectors": (
+        _vectors("part0.parquet", "--space", "torture"),
+        *(_vectors(f"part{part}.parquet") for part in range(1, 5)),
+    ),
+}
+"""How the stores are made that steps copy."""
+_making = threading.Lock()
 
 
 @dataclass
@@ -94,26 +115,35 @@ class Bench:
     forks: Forks
     server: NomicServer
     commands: tuple[Command, ...]
-    data: Path
     before: dict[str | None, dict[str, Any]] = field(default_factory=dict)
     after: dict[str, dict[str, Any]] = field(default_factory=dict)
     printed: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     """How long a command takes undisturbed."""
+    calls: dict[str, dict[str, int]] = field(default_factory=dict)
+    """How many system calls that can be made to fail a command makes on its store, by kind."""
+    paid_at_start: int = 0
+    counts: bool = False
 
     @property
     def store(self) -> Path:
         """Where the store of a step lies."""
         return self.work.folder / "s.store"
 
+    @property
+    def data(self) -> Path:
+        """Where the pictures and tables lie."""
+        return self.work.folder.parent / "data"
+
     def template(self, name: str | None) -> Path | None:
         """Return the store that a step copies."""
-        return None if name is None else self.work.folder / f"{name}.template"
+        return None if name is None else self.data / f"{name}.template"
 
     def start(self, command: Command) -> Path:
         """Return the store that a command is to work on; the first time, learn what it leads to undisturbed."""
         if command.name not in self.after:
             _run_undisturbed(self, command)
+        self.paid_at_start = self.paid()
         return fresh(self.store, self.template(command.template))
 
     def words(self, command: Command, store: Path) -> list[str]:
@@ -148,8 +178,13 @@ def prepare(work: Work, commands: tuple[Command, ...] = COMMANDS, preload: Path 
         if preload is not None:
             environment["LD_PRELOAD"] = str(preload)
         with forking(work.folder / "jobs", environment) as forks:
-            bench = Bench(work, forks, server, commands, write_data(work.folder / "data"))
-            _make_templates(bench, {command.template for command in commands})
+            bench = Bench(work, forks, server, commands, counts=preload is not None)
+            with _making:  # the kinds that need them share data and templates
+                if not bench.data.exists():
+                    write_data(bench.data)
+                    _make_templates(bench)
+            bench.before = {name: bench.look(folder) for name in TEMPLATES if (folder := bench.template(name))}
+            bench.before[None] = {"none": True}
             yield bench
 
 
@@ -185,34 +220,21 @@ def vectors(numbers: range, edition: int, dim: int = DIM) -> pa.Table:
     )
 
 
-def _make_templates(bench: Bench, wanted: set[str | None]) -> None:
-    data = bench.data
-    steps: dict[str, list[Callable[[Path, Path], list[str]]]] = {
-        "photos": [
-            *(_add(folder) for folder in ("a/cat", "a/dog", "b")),
-            _on_store("queries", "{data}/asked.txt"),
-            _on_store("calibrate", QUERIES[0], "--label", "label=cat", "--name", "red"),
-            _on_store("index"),
-            _on_store("remove", "--where", "ends_with(uri, 'b/dog/00.png')"),
-        ],
-        "vectors": [
-            _vectors("part0.parquet", "--space", "torture"),
-            *(_vectors(f"part{part}.parquet") for part in range(1, 5)),
-        ],
-    }
-    for name in sorted(filter(None, wanted)):
-        store = fresh(bench.work.folder / f"{name}.template", None)
-        for words in steps[name]:
-            _require_done(bench.forks.run(words(store, data)), words(store, data))
-        bench.before[name] = bench.look(store)
-    bench.before[None] = {"none": True}
+def _make_templates(bench: Bench) -> None:
+    for name, steps in TEMPLATES.items():
+        store = bench.template(name)
+        assert store is not None
+        for words in steps:
+            _require_done(bench.forks.run(words(store, bench.data)), words(store, bench.data))
 
 
 def _run_undisturbed(bench: Bench, command: Command) -> None:
     """Learn what a command must lead to."""
     store = fresh(bench.store, bench.template(command.template))
     started = time.monotonic()
-    ended = bench.forks.run(bench.words(command, store))
+    fault = {"n": 0, "folder": str(store)} if bench.counts else None
+    ended = bench.forks.run(bench.words(command, store), fault=fault)
+    bench.calls[command.name] = ended.value or {}
     bench.seconds[command.name] = time.monotonic() - started
     _require_done(ended, bench.words(command, store))
     bench.printed[command.name] = ended.printed

@@ -38,18 +38,17 @@ def library(folder: Path) -> Path | None:
 
 
 def arm(fault: Mapping[str, Any]) -> None:
-    """Let the calls of a kind fail from the n-th on, once or for ever; with n = 0 they are counted only."""
+    """Let the calls of a kind fail from the n-th on, once or for ever; with n = 0 all kinds are counted only."""
     code = getattr(errno, fault["error"]) if fault.get("error") else 0
-    _preloaded().torture_arm(
-        fault["call"].encode(), code, ctypes.c_long(fault["n"]), int(fault["forever"]), fault["folder"].encode()
-    )
+    kind, folder = fault.get("call", "").encode(), fault["folder"].encode()
+    _preloaded().torture_arm(kind, code, ctypes.c_long(fault["n"]), int(fault.get("forever", False)), folder)
 
 
-def seen() -> int:
-    """Return how many calls of the kind there were."""
+def seen() -> dict[str, int]:
+    """Return how many calls there were, by kind."""
     library = _preloaded()
     library.torture_seen.restype = ctypes.c_long
-    return int(library.torture_seen())
+    return {call: int(library.torture_seen(call.encode())) for call in CALLS}
 
 
 def _preloaded() -> Any:

@@ -7,6 +7,7 @@ its wait status and its peak of memory, and may run under injected faults, see `
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -31,7 +32,7 @@ SCRIPTS = Path(__file__).parents[1]
 class Ended:
     """How a job ended: `exit` is negative for a signal.
 
-    `value` is what a function returned, or how many calls a command under a fault made that could have failed.
+    `value` is what a function returned, or how many calls that could fail a command under a fault made.
     """
 
     exit: int
@@ -139,6 +140,16 @@ class Forks:
         return json.loads(self._process.stdout.readline())
 
 
+_IMPORTED = (
+    *("deltalake", "deltalake.transaction", "deltalake.schema", "duckdb", "faiss", "filelock", "matplotlib.pyplot"),
+    *("nomic.embed", "PIL.Image", "pyarrow.compute", "pyarrow.csv", "pyarrow.dataset", "pyarrow.json"),
+    *("pyarrow.parquet", "requests", "stamina", "tqdm", "sqlite3", "torturing.look", "embedstore.store"),
+    *("embedstore.cli", "embedstore.embedders.nomic_api", "embedstore.embedders.registry", "embedstore.ingest.adding"),
+    *("embedstore.deciding.evaluation", "embedstore.deciding.thresholds", "embedstore.storage.verify"),
+    *("embedstore.storage.where", "embedstore.searching.shortlist"),
+)
+
+
 @contextlib.contextmanager
 def forking(folder: Path, environment: Mapping[str, str]) -> Iterator[Forks]:
     """Have `Forks` for the time of the context."""
@@ -152,6 +163,7 @@ def forking(folder: Path, environment: Mapping[str, str]) -> Iterator[Forks]:
 def serve() -> None:
     """Fork for each line of stdin; answer with a process id, or with a wait status and the kilobytes it took."""
     import_everything()
+    gc.freeze()  # forks share what is not looked at
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
@@ -167,13 +179,7 @@ def serve() -> None:
 
 def import_everything() -> None:
     """Import what commands import, so that forks need not; no library may have started a thread by then."""
-    for name in (
-        "deltalake deltalake.transaction deltalake.schema duckdb faiss filelock matplotlib.pyplot nomic.embed PIL.Image "
-        "pyarrow.compute pyarrow.csv pyarrow.dataset pyarrow.json pyarrow.parquet requests stamina tqdm sqlite3 "
-        "embedstore.store embedstore.cli embedstore.embedders.nomic_api embedstore.embedders.registry "
-        "embedstore.ingest.adding embedstore.deciding.report embedstore.deciding.review embedstore.storage.verify "
-        "embedstore.storage.where embedstore.searching.shortlist torturing.look"
-    ).split():
+    for name in _IMPORTED:
         importlib.import_module(name)
     importlib.import_module("PIL.Image").init()
 
@@ -182,7 +188,7 @@ def _become(job: dict[str, Any]) -> None:
     """Be the forked process: run the job and leave without looking back."""
     code = 70
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, it would be ignored
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         for number, end in ((1, ".out"), (2, ".err")):
             os.dup2(os.open(job["out"].removesuffix(".job") + end, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)

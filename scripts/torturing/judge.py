@@ -16,12 +16,20 @@ Findings = Iterator[tuple[Sort, str]]
 
 
 def judge(
-    figures: Figures, step: int, bench: Bench, command: Command, store: Path, *, acknowledged: bool, how: str
+    figures: Figures,
+    step: int,
+    bench: Bench,
+    command: Command,
+    store: Path,
+    *,
+    acknowledged: bool,
+    how: str,
+    in_flight: int = IN_FLIGHT,
 ) -> None:
     """Write down what is wrong with a store after a command, then run the command again, and judge once more.
 
     `acknowledged`: the command has ended well, so that its store must be as it would be undisturbed; `how` tells what
-    was done to it.
+    was done to it; so many pictures may have been `in_flight`, paid for and lost.
     """
     before, after = bench.before[command.template], bench.after[command.name]
     seen = bench.look(store)
@@ -29,24 +37,33 @@ def judge(
     if not acknowledged and not found and command.whole and not _is_one_of(seen, before, after):
         found.append(("wrong", "the store is neither as before nor as after"))
     time.sleep(0.03)  # until answers that nobody waits for are counted
+    unkept = bench.paid() - bench.paid_at_start - len(_pictures(seen) - _pictures(before))
+    if unkept > in_flight:
+        found.append(("lost", f"{unkept} pictures were paid for and are not kept, {in_flight} may have been under way"))
+    if not command.reads:
+        found += _again(bench, command, store, seen, acknowledged)
+    for sort, what in found:
+        figures.add(sort, step, f"{command.name}, {how}: {what}")
+
+
+def _again(bench: Bench, command: Command, store: Path, seen: dict[str, Any], acknowledged: bool) -> Findings:
+    """Run a command again on what it has left, without a disturbance, and judge what it makes of it."""
+    after = bench.after[command.name]
     paid = bench.paid()
     ended = bench.forks.run(bench.words(command, store))
     again = bench.paid() - paid
     if ended.hung:
-        found.append(("hangs", "running it again hangs"))
+        yield "hangs", "running it again hangs"
     elif ended.exit or ended.crashed:
-        found.append(("other", f"running it again fails with exit {ended.exit}: {short(ended.said)}"))
+        yield "other", f"running it again fails with exit {ended.exit}: {short(ended.said)}"
     else:
-        found += (
-            (sort, f"after running it again: {what}") for sort, what in differences(bench.look(store), after, after)
-        )
+        for sort, what in differences(bench.look(store), after, after):
+            yield sort, f"after running it again: {what}"
         missing = len(_pictures(after) - _pictures(seen)) if command.name.endswith("add") else 0
         if again > missing:
-            found.append(("lost", f"running it again paid for {again} pictures, {missing} were missing"))
-        if missing > IN_FLIGHT and acknowledged:
-            found.append(("lost", f"{missing} pictures of an add that ended well must be paid again"))
-    for sort, what in found:
-        figures.add(sort, step, f"{command.name}, {how}: {what}")
+            yield "lost", f"running it again paid for {again} pictures, {missing} were missing"
+        if acknowledged and missing:
+            yield "lost", f"{missing} pictures of an add that ended well are not there"
 
 
 def differences(seen: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> Findings:

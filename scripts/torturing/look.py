@@ -54,6 +54,7 @@ def answers(store: Any) -> dict[str, Any]:
         "paid": lambda: paid(store),
         "searches": lambda: searches(store),
         "classifiers": lambda: {name: _classifier(store, name) for name in store.classifiers()},
+        "decisions": lambda: {name: _decisions(store, name) for name in store.classifiers()},
         "queries": lambda: [_digest(store.query_vectors([text])) for text in QUERIES] if _asked_before(store) else [],
         "space": lambda: [str(store.space), store.id, store.created_at],
     }
@@ -89,13 +90,15 @@ def rows(store: Any) -> dict[str, str]:
 
 
 def paid(store: Any) -> list[str]:
-    """Return digests of the rows that wait in the ledger, with their vectors, after the hash of their picture and their id."""
+    """Return the rows that wait in the ledger: the hash of their picture, their id, a digest of their vector."""
     found = []
     for batch in store.folder.ledger.paid():
         if batch.table is None:
             raise DiffersError("a batch in the ledger is damaged")
-        for row in batch.table.to_pylist():
-            found.append(f"{row['content_hash']} {row['id']} {_digest(np.array(row['embedding'], np.float32))}")
+        found += [
+            f"{row['content_hash']} {row['id']} {_digest(np.array(row['embedding'], np.float32))}"
+            for row in batch.table.to_pylist()
+        ]
     return sorted(found)
 
 
@@ -125,11 +128,13 @@ def brute_force(ids: list[str], vectors: Any, query: Any, k: int) -> list[tuple[
     return [(ids[row], float(scores[row])) for row in order]
 
 
-def _classifier(store: Any, name: str) -> list[Any]:
-    classifier = store.classifier(name)
-    fields = {key: value for key, value in classifier.to_dict().items() if key not in ("created_at", "store_version")}
-    decided = sorted(zip(*[store.classify(classifier).table.column(name).to_pylist() for name in ("id", "score")]))
-    return [_digest(fields), _digest(decided)]
+def _classifier(store: Any, name: str) -> str:
+    fields = store.classifier(name).to_dict()
+    return _digest({key: value for key, value in fields.items() if key not in ("created_at", "store_version")})
+
+
+def _decisions(store: Any, name: str) -> str:
+    return _digest([(row["id"], row["score"]) for row in store.classify(store.classifier(name))])
 
 
 def _asked_before(store: Any) -> bool:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 LONGEST = 10.0
@@ -30,11 +30,11 @@ class Work:
     seconds: float
     only: int | None = None
     most: int | None = None
+    started: float = field(default_factory=time.monotonic)
 
     def steps(self, within: float = 1.0) -> Iterator[tuple[int, random.Random]]:
-        """Yield steps with their dice until this share of the time is used up, at least one."""
-        until, step = time.monotonic() + self.seconds * within, self.only or 0
-        said = time.monotonic()
+        """Yield steps with their dice until this share of the time since the start is used up, at least one."""
+        until, step, said = self.started + self.seconds * within, self.only or 0, time.monotonic()
         while True:
             yield step, self.dice(step)
             step += 1
