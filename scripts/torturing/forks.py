@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,20 +59,27 @@ class Job:
         """Send a signal; the process id is nobody else's until `wait`."""
         os.kill(self.pid, by)
 
-    def wait(self, seconds: float = LONGEST) -> Ended:
-        """Wait for the end, which comes by force after so long."""
-        hung = threading.Event()
+    def wait(self, seconds: float = LONGEST, beats: Path | None = None) -> Ended:
+        """Wait for the end, which comes by force after so long; or when the file `beats` has not grown for so long."""
+        hung, ended = threading.Event(), threading.Event()
 
-        def end() -> None:
-            hung.set()
-            with contextlib.suppress(ProcessLookupError):
-                self.kill()
+        def watch() -> None:
+            last, size = time.monotonic(), -1
+            while not ended.wait(0.2 if beats else seconds):
+                now = beats.stat().st_size if beats and beats.exists() else 0
+                if beats and now != size:
+                    last, size = time.monotonic(), now
+                elif time.monotonic() - last > seconds or not beats:
+                    hung.set()
+                    with contextlib.suppress(ProcessLookupError):
+                        self.kill()
+                    return
 
-        timer = threading.Timer(seconds, end)
-        timer.start()
+        watcher = threading.Thread(target=watch)
+        watcher.start()
         status, peak = self._forks._ask({"wait": self.pid})
-        timer.cancel()
-        timer.join()
+        ended.set()
+        watcher.join()
         said, printed, value = (self._taken(end) for end in (".err", ".out", ".json"))
         code = os.waitstatus_to_exitcode(status)
         return Ended(code, hung.is_set(), peak * 1024, said, printed, json.loads(value) if value else None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +30,28 @@ def look(path: str) -> dict[str, Any]:
     opened or verified; ``none`` where there is no store. Each answer stands by itself: what cannot be given is a text
     that starts with "error: ", "crash: " or, where two ways to the same answer part, "differs: ".
     """
+    store, seen = verified(path)
+    return seen if store is None else {**seen, "answers": answers(store)}
+
+
+def verified(path: str) -> tuple[Any, dict[str, Any]]:
+    """Return an open store, None where it cannot be opened, and what `verify` says of it; see `look`."""
     from embedstore.errors import EmbedStoreError
     from embedstore.store import EmbedStore
 
     if not (Path(path) / "store.json").exists():
-        return {"none": True}
+        return None, {"none": True}
     try:
         store = EmbedStore.open(path)
-        problems = store.verify(deep=True).problems
+        return store, {"problems": store.verify(deep=True).problems}
     except EmbedStoreError as error:
-        return {"error": str(error)}
+        return None, {"error": str(error)}
     except Exception:  # noqa: BLE001  (any other is what is looked for)
-        return {"crash": traceback.format_exc()}
-    return {"problems": problems, "answers": answers(store)}
+        return None, {"crash": traceback.format_exc()}
 
 
-def answers(store: Any) -> dict[str, Any]:
-    """Return every answer of an open store."""
+def answers(store: Any, texts: Sequence[str] = QUERIES) -> dict[str, Any]:
+    """Return every answer of an open store; the texts are those whose vectors it keeps."""
     asked: dict[str, Callable[[], Any]] = {
         "rows": lambda: rows(store),
         "twice": lambda: _twice(store),
@@ -55,7 +60,7 @@ def answers(store: Any) -> dict[str, Any]:
         "searches": lambda: searches(store),
         "classifiers": lambda: {name: _classifier(store, name) for name in store.classifiers()},
         "decisions": lambda: {name: _decisions(store, name) for name in store.classifiers()},
-        "queries": lambda: [_digest(store.query_vectors([text])) for text in QUERIES] if _asked_before(store) else [],
+        "queries": lambda: [_digest(store.query_vectors([text])) for text in texts] if _asked_before(store) else [],
         "space": lambda: [str(store.space), store.id, store.created_at],
     }
     return {name: asking(answer) for name, answer in asked.items()}
@@ -134,7 +139,8 @@ def _classifier(store: Any, name: str) -> str:
 
 
 def _decisions(store: Any, name: str) -> str:
-    return _digest([(row["id"], row["score"]) for row in store.classify(store.classifier(name))])
+    matches = store.classify(store.classifier(name))
+    return _digest(matches.id, matches.score)
 
 
 def _asked_before(store: Any) -> bool:

@@ -86,6 +86,11 @@ def can_mount(folder: Path) -> bool:
 
 
 def short(value: object, length: int = 300) -> str:
-    """Return something in one line that is not too long."""
-    text = " ".join((value if isinstance(value, str) else json.dumps(value, default=str)).split())
+    """Return something in one line that is not too long; of a traceback the place and the error."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    if "Traceback (most recent" in text:
+        lines = text[text.rindex("Traceback (most recent") :].splitlines()
+        place = [line for line in lines if line.startswith("  File") and "torturing" not in line][-1:]
+        text = " ".join([*place, *(line for line in lines[1:] if line[:1] not in (" ", ""))])
+    text = " ".join(text.split())
     return text if len(text) <= length else f"{text[: length // 2]} ... {text[-length // 2 :]}"
