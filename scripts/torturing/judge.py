@@ -33,7 +33,10 @@ def judge(
     """
     before, after = bench.before[command.template], bench.after[command.name]
     seen = bench.look(store)
-    found = list(differences(seen, after, after) if acknowledged else differences(seen, before, after))
+    if acknowledged and _rows(before) != _rows(after) and _is_one_of(seen, before):
+        found: list[tuple[Sort, str]] = [("lost", "it has ended well, and the store is as before")]
+    else:
+        found = list(differences(seen, after if acknowledged else before, after))
     if not acknowledged and not found and command.whole and not _is_one_of(seen, before, after):
         found.append(("wrong", "the store is neither as before nor as after"))
     time.sleep(0.03)  # until answers that nobody waits for are counted
