@@ -144,10 +144,11 @@ class StoreFolder:
     def __init__(self, path: Path, about: Manifest, pinned: int | None = None) -> None:
         self.path = path
         self.space, self.id, self.created_at = about.space, about.store_id, about.created_at
-        self.index, self.classifiers = path / "index", path / "classifiers"
+        place = path.absolute()  # what is relative, such as s3:x or file:x, other libraries take for an address
+        self.index, self.classifiers = place / "index", place / "classifiers"
         self.failures, self.set_aside = path / "failures.csv", path / "set-aside"
-        self.ledger, self.running = Ledger(path / "ledger.sqlite"), Running(path / ".running")
-        self.images = DeltaFolder(path / "images", self.space.dim, self.index / "images.json")
+        self.ledger, self.running = Ledger(place / "ledger.sqlite"), Running(place / ".running")
+        self.images = DeltaFolder(place / "images", self.space.dim, self.index / "images.json")
         self._pinned = pinned
 
     @classmethod
@@ -160,9 +161,13 @@ class StoreFolder:
             The folder is a store, or holds something else.
         StoreLockedError
             Another process has been making a store there for a minute.
+        InputError
+            The path has signs in it that the table's library reads otherwise.
         """
         cls.require_free(path)
         about = Manifest(uuid.uuid4().hex, datetime.now(UTC).isoformat(timespec="seconds"), space)
+        new = cls(path, about)
+        new.images.location()
         try:
             with whole_folder(path, _NEW) as beside:
                 made = cls(beside, about)
@@ -175,7 +180,7 @@ class StoreFolder:
             if error.errno in (None, errno.EEXIST, errno.ENOTEMPTY):
                 cls.require_free(path)  # another process was quicker
             raise
-        return cls(path, about)
+        return new
 
     @classmethod
     def open(cls, path: Path, pinned: int | None = None) -> StoreFolder:

@@ -29,6 +29,8 @@ from embedstore.vectors import Vectors
 _LOG = "_delta_log"
 _COMMIT_NAME = re.compile(r"(\d{20})\.json")
 _SNAPSHOT_VERSION = 2
+_MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\ud800-\udfff]" + (r"|\\" if os.name == "posix" else ""))
+"""What deltalake decodes or refuses in a path, also in one that is quoted: escapes, backslashes, control characters."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,22 @@ class DeltaFolder:
         """Tell whether the table has been created."""
         return (self.path / _LOG).is_dir()
 
+    def location(self) -> str:
+        """Return the path as deltalake is given it: absolute, because it and pyarrow take ``s3:x`` for a bucket.
+
+        Raises
+        ------
+        InputError
+            deltalake would read and write elsewhere, however it is given this path.
+        """
+        path = os.path.abspath(self.path)
+        if found := _MISREAD.search(path):
+            raise InputError(
+                f"no store can be at {path!r}: the library that keeps its log takes {found[0]!r} in a path for "
+                "something else and would use another folder; rename the folder, or choose another path"
+            )
+        return path
+
     def create(self, schema: pa.Schema) -> None:
         """Create an empty table with the embedding and the columns of `schema`."""
         from deltalake import DeltaTable
@@ -91,7 +109,7 @@ class DeltaFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         full = pa.schema([*schema, parts.embedding_field()])
         configuration = {"delta.checkpointInterval": "50"}
-        DeltaTable.create(str(self.path), schema=full, mode="error", configuration=configuration)
+        DeltaTable.create(self.location(), schema=full, mode="error", configuration=configuration)
 
     def newest_version(self) -> int:
         """Return the newest version by the names in the log, without reading it."""
@@ -217,7 +235,7 @@ class DeltaFolder:
         from deltalake.exceptions import DeltaError
 
         try:
-            return DeltaTable(str(self.path), version=version)
+            return DeltaTable(self.location(), version=version)
         except DeltaError as error:
             raise DamagedStoreError(f"the log of {self.path} cannot be read: {error}") from error
 
