@@ -2,7 +2,7 @@
 
     scripts/in_venv python scripts/bench_once.py [--rows 1000000] [--dim 768] [--runs 1]
 
-Rows go through the journal and its folds as in `embedstore add`; only pictures and models are left out. `--runs N`
+Rows go through the ledger and its folds as in `embedstore add`; only pictures and models are left out. `--runs N`
 spreads them over N adds, as a folder that grows a little every day would; `--runs 15625` makes each batch of 64 an
 add of its own.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from embedstore.storage import journal, parts
+from embedstore.storage import parts
 from embedstore.storage.folder import SCHEMA
 from embedstore.store import EmbedStore
 
@@ -70,30 +70,29 @@ def measure(path: Path, batches: int, dim: int, runs: int) -> None:
     """Print the table."""
     store = EmbedStore.create(path, space="bench", dim=dim)
     started, writing, folds = time.perf_counter(), 0.0, 0
-    kept: journal.Journal | None = None
-    most = 0
+    waiting, most = 0, 0
     for number in range(batches):
         table = batch(number * BATCH, dim)
         before = time.perf_counter()
-        kept = kept or journal.Journal(path / "journal")
-        kept.append(table)
+        store.folder.ledger.pay("bench", table)
         writing += time.perf_counter() - before
+        waiting += len(table)
         last = (number + 1) * runs // batches > number * runs // batches
-        if last or kept.rows >= parts.rows_per_part(dim):
+        if last or waiting >= parts.rows_per_part(dim):
             with store.folder.writing():
-                store.folder.fold(kept)
+                store.folder.fold()
             store.refresh()
-            kept, folds = None, folds + 1
+            waiting, folds = 0, folds + 1
             most = max(most, len(store.snapshot.parts))
     total = time.perf_counter() - started
     opening = sorted(json.loads(subprocess.check_output([sys.executable, "-c", OPEN, str(path)])) for _ in range(5))
     rows, seconds, first = opening[2]
-    left = [file.name for file in (path / "journal").iterdir()]
+    left = sum(store.folder.ledger.waiting().values())
     print(f"{rows:,} rows of {dim} in {batches:,} batches of {BATCH}, {runs:,} adds, {folds:,} folds")
     print(f"parts at the end          {len(store.snapshot.parts)} (at most {most} on the way)")
     print(f"open, fresh process       {seconds * 1000:.1f} ms (median of 5), first search {first * 1000:.0f} ms")
-    print(f"journal, flushed batches  {writing / batches * 1000:.2f} ms each")
-    print(f"all of it                 {total:.0f} s; left in journal/: {left or 'nothing'}")
+    print(f"ledger, synced batches    {writing / batches * 1000:.2f} ms each")
+    print(f"all of it                 {total:.0f} s; rows left in the ledger: {left}")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Counts:
     `found` are all that the source had. `embedded` counts the pictures that a model had to turn into a vector, those of
     `replaced` records too; `copied` and `reused` new records whose vector was in the store already, or in one named by
     ``reuse``; `added` new records that came with a vector; `recovered` rows of an earlier `add` that was cut short,
-    from its journal; `requests` calls to the embedder. `failures` are records that could not be used, with the reason.
+    from the ledger; `requests` calls to the embedder. `failures` are records that could not be used, with the reason.
     """
 
     found: int = 0

@@ -1,1 +1,1 @@
-"""What lies on the disk: Parquet parts under a Delta log, the journal, and the folder that holds them."""
+"""What lies on the disk: Parquet parts under a Delta log, the ledger, and the folder that holds them."""

@@ -1,23 +1,27 @@
 """Changes to the rows of a table: take paid rows in, remove rows, merge small parts.
 
-Each is one commit. Whoever calls holds the store's lock, because the log does not check removes for conflicts.
+Each is one commit. Whoever calls holds the store's lock, because the log does not check removes for conflicts. No byte
+is copied from one part to another before it was compared with its checksum, so that damage is never passed on as sound.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from embedstore.errors import InputError
+from embedstore.errors import DamagedStoreError, InputError
 from embedstore.storage import parts
 from embedstore.storage.parts import EMBEDDING, Part
 from embedstore.storage.table import DeltaFolder, Snapshot, conform
 from embedstore.vectors import Mask, Vectors
 
 Batch = tuple[pa.Table, Vectors]
+
+_log = logging.getLogger("embedstore")
 
 _TIER = 8
 """Small parts are merged when so many of one size class have gathered: each row is copied a few times at most."""
@@ -70,12 +74,13 @@ def upsert(
     snapshot = table.snapshot()
     schema = merged_schema(snapshot.schema, rows.schema)
     new_fields = [field for field in schema if field.name not in snapshot.schema.names]
-    added = [table.new_part(_grouped(fitted(rows, schema), vectors), schema)]
+    rows = fitted(rows, schema)
+    added: list[Part] = []
     removed: list[Part] = []
     if replaces:
         ids = rows.column("id").combine_chunks()
-        rewritten, removed = _without(table, snapshot, lambda part: _is_in(part, ids))
-        added = rewritten + added
+        added, removed = _without(table, snapshot, lambda part: _is_in(part, ids))
+    added.append(table.new_part(_grouped(rows, vectors), schema))
     committed = table.commit(added, removed, operation="add", new_fields=new_fields, transaction=transaction)
     return merge_small(table, committed)
 
@@ -88,29 +93,60 @@ def remove(table: DeltaFolder, snapshot: Snapshot, leaving: Mask) -> Snapshot:
 
 
 def merge_small(table: DeltaFolder, snapshot: Snapshot) -> Snapshot:
-    """Merge parts smaller than `parts.ROWS_PER_PART` where `_TIER` of one size class have gathered."""
+    """Merge parts smaller than `parts.ROWS_PER_PART` where `_TIER` of one size class have gathered.
+
+    Damaged ones stay as they are, with a warning: what has just been added is not held up by them.
+    """
     tiers: dict[int, list[Part]] = {}
     for part in snapshot.parts:
         if part.rows < parts.rows_per_part(table.dim) and part.mapped:
             tiers.setdefault(len(np.base_repr(max(part.rows, 1), _TIER)), []).append(part)
     full = [group for group in tiers.values() if len(group) >= _TIER]
+    damaged = [(part, problems) for group in full for part in group if (problems := part.check())]
+    for _, problems in damaged:
+        _log.warning("%s; the part is not merged with others. Run `embedstore verify --deep`", problems[0])
+    spoilt = {part.name for part, _ in damaged}
+    full = [[part for part in group if part.name not in spoilt] for group in full]
+    full = [group for group in full if len(group) >= _TIER]
     if not full:
         return snapshot
     return merge_small(table, _merge(table, snapshot, full))
 
 
 def compact(table: DeltaFolder, snapshot: Snapshot) -> Snapshot:
-    """Merge parts up to `COMPACT_ROWS` and lay foreign ones out to be mapped."""
+    """Merge parts up to `COMPACT_ROWS`; lay foreign ones out to be mapped, and give old ones checksums."""
     groups: list[list[Part]] = []
     for part in snapshot.parts:
-        if part.rows >= COMPACT_ROWS and part.mapped:
+        if part.rows >= COMPACT_ROWS and part.mapped and part.checked:
             continue
         if groups and sum(other.rows for other in groups[-1]) + part.rows <= COMPACT_ROWS:
             groups[-1].append(part)
         else:
             groups.append([part])
-    groups = [group for group in groups if len(group) > 1 or not group[0].mapped]
+    groups = [group for group in groups if len(group) > 1 or not (group[0].mapped and group[0].checked)]
     return _merge(table, snapshot, groups) if groups else snapshot
+
+
+def without_rows(table: DeltaFolder, schema: pa.Schema, part: Part, damaged: Mask) -> list[Part]:
+    """Write the rows of a part that are not `damaged`, bool of shape (part.rows,), into a new one, if there are any.
+
+    Only the row groups of those rows are read.
+    """
+    if damaged.all():
+        return []
+    return [table.new_part(_sound(part, schema, ~damaged), schema)]
+
+
+def older_copies(snapshot: Snapshot) -> Mask:
+    """Return which rows have a later one of the same id or uri, bool of shape (n_rows,); null uris are no uri."""
+    table = snapshot.read(["id", "uri"])
+    older = np.zeros(len(table), dtype=bool)
+    for name in ("id", "uri"):
+        last = {value: row for row, value in enumerate(table.column(name).to_pylist()) if value}
+        keep = np.zeros(len(table), dtype=bool)
+        keep[list(last.values())] = True
+        older |= ~keep & np.array([bool(value) for value in table.column(name).to_pylist()], dtype=bool)
+    return older
 
 
 def merged_schema(old: pa.Schema, new: pa.Schema) -> pa.Schema:
@@ -164,6 +200,7 @@ def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _merge(table: DeltaFolder, snapshot: Snapshot, groups: Sequence[Sequence[Part]]) -> Snapshot:
+    _require_sound([part for group in groups for part in group])
     added = [table.new_part(_regrouped(group, snapshot.schema, table.dim), snapshot.schema) for group in groups]
     removed = [part for group in groups for part in group]
     return table.commit(added, removed, operation="compact", data_change=False)
@@ -173,15 +210,22 @@ def _without(
     table: DeltaFolder, snapshot: Snapshot, leaving_of: Callable[[Part], Mask]
 ) -> tuple[list[Part], list[Part]]:
     """Write each part that loses rows anew; return the parts to add and those to take out."""
-    added, removed = [], []
-    for part in snapshot.parts:
-        leaving = np.asarray(leaving_of(part))
-        if not leaving.any():
-            continue
-        removed.append(part)
-        if not leaving.all():
-            added.append(table.new_part(_kept(part, snapshot.schema, ~leaving), snapshot.schema))
-    return added, removed
+    losing = [(part, leaving) for part in snapshot.parts if (leaving := np.asarray(leaving_of(part))).any()]
+    kept = [(part, ~leaving) for part, leaving in losing if not leaving.all()]
+    _require_sound([part for part, _ in kept])
+    added = [table.new_part(_kept(part, snapshot.schema, keep), snapshot.schema) for part, keep in kept]
+    return added, [part for part, _ in losing]
+
+
+def _require_sound(old: Sequence[Part]) -> None:
+    """Refuse to copy rows out of parts whose bytes do not fit their checksums."""
+    problems = [problem for part in old for problem in part.check()]
+    if problems:
+        more = f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""
+        raise DamagedStoreError(
+            f"{problems[0]}{more}. Nothing of it was copied, and no row was changed. `embedstore verify --deep` lists "
+            "all that is damaged: restore those files from a copy, or run `embedstore repair`"
+        )
 
 
 def _kept(part: Part, schema: pa.Schema, keep: Mask) -> Iterator[Batch]:
@@ -191,6 +235,15 @@ def _kept(part: Part, schema: pa.Schema, keep: Mask) -> Iterator[Batch]:
         mask = keep[start : start + len(group)]
         if mask.any():
             yield metadata.slice(start, len(group)).filter(pa.array(mask)), group[mask]
+        start += len(group)
+
+
+def _sound(part: Part, schema: pa.Schema, keep: Mask) -> Iterator[Batch]:
+    start = 0
+    for group in part.groups():
+        mask = keep[start : start + len(group)]
+        if mask.any():
+            yield conform(part.read_rows(start + np.flatnonzero(mask), schema.names), schema), group[mask]
         start += len(group)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,8 +43,9 @@ _log = logging.getLogger("embedstore")
 
 FORMAT_VERSION = 1
 MANIFEST = "store.json"
+IMAGES = "images"
 _LEDGER = ("ledger.sqlite", "ledger.sqlite-journal")
-_NEW = ("images", "index", "classifiers", *_LEDGER, ".lock", ".running", "failures.csv", MANIFEST)
+_NEW = (IMAGES, "index", "classifiers", *_LEDGER, ".lock", ".running", "failures.csv", MANIFEST)
 """What a store without rows may hold; the last makes a folder a store."""
 
 SCHEMA = pa.schema(
@@ -57,6 +59,8 @@ SCHEMA = pa.schema(
     ]
 )
 """The columns that every store has, besides ``embedding``."""
+
+_OLD_FOLDERS = ("queries", "atlas")  # of stores that an earlier version has made; the ledger holds such things now
 
 LOCK_TIMEOUT = 60.0
 """Seconds to wait for another process that writes."""
@@ -79,37 +83,59 @@ class Manifest:
     created_at: str
     space: Space
 
-    def write(self, path: Path) -> None:
-        """Write ``store.json`` in one step; from then on the folder is a store."""
+    def to_text(self) -> str:
+        """Return what stands in the file."""
         content: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "store_id": self.store_id,
             "created_at": self.created_at,
             "space": self.space.to_dict(),
         }
-        files.replace(path / MANIFEST, json.dumps(content, indent=2) + "\n")
+        return json.dumps(files.sealed(content), indent=2) + "\n"
+
+    @classmethod
+    def from_text(cls, text: str | bytes) -> Manifest:
+        """Read what `to_text` returned, or an earlier embedstore wrote without a checksum.
+
+        Raises ValueError where it is damaged, FormatVersionError where a newer embedstore wrote it.
+        """
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("it is no JSON object")
+        if files.is_sealed(content) and not files.is_intact(content):
+            raise ValueError("it does not fit its checksum")
+        version = content["format_version"]
+        if version > FORMAT_VERSION:
+            raise FormatVersionError(
+                f"it has format version {version}; this embedstore reads up to {FORMAT_VERSION}. "
+                "Upgrade with: pip install -U embedstore"
+            )
+        return cls(content["store_id"], content["created_at"], Space.from_dict(content["space"]))
+
+    def write(self, path: Path) -> None:
+        """Write ``store.json`` in one step; from then on the folder is a store."""
+        files.replace(path / MANIFEST, self.to_text())
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
         """Read the manifest of the store at `path`; raises as `StoreFolder.open`."""
         file = path / MANIFEST
         try:
-            content = json.loads(file.read_bytes())
-            version = content["format_version"]
-            if version > FORMAT_VERSION:
-                raise FormatVersionError(
-                    f"{path} has format version {version}; this embedstore reads up to {FORMAT_VERSION}. "
-                    "Upgrade with: pip install -U embedstore"
-                )
-            return cls(content["store_id"], content["created_at"], Space.from_dict(content["space"]))
+            return cls.from_text(file.read_bytes())
+        except FormatVersionError as error:
+            raise FormatVersionError(f"{path}: {error}") from error
         except (FileNotFoundError, NotADirectoryError) as error:
+            if (path / IMAGES).is_dir():
+                raise DamagedStoreError(f"{file} is gone; `embedstore repair` writes it anew from its copy") from error
             what = "is a folder without store.json" if path.is_dir() else "does not exist"
             what = "is a file" if path.is_file() else what
             raise StoreNotFoundError(
                 f"{path} is no store: it {what}. Make one with `embedstore add {path} FOLDER`, or EmbedStore.create"
             ) from error
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise DamagedStoreError(f"{file} cannot be read ({error}); restore it from a copy") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+            raise DamagedStoreError(
+                f"{file} cannot be read ({error}); `embedstore repair` writes it anew from its copy"
+            ) from error
 
 
 class StoreFolder:
@@ -125,6 +151,8 @@ class StoreFolder:
     Attributes
     ----------
     path : Path
+    about : Manifest
+    pinned : int or None
     space : Space
         The embedding space of all its vectors.
     id : str
@@ -142,14 +170,14 @@ class StoreFolder:
     """
 
     def __init__(self, path: Path, about: Manifest, pinned: int | None = None) -> None:
-        self.path = path
+        self.path, self.about = path, about
         self.space, self.id, self.created_at = about.space, about.store_id, about.created_at
         place = path.absolute()  # what is relative, such as s3:x or file:x, other libraries take for an address
         self.index, self.classifiers = place / "index", place / "classifiers"
         self.failures, self.set_aside = path / "failures.csv", path / "set-aside"
         self.ledger, self.running = Ledger(place / "ledger.sqlite"), Running(place / ".running")
-        self.images = DeltaFolder(place / "images", self.space.dim, self.index / "images.json")
-        self._pinned = pinned
+        self.images = DeltaFolder(place / IMAGES, self.space.dim, self.index / "images.json")
+        self.pinned = pinned
 
     @classmethod
     def create(cls, path: Path, space: Space) -> StoreFolder:
@@ -174,7 +202,7 @@ class StoreFolder:
                 made.index.mkdir()
                 made.classifiers.mkdir()
                 made.images.create(SCHEMA)
-                made.ledger.create()
+                made.ledger.keep_manifest(about.to_text())
                 about.write(beside)
         except OSError as error:
             if error.errno in (None, errno.EEXIST, errno.ENOTEMPTY):
@@ -219,11 +247,11 @@ class StoreFolder:
 
     def snapshot(self) -> Snapshot:
         """Return the version that is to be read: the pinned one, else the newest."""
-        return self.images.snapshot(self._pinned)
+        return self.images.snapshot(self.pinned)
 
     def is_newest(self, snapshot: Snapshot) -> bool:
         """Tell whether there is no version to move on to from this one."""
-        return self._pinned is not None or self.images.newest_version() == snapshot.version
+        return self.pinned is not None or self.images.newest_version() == snapshot.version
 
     @contextmanager
     def writing(self) -> Iterator[Snapshot]:
@@ -236,13 +264,19 @@ class StoreFolder:
         InputError
             This folder was opened at an older version.
         """
+        if self.pinned is not None:
+            raise InputError(f"this store was opened to read version {self.pinned}; open it without a version")
+        with self.locked():
+            yield self.images.snapshot()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the store's lock, whatever its log is like; raises StoreLockedError as `writing`."""
         from filelock import FileLock, Timeout  # not needed to search
 
-        if self._pinned is not None:
-            raise InputError(f"this store was opened to read version {self._pinned}; open it without a version")
         try:
             with FileLock(self.path / ".lock", timeout=LOCK_TIMEOUT):
-                yield self.images.snapshot()
+                yield
         except Timeout as error:
             raise StoreLockedError(
                 f"another process is writing to {self.path}; wait for it, or end it and try again"
@@ -265,7 +299,7 @@ class StoreFolder:
             applied = self.images.applied(series)
             held: list[PaidBatch] = []
             for batch in self.ledger.paid():
-                if batch.table is None and batch.id > applied:
+                if batch.table is None:
                     file = self.ledger.set_aside(batch, self.set_aside)
                     _log.warning(
                         "%d paid rows are damaged and cannot be used; they are set aside in %s", batch.rows, file
@@ -280,7 +314,7 @@ class StoreFolder:
 
     def _fold(self, series: str, applied: int, held: Sequence[PaidBatch]) -> None:
         """Take batches of paid rows into the table in one commit, and let go of them in the ledger."""
-        new = [(batch.id, batch.table) for batch in held if batch.id > applied and batch.table is not None]
+        new = [(batch.id, batch.table) for batch in held if batch.table is not None and batch.id > applied]
         try:
             if new:
                 changes.fold(self.images, [table for _, table in new], (series, new[-1][0]))
@@ -318,4 +352,9 @@ class StoreFolder:
     def vacuum(self, keep_hours: int, dry_run: bool) -> list[str]:
         """Delete files that only versions older than `keep_hours` hours need; return their names."""
         with self.writing():
-            return self.images.vacuum(keep_hours, dry_run)
+            names = self.images.vacuum(keep_hours, dry_run)
+            old = [self.path / name for name in _OLD_FOLDERS if (self.path / name).is_dir()]
+            if not dry_run:
+                for folder in old:
+                    shutil.rmtree(folder)
+            return names + [folder.name for folder in old]

@@ -2,7 +2,8 @@
 
 `write` lays a table out so that the values of each row group's ``embedding`` column stand as one plain block in
 the file; `open_part` finds the blocks and `Part.vectors` maps them without decoding. A file of another writer has
-no such blocks: it is decoded instead, with the same numbers. Which parts belong to a table is `table`'s business.
+no such blocks: it is decoded instead, with the same numbers. `Part.check` compares every byte with its checksum, which
+reading for a search does not. Which parts belong to a table is `table`'s business.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import functools
 import json
 import mmap
 import os
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +23,15 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore.errors import DamagedStoreError
-from embedstore.vectors import Vectors, rounding
+from embedstore.storage import checksums
+from embedstore.vectors import Mask, Vectors, rounding
 
 EMBEDDING = "embedding"
 ROWS_PER_GROUP = 4_096
 """Rows of a row group. Each row of an answer costs the decoding of its row group; larger ones scan no faster."""
 ROWS_PER_PART = 40_000
 """Rows that are gathered before they are written as a part."""
-_LAYOUT_KEY = b"embedstore.layout"
-_LAYOUT_VERSION = 1
+_OWN_NAME = re.compile(r"part-\d{20}-[0-9a-f]{12}\.parquet")
 _ALIGNMENT = 64
 _DELTA = {"uri": "DELTA_BYTE_ARRAY", "added_at": "DELTA_BINARY_PACKED"}  # each value is like the one before
 _UNBOUNDED = 2**31 - 1
@@ -82,6 +85,48 @@ class Part:
     def mapped(self) -> bool:
         """Whether the vectors are read where they lie, rather than decoded."""
         return self.blocks is not None
+
+    @functools.cached_property
+    def checked(self) -> bool:
+        """Whether the file has checksums: parts of the first layout and of other writers have none."""
+        with _reading(self.path):
+            return bool(checksums.seal_fits(self.path))
+
+    def check(self) -> list[str]:
+        """Read every byte of the file and return what does not fit its checksum, in words; [] for a sound part.
+
+        Of a part without checksums only the footer is looked at.
+        """
+        try:
+            fresh, found = self._damages()
+        except DamagedStoreError as error:
+            return [str(error)]
+        if not found and self.blocks is not None and fresh.blocks != self.blocks:
+            found.append((None, "it is laid out otherwise than was noted; delete index/images.json"))
+        return [
+            f"part {self.name}: {what}" if number is None else f"part {self.name}, row group {number}: {what}"
+            for number, what in found
+        ]
+
+    def damaged_rows(self) -> Mask | None:
+        """Return which rows stand in row groups that are damaged, bool of shape (rows,); None for a sound part.
+
+        Raises DamagedStoreError where the footer is damaged: then no row can be read.
+        """
+        fresh, found = self._damages()
+        if not found:
+            return None
+        damaged = {number for number, _ in found}
+        marks = [np.full(block.rows, number in damaged) for number, block in enumerate(fresh.blocks or ())]
+        return np.concatenate([np.empty(0, bool), *marks])
+
+    def _damages(self) -> tuple[Part, list[tuple[int | None, str]]]:
+        """Read every byte; return the part as its file is now, and what does not fit its checksum."""
+        fresh = open_part(self.path, self.dim)
+        with _open_parquet(self.path) as file:
+            said = (file.metadata.metadata or {}).get(checksums.LAYOUT_KEY)
+        with _reading(self.path):
+            return fresh, list(checksums.damages(self.path, said)) if fresh.checked and said else []
 
     def groups(self) -> list[Vectors]:
         """Return the vectors, one read-only float32 array of shape (rows, dim) for each row group, in row order.
@@ -251,20 +296,28 @@ def write(path: Path, batches: Iterator[tuple[pa.Table, Vectors]], metadata_sche
     Part
     """
     schema = pa.schema([embedding_field(), *metadata_schema])
-    blocks: list[Block] = []
+    groups: list[checksums.Sums] = []
     try:
         with path.open("xb") as file:
-            sink = pa.PythonFile(file, mode="w")
+            summing = checksums.Summing(file)
+            sink = pa.PythonFile(summing, mode="w")
             with _writer(sink, schema) as writer:
                 for table, vectors in batches:
                     if len(vectors):
-                        blocks.append(_write_group(writer, sink, schema, table, vectors))
-                writer.add_key_value_metadata({_LAYOUT_KEY: json.dumps(_layout(blocks, dim)).encode()})
+                        offset = _pad(sink, *vectors.shape)
+                        summing.begin(offset, vectors.nbytes)
+                        _write_group(writer, schema, table, vectors)
+                        groups.append(summing.end())
+                writer.add_key_value_metadata({checksums.LAYOUT_KEY: checksums.layout(dim, groups)})
+                writer.add_key_value_metadata({checksums.SEAL_KEY: checksums.UNSEALED.encode()})
+                summing.begin_footer()
+            summing.seal()
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+    blocks = [Block(group.offset, group.size // (4 * dim)) for group in groups]
     return Part(path, sum(block.rows for block in blocks), dim, blocks)
 
 
@@ -274,30 +327,32 @@ def open_part(path: Path, dim: int) -> Part:
     Raises
     ------
     DamagedStoreError
-        The file is not there or is no Parquet file.
+        The file is not there, is no Parquet file, or its footer does not fit its checksum.
     """
-    with _open_parquet(path) as file:
-        metadata = file.metadata
-    return Part(path, metadata.num_rows, dim, _blocks(metadata, dim))
-
-
-def _layout(blocks: Sequence[Block], dim: int) -> dict[str, Any]:
-    return {
-        "version": _LAYOUT_VERSION,
-        "dim": dim,
-        "blocks": [[block.offset, block.rows] for block in blocks],
-    }
+    with _reading(path):
+        sealed = checksums.seal_fits(path)
+    ours = _OWN_NAME.fullmatch(path.name) is not None
+    version, metadata = 0, None
+    if not (ours and sealed is False):
+        with _open_parquet(path) as file:
+            metadata = file.metadata
+        # Another engine may have carried our footer's words along into a file of its own name.
+        said = None if sealed is False else (metadata.metadata or {}).get(checksums.LAYOUT_KEY)
+        version = checksums.layout_version(said)
+    if metadata is None or (ours and not (sealed or version == 1)):
+        raise DamagedStoreError(
+            f"part {path.name}: the footer is damaged (checksum), or the file was cut short; restore the file from a "
+            "copy, or run `embedstore repair`"
+        )
+    return Part(path, metadata.num_rows, dim, _blocks(metadata, dim) if version in (1, 2) else None)
 
 
 def _blocks(metadata: Any, dim: int) -> list[Block] | None:
     """Find the blocks of vectors; None when another writer made the file."""
-    footer = (metadata.metadata or {}).get(_LAYOUT_KEY)
-    if footer is None:
-        return None
-    layout = json.loads(footer)
-    blocks = [Block(offset, rows) for offset, rows in layout["blocks"]]
+    layout = json.loads(metadata.metadata[checksums.LAYOUT_KEY])
+    blocks = [Block(block[0], block[1]) for block in layout["blocks"]]
     rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-    if layout["version"] != _LAYOUT_VERSION or layout["dim"] != dim or [block.rows for block in blocks] != rows:
+    if layout["dim"] != dim or [block.rows for block in blocks] != rows:
         return None
     for number, block in enumerate(blocks):
         chunk = metadata.row_group(number).column(0)
@@ -331,15 +386,17 @@ def _writer(sink: Any, schema: pa.Schema) -> Any:
     )
 
 
-def _write_group(writer: Any, sink: Any, schema: pa.Schema, table: pa.Table, vectors: Vectors) -> Block:
-    rows, dim = vectors.shape
+def _pad(sink: pa.NativeFile, rows: int, dim: int) -> int:
+    """Write zeros until the vectors of a row group that is written next will be aligned; return where they will be."""
     offset = sink.tell() + _lead(rows, dim)
     padding = -offset % _ALIGNMENT
     sink.write(b"\0" * padding)
-    column = list_array(vectors)
-    columns = [column, *(table.column(name) for name in schema.names[1:])]
-    writer.write_table(pa.table(columns, schema=schema), row_group_size=rows)
-    return Block(offset + padding, rows)
+    return int(offset + padding)
+
+
+def _write_group(writer: Any, schema: pa.Schema, table: pa.Table, vectors: Vectors) -> None:
+    columns = [list_array(vectors), *(table.column(name) for name in schema.names[1:])]
+    writer.write_table(pa.table(columns, schema=schema), row_group_size=len(vectors))
 
 
 def list_array(vectors: Vectors) -> pa.ListArray:
@@ -368,14 +425,22 @@ def _lead(rows: int, dim: int) -> int:
     return int(chunk.data_page_offset + chunk.total_compressed_size - rows * dim * 4 - magic)
 
 
-def _open_parquet(path: Path) -> Any:
+@contextmanager
+def _open_parquet(path: Path, advice: str = "run `embedstore verify --deep`") -> Iterator[Any]:
     import pyarrow.parquet as pq
 
+    with _reading(path, advice), pq.ParquetFile(path) as file:
+        yield file
+
+
+@contextmanager
+def _reading(path: Path, advice: str = "run `embedstore verify --deep`") -> Iterator[None]:
+    """Turn the errors of a file that is not there, or is not what it should be, into ours."""
     try:
-        return pq.ParquetFile(path)
+        yield
     except FileNotFoundError as error:
         raise DamagedStoreError(
             f"part {path.name} is in the table's log but not on the disk; restore it, or open an older version"
         ) from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DamagedStoreError(f"part {path.name} is not a readable Parquet file: {error}") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedStoreError(f"part {path.name} is not a readable Parquet file: {error}; {advice}") from error

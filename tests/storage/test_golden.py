@@ -10,17 +10,19 @@ import pytest
 
 from embedstore.store import EmbedStore
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "store-v1"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture
 def golden(tmp_path: Path) -> EmbedStore:
-    """A copy, because opening a store may write its layout note."""
-    return EmbedStore.open(shutil.copytree(GOLDEN, tmp_path / "golden.store"))
+    """A copy of the first, because opening a store may write its layout note."""
+    return EmbedStore.open(shutil.copytree(GOLDEN / "store-v1", tmp_path / "golden.store"))
 
 
-def test_the_first_format_is_read_to_the_bit(golden: EmbedStore) -> None:
-    """Rows, vectors, space, ids and metadata of format 1 are what they were."""
+@pytest.mark.parametrize("layout", [1, 2])
+def test_each_format_is_read_to_the_bit(tmp_path: Path, layout: int) -> None:
+    """Rows, vectors, space, ids and metadata are what they were, of parts without checksums and with."""
+    golden = EmbedStore.open(shutil.copytree(GOLDEN / f"store-v{layout}", tmp_path / "golden.store"))
     numbers = [0, 1, 2, 3, 4, 5, 6, 8, 9]
     angles = np.array(numbers) * 0.3
     expected = np.stack([np.cos(angles), np.sin(angles), 0 * angles, 0 * angles], axis=1).astype(np.float32)
@@ -38,6 +40,8 @@ def test_the_first_format_is_read_to_the_bit(golden: EmbedStore) -> None:
         "normalised": True,
     }
     assert all(part.mapped for part in golden.snapshot.parts)
+    assert [part.checked for part in golden.snapshot.parts] == [[False], [True, True]][layout - 1]
+    assert [problem for part in golden.snapshot.parts for problem in part.check()] == []
     assert golden.verify(deep=True).ok
 
 
@@ -55,5 +59,7 @@ def test_the_first_format_is_written_further(golden: EmbedStore) -> None:
     assert len(EmbedStore.open(golden.path, version=2)) == 10
     assert golden.remove(where="label == 'dog'") == 4
     golden.compact()
+    assert "queries" in golden.vacuum()
+    assert not (golden.path / "queries").exists()
     assert golden.search(np.array([1.0, 0, 0, 0]), k=2).id == ["row-0", "row-2"]
     assert golden.verify(deep=True).ok

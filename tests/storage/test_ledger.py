@@ -21,6 +21,7 @@ from embedstore.ingest.row_writer import recover
 from embedstore.storage import changes, ledger, parts
 from embedstore.storage.folder import SCHEMA
 from embedstore.storage.ledger import Ledger
+from embedstore.storage.ledger_file import seal
 from embedstore.store import EmbedStore
 
 DIM = 8
@@ -106,6 +107,34 @@ def test_a_number_is_never_given_twice(book: Ledger) -> None:
     assert Ledger(book.path).pay("a", batch(1, 1)[0]) == first + 1
 
 
+def test_a_damaged_count_gives_no_number_twice(book: Ledger) -> None:
+    """Whichever of the two counts of batches is set back, the numbers go on: rows of a number that the table knows
+    would be taken for rows that it has."""
+    numbers = [book.pay("a", batch(n, 1)[0]) for n in range(3)]
+    book.settle(numbers)
+    for damage in (
+        "UPDATE sqlite_sequence SET seq = 1",
+        "UPDATE about SET value = '1' WHERE name = 'last'",
+        "DELETE FROM sqlite_sequence",
+        "UPDATE about SET value = 'x' WHERE name = 'last'",
+    ):
+        with sqlite3.connect(book.path) as db:
+            db.execute(damage)
+        numbers.append(book.pay("a", batch(9, 1)[0]))
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_claim_on_a_batch_that_is_not_there_is_named_and_holds_nothing_up(book: Ledger) -> None:
+    """A picture that a damaged claim calls paid for can be claimed and paid for."""
+    hashes = batch(0, 1)[0].column("content_hash").to_pylist()
+    book.claim("a", hashes, nobody)
+    book.pay("a", batch(0, 1)[0])
+    with sqlite3.connect(book.path) as db:
+        db.execute("UPDATE claims SET paid = 77")
+    assert book.check() == ["ledger.sqlite: a claim says that a picture is paid for in batch 77, which is not there"]
+    assert book.claim("b", hashes, nobody) == set(hashes)
+
+
 def test_the_file_shrinks(book: Ledger) -> None:
     """Space is given back once much of it is free."""
     numbers = [book.pay("a", batch(n, 1, note=["x" * 2_000_000])[0]) for n in range(12)]
@@ -151,8 +180,8 @@ def test_a_fold_is_remembered_beyond_checkpoints(small: EmbedStore) -> None:
         fold(small, batch(100 + number, 1)[0])
     small.remove([f"{0:032x}"])
     with sqlite3.connect(book.path) as db:  # as if the process had died before settling
-        values = ("dead", 2, next(_contents(first)))
-        db.execute("INSERT INTO paid VALUES (1, ?, ?, ?, ?)", (*values, ledger._seal(values)))
+        values = (1, "dead", 2, next(_contents(first)))
+        db.execute("INSERT INTO paid VALUES (?, ?, ?, ?, ?)", (*values, seal(values)))
     assert recover(small.folder) == 0
     assert book.waiting() == {}
     small.refresh()
@@ -361,7 +390,7 @@ def test_a_ledger_that_cannot_be_read_is_set_aside_whole(book: Ledger, damage: s
 
 def test_a_newer_format_is_refused(book: Ledger) -> None:
     """A ledger of a newer embedstore is left as it is, with an error that says what to do."""
-    book.create()
+    book.keep_manifest("{}")
     with sqlite3.connect(book.path) as db:
         db.execute("UPDATE about SET value = '7' WHERE name = 'format'")
         db.execute("PRAGMA user_version = 7")

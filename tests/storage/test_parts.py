@@ -80,6 +80,7 @@ def test_a_rewritten_file_that_kept_our_footer_is_not_trusted(tmp_path: Path) ->
     copied = parts.open_part(tmp_path / "b.parquet", 16)
     assert not copied.mapped
     assert np.array_equal(copied.vectors(), vectors)
+    assert not copied.checked
 
 
 def test_rows_are_read_in_the_order_asked_for(tmp_path: Path) -> None:
@@ -113,3 +114,70 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="the source broke"):
         parts.write(tmp_path / "a.parquet", broken(), rows_of(1, 4)[0].schema, 4)
     assert list(tmp_path.iterdir()) == []
+
+
+NAME = "part-01795447014962723389-55d61b7f837e.parquet"
+
+
+def test_every_flipped_bit_of_a_part_is_named(tmp_path: Path) -> None:
+    """600 flips anywhere, 200 in the footer, and cuts of every length: `check` names the part each time."""
+    part, _ = write(tmp_path / NAME, [40, 25], dim=8)
+    assert part.checked
+    assert part.check() == []
+    data = part.path.read_bytes()
+    rng = np.random.default_rng(3)
+    places = [*rng.integers(0, len(data), 600), *rng.integers(len(data) - 1500, len(data), 200), 0, len(data) - 1]
+    for place in places:
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        part.path.write_bytes(flipped)
+        found = parts.Part(part.path, part.rows, 8, part.blocks).check()
+        assert found, place
+        assert all(NAME in problem for problem in found)
+    for length in range(0, len(data), 61):
+        part.path.write_bytes(data[:length])
+        assert parts.Part(part.path, part.rows, 8, part.blocks).check(), length
+    part.path.write_bytes(data)
+    assert part.check() == []
+
+
+def test_damage_is_named_by_row_group_and_kind(tmp_path: Path) -> None:
+    """A flip among the vectors of the second row group, and one behind them, are told apart."""
+    part, _ = write(tmp_path / NAME, [40, 25], dim=8)
+    data = part.path.read_bytes()
+    block = (part.blocks or ())[1]
+    for place, words in ((block.offset + 9, "the vectors are"), (block.offset + 25 * 32 + 9, "the other columns are")):
+        flipped = bytearray(data)
+        flipped[place] ^= 1
+        part.path.write_bytes(flipped)
+        assert parts.open_part(part.path, 8).check() == [f"part {NAME}, row group 1: {words} damaged (checksum)"]
+
+
+def test_swapped_row_groups_and_pages_are_found(tmp_path: Path) -> None:
+    """Blocks of equal size that change places are damage, though every sum of words would fit."""
+    part, _ = write(tmp_path / NAME, [40, 40], dim=8)
+    first, second = (block.offset for block in part.blocks or ())
+    data = bytearray(part.path.read_bytes())
+    size = 40 * 32
+    data[first : first + size], data[second : second + size] = data[second : second + size], data[first : first + size]
+    part.path.write_bytes(data)
+    assert len(part.check()) == 2
+
+
+def test_a_value_that_looks_like_a_seal_confuses_nothing(tmp_path: Path) -> None:
+    """Metadata hold the very bytes that mark the footer's sum, also as statistics."""
+    mark = "embedstore.footer\x18\x15xxh3:0000000000000000"
+    table = pa.table({"id": ["a", "b"], "note": [mark, mark]})
+    part = parts.write(tmp_path / NAME, iter([(table, np.eye(2, 4, dtype=np.float32))]), table.schema, 4)
+    assert parts.open_part(part.path, 4).check() == []
+    assert part.read(["note"]).column("note").to_pylist() == [mark, mark]
+
+
+def test_an_empty_part_is_checked_too(tmp_path: Path) -> None:
+    """A part without rows has a seal; its first byte counts."""
+    part = parts.write(tmp_path / NAME, iter([]), pa.schema([("id", pa.string())]), 4)
+    assert part.check() == []
+    data = bytearray(part.path.read_bytes())
+    data[0] ^= 4
+    part.path.write_bytes(data)
+    assert parts.Part(part.path, 0, 4, []).check()

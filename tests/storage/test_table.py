@@ -13,6 +13,7 @@ import pytest
 
 from embedstore.errors import DamagedStoreError, InputError, StoreNotFoundError
 from embedstore.storage import changes
+from embedstore.storage.parts import Part
 from embedstore.storage.table import DeltaFolder
 from embedstore.store import EmbedStore
 
@@ -254,3 +255,60 @@ def test_two_columns_whose_names_differ_by_case_are_refused() -> None:
     """Delta would take them for one; the message has both names."""
     with pytest.raises(InputError, match="'label' and 'Label' differ by case only"):
         changes.merged_schema(pa.schema([("label", pa.string())]), pa.schema([("Label", pa.string())]))
+
+
+def flip(part: Part, offset: int) -> None:
+    data = bytearray(part.path.read_bytes())
+    data[offset] ^= 1
+    part.path.write_bytes(data)
+
+
+def test_no_rewrite_copies_a_damaged_block(tmp_path: Path) -> None:
+    """Compact, remove and a replacing add refuse with the name of the part, and change nothing."""
+    table = table_in(tmp_path)
+    changes.upsert(table, *batch(0, 6))
+    snapshot = changes.upsert(table, *batch(100, 6))
+    damaged = snapshot.parts[0]
+    flip(damaged, (damaged.blocks or ())[0].offset + 3)
+    before, files = table.snapshot(), sorted(table.path.iterdir())
+    leaving = np.zeros(12, bool)
+    leaving[1] = True
+    for change in (
+        lambda: changes.compact(table, table.snapshot()),
+        lambda: changes.remove(table, table.snapshot(), leaving),
+        lambda: changes.upsert(table, *batch(5, 1)),
+    ):
+        with pytest.raises(DamagedStoreError, match=f"{damaged.name}, row group 0: the vectors are damaged"):
+            change()
+    assert table.snapshot().version == before.version
+    assert sorted(table.path.iterdir()) == files
+
+
+def test_a_damaged_part_holds_up_no_change_that_copies_nothing_of_it(tmp_path: Path) -> None:
+    """Rows of other parts are removed, the damaged part is removed whole, and new rows come in."""
+    table = table_in(tmp_path)
+    changes.upsert(table, *batch(0, 6))
+    snapshot = changes.upsert(table, *batch(100, 6))
+    flip(snapshot.parts[0], (snapshot.parts[0].blocks or ())[0].offset)
+    leaving = np.zeros(12, bool)
+    leaving[8] = True
+    assert changes.remove(table, snapshot, leaving).rows == 11
+    assert changes.upsert(table, *batch(200, 3)).rows == 14
+    leaving = np.zeros(14, bool)
+    leaving[:6] = True
+    assert changes.remove(table, table.snapshot(), leaving).rows == 8
+    assert [part.check() for part in table.snapshot().parts] == [[], []]
+
+
+def test_small_parts_are_merged_around_a_damaged_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Adding goes on, the damaged part stays as it is, and a warning names it."""
+    table = table_in(tmp_path)
+    snapshot = changes.upsert(table, *batch(0, 3))
+    damaged = snapshot.parts[0]
+    flip(damaged, (damaged.blocks or ())[0].offset)
+    for number in range(1, 20):
+        snapshot = changes.upsert(table, *batch(number * 3, 3), replaces=False)
+    assert snapshot.rows == 60
+    assert damaged.name in [part.name for part in snapshot.parts]
+    assert len(snapshot.parts) < 12
+    assert f"{damaged.name}, row group 0: the vectors are damaged" in caplog.text
