@@ -56,7 +56,7 @@ def whole_folder(path: Path, names: Sequence[str]) -> Iterator[Path]:
     StoreLockedError
         Another process has been making it for a minute.
     """
-    path = Path(os.path.realpath(path))  # a link to an empty folder stays a link
+    path = _followed(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     base, prefix = _beside(path)
     with _alone(base / f"{prefix}.lock"):
@@ -83,7 +83,7 @@ def whole_folder(path: Path, names: Sequence[str]) -> Iterator[Path]:
 
 def discard(path: Path, names: Sequence[str]) -> None:
     """Delete a folder that `whole_folder` made, so that it can be made again whenever this is cut short."""
-    path = Path(os.path.realpath(path))
+    path = _followed(path)
     base, prefix = _beside(path)
     beside = base / f"{prefix}-{uuid.uuid4().hex[:8]}"
     if base == path:
@@ -92,6 +92,11 @@ def discard(path: Path, names: Sequence[str]) -> None:
     else:
         path.rename(beside)
         shutil.rmtree(beside)
+
+
+def _followed(path: Path) -> Path:
+    """Return where a link leads, so that it stays a link; other paths as they are."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _beside(path: Path) -> tuple[Path, str]:

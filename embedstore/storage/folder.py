@@ -32,6 +32,7 @@ from embedstore.errors import (
 )
 from embedstore.space import Space
 from embedstore.storage import changes, journal, parts
+from embedstore.storage.commits import location
 from embedstore.storage.creation import discard, is_free, whole_folder
 from embedstore.storage.ledger import Ledger, PaidBatch
 from embedstore.storage.rows import Rows
@@ -172,10 +173,11 @@ class StoreFolder:
     def __init__(self, path: Path, about: Manifest, pinned: int | None = None) -> None:
         self.path, self.about = path, about
         self.space, self.id, self.created_at = about.space, about.store_id, about.created_at
-        self.index, self.classifiers = path / "index", path / "classifiers"
+        place = path.absolute()  # what is relative, such as s3:x or file:x, other libraries take for an address
+        self.index, self.classifiers = place / "index", place / "classifiers"
         self.failures, self.set_aside = path / "failures.csv", path / "set-aside"
-        self.ledger, self.running = Ledger(path / "ledger.sqlite"), Running(path / ".running")
-        self.images = DeltaFolder(path / IMAGES, self.space.dim, self.index / "images.json", self.ledger)
+        self.ledger, self.running = Ledger(place / "ledger.sqlite"), Running(place / ".running")
+        self.images = DeltaFolder(place / IMAGES, self.space.dim, self.index / "images.json", self.ledger)
         self.pinned = pinned
 
     @classmethod
@@ -188,9 +190,13 @@ class StoreFolder:
             The folder is a store, or holds something else.
         StoreLockedError
             Another process has been making a store there for a minute.
+        InputError
+            The path has signs in it that the table's library reads otherwise.
         """
         cls.require_free(path)
         about = Manifest(uuid.uuid4().hex, datetime.now(UTC).isoformat(timespec="seconds"), space)
+        new = cls(path, about)
+        location(new.images.path)
         try:
             with whole_folder(path, _NEW) as beside:
                 made = cls(beside, about)
@@ -203,7 +209,7 @@ class StoreFolder:
             if error.errno in (None, errno.EEXIST, errno.ENOTEMPTY):
                 cls.require_free(path)  # another process was quicker
             raise
-        return cls(path, about)
+        return new
 
     @classmethod
     def open(cls, path: Path, pinned: int | None = None) -> StoreFolder:

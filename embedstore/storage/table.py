@@ -7,7 +7,6 @@ file. What the rows mean is left to `folder`.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ import pyarrow as pa
 from embedstore import files
 from embedstore.errors import DamagedStoreError, InputError, StoreLockedError, VersionGoneError
 from embedstore.storage import log_files, parts
+from embedstore.storage.commits import location, write_commit
 from embedstore.storage.layout_note import LayoutNote
 from embedstore.storage.log_files import History, Log, Notes
 from embedstore.storage.parts import EMBEDDING, Part
@@ -99,7 +99,7 @@ class DeltaFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         full = pa.schema([*schema, parts.embedding_field()])
         configuration = {"delta.checkpointInterval": str(_CHECKPOINT_EVERY)}
-        DeltaTable.create(str(self.path), schema=full, mode="error", configuration=configuration)
+        DeltaTable.create(location(self.path), schema=full, mode="error", configuration=configuration)
         self._files.adopt()
         for folder in (self.path, self.path.parent, self.path.parent.parent):
             files.sync_folder(folder)
@@ -167,7 +167,7 @@ class DeltaFolder:
             newest = self.newest_version()
             try:
                 with self._staged(newest) as (staged, table):
-                    _write_commit(table, staged, add, remove, operation, new_fields, transaction, data_change)
+                    write_commit(table, staged, add, remove, operation, new_fields, transaction, data_change)
                     made = self._files.publish(Log(staged / log_files.NAME), newest)
                 break
             except FileExistsError:
@@ -269,14 +269,14 @@ class DeltaFolder:
         """
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         aside = self.path.parent / f"{log_files.NAME}.damaged-{stamp}-{uuid.uuid4().hex[:6]}"
-        with tempfile.TemporaryDirectory(dir=self.path, prefix=_STAGE) as folder:
+        with tempfile.TemporaryDirectory(dir=location(self.path), prefix=_STAGE) as folder:
             fresh = DeltaFolder(Path(folder), self.dim, Path(folder) / "note.json")
             fresh.create(schema)
             from deltalake import DeltaTable
 
             for number, transaction in enumerate(transactions or [None]):
                 added = live if number == 0 else ()
-                _write_commit(DeltaTable(folder), Path(folder), added, (), "repair", (), transaction, True)
+                write_commit(DeltaTable(folder), Path(folder), added, (), "repair", (), transaction, True)
             fresh._files.sync()
             self._files.forget(self._files.noted_names())
             if self.exists():
@@ -319,7 +319,7 @@ class DeltaFolder:
         _, whole = self._files.files_of(version)
         try:
             try:
-                table = DeltaTable(str(self.path), version=version) if whole else None
+                table = DeltaTable(location(self.path), version=version) if whole else None
             except DeltaError:
                 table = None  # the hint at the last checkpoint may be damaged, which copies come without
             if table is not None:
@@ -339,7 +339,7 @@ class DeltaFolder:
         """Give a folder beside with the log of a version, and the table that it is, for `deltalake` to write to."""
         from deltalake import DeltaTable
 
-        with tempfile.TemporaryDirectory(dir=self.path, prefix=_STAGE) as folder:
+        with tempfile.TemporaryDirectory(dir=location(self.path), prefix=_STAGE) as folder:
             self._files.stage(version, Path(folder), linked=True)
             yield Path(folder), DeltaTable(folder)
 
@@ -367,53 +367,6 @@ class DeltaFolder:
         """Return the Parquet files in the folder, by the name that the log would have for them."""
         found = {path.relative_to(self.path): path for path in self.path.rglob("*.parquet")}
         return {at.as_posix(): path for at, path in found.items() if at.parts[0][0] not in "_."}
-
-
-def _write_commit(
-    table: Any,
-    folder: Path,
-    add: Sequence[Part],
-    remove: Sequence[Part],
-    operation: str,
-    new_fields: Sequence[pa.Field],
-    transaction: tuple[str, int] | None,
-    data_change: bool,
-) -> None:
-    """Write the commits of a change to the log of `table`, which lies in `folder`; see `DeltaFolder.commit`."""
-    from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
-    from deltalake.schema import Schema
-    from deltalake.transaction import AddAction, RemoveAction
-
-    hooks = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
-    known = {field.name for field in table.schema().fields}
-    nullable = [field.with_nullable(True) for field in new_fields if field.name not in known]
-    if nullable:
-        fields = Schema.from_arrow(pa.schema(nullable)).fields
-        table.alter.add_columns(fields, post_commithook_properties=hooks)
-        table = DeltaTable(str(folder))
-    now = int(time.time() * 1000)
-    actions: list[Any] = [
-        RemoveAction(
-            path=part.name, deletion_timestamp=now, data_change=data_change, partition_values={}, size=part.size
-        )
-        for part in remove
-    ]
-    actions += [
-        AddAction(
-            path=part.name,
-            size=part.size,
-            partition_values={},
-            modification_time=now,
-            data_change=data_change,
-            stats=json.dumps({"numRecords": part.rows}),
-        )
-        for part in add
-    ]
-    applied = [Transaction(app_id=transaction[0], version=transaction[1])] if transaction else None
-    properties = CommitProperties(custom_metadata={"embedstore": operation}, app_transactions=applied)
-    table.create_write_transaction(
-        actions, "append", table.schema(), commit_properties=properties, post_commithook_properties=hooks
-    )
 
 
 def _names(table: Any) -> list[str]:

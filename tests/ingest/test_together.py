@@ -56,11 +56,13 @@ def require_right(store: EmbedStore, server: NomicServer, number: int) -> None:
     assert store.verify(deep=True).ok
 
 
-def test_two_adds_of_the_same_pictures_pay_once(server: NomicServer, tmp_path: Path) -> None:
-    """Two adds of the same 300 pictures at once: 300 pictures are paid for, and both end well."""
+@pytest.mark.parametrize("first", [True, False])
+def test_two_adds_of_the_same_pictures_pay_once(server: NomicServer, tmp_path: Path, first: bool) -> None:
+    """Two adds of the same 300 pictures at once, also into no store yet: 300 are paid for, and both end well."""
     folder, path = tiny_pictures(tmp_path / "p", 300), tmp_path / "s.store"
-    EmbedStore.create(path, model="nomic")
-    both = [start(path, folder, "--workers", "2") for _ in range(2)]
+    if not first:
+        EmbedStore.create(path, model="nomic")
+    both = [start(path, folder, "--workers", "2", "--model", "nomic") for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
     assert (server.images, set(server.counts.images.values())) == (300, {1})
     require_right(EmbedStore.open(path), server, 300)

@@ -10,12 +10,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from embedstore import files
-from embedstore.errors import StoreExistsError, StoreNotFoundError
+from embedstore.errors import InputError, StoreExistsError, StoreNotFoundError
 from embedstore.space import Space
 from embedstore.storage.folder import StoreFolder
+from embedstore.store import EmbedStore
 
 SPACE = Space.given("own", 3)
 
@@ -185,3 +188,40 @@ def test_an_unused_store_is_discarded_and_a_used_one_is_not(tmp_path: Path) -> N
     assert left_in(tmp_path) == []
     with pytest.raises(StoreNotFoundError):
         StoreFolder.open(made.path)
+
+
+@pytest.mark.parametrize(
+    "name", ["s3:x", "file:x", "C:", "~", "a%", "100%zz", "a b", "q?x=1#y", "größe", "[x]*", " a ", "..a", "http:", "é"]
+)
+def test_a_store_works_at_a_path_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Also a relative one: added to, searched, compacted, vacuumed and opened again; nothing lies beside."""
+    monkeypatch.chdir(tmp_path)
+    x = np.eye(3, dtype=np.float32)
+    store = EmbedStore.create(name, space="own", dim=3)
+    for number in range(3):
+        column = pa.FixedSizeListArray.from_arrays(pa.array(x[number]), 3)
+        store.add(pa.table({"id": [str(number)], "v": column}), embedding_column="v", progress=False)
+    assert store.remove(["2"]) == 1
+    assert store.compact() == 1
+    assert len(store.vacuum(0)) == 3
+    again = EmbedStore.open(name)
+    assert again.search(x[1], k=1).id == ["1"]
+    assert again.verify(deep=True).ok
+    assert len(EmbedStore.open(tmp_path / name)) == 2
+    assert left_in(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    "name", ["a%20b", "%41", "a%2fb", "back\\slash", "new\nline", "tab\t", "\x01", "\x7f", "\udcff"]
+)
+def test_a_path_that_would_lead_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    """Creation says why and makes nothing, also below such a folder; a store moved there is not read wrongly."""
+    with pytest.raises(InputError, match="rename the folder"):
+        EmbedStore.create(tmp_path / name / "a.store", space="own", dim=3)
+    with pytest.raises(InputError, match="rename the folder"):
+        EmbedStore.create(tmp_path / name, space="own", dim=3)
+    assert left_in(tmp_path) == []
+    make(tmp_path / "a.store")
+    (tmp_path / "a.store").rename(tmp_path / name)
+    with pytest.raises(InputError, match="rename the folder"):
+        StoreFolder.open(tmp_path / name).images.versions()
