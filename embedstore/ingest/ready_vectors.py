@@ -36,11 +36,12 @@ def add_vectors(
     """Store the vectors of a table; every other storable column becomes metadata.
 
     `source` is what `sources.vector_batches` takes. A column ``id`` of unique texts (of any length, such as paths) or
-    whole numbers gives the ids; without it they come from the file's path and the row number. Columns ``uri``,
-    ``content_hash``, ``width`` and ``height`` keep their meaning.
+    whole numbers gives the ids; without it they come from the file's path and the row number. Columns ``uri`` (unique
+    too), ``content_hash``, ``width`` and ``height`` keep their meaning.
 
     Rows whose id, vector and metadata are in the store already count as unchanged, those with another vector as
-    replaced, those with other metadata only (the place that they came from included) as updated.
+    replaced, those with other metadata only (the place that they came from included) as updated. A row whose uri the
+    store has under another id takes that row's place, and counts as replaced.
 
     Raises VectorError for vectors of another dimension, with NaN, or not of unit length where `normalise` does not
     scale them. Batches before it are stored.
@@ -48,54 +49,84 @@ def add_vectors(
     started = time.perf_counter()
     report = AddReport(recovered=recover(folder))
     limit = rows_per_part(folder.space.dim)
+    now = datetime.now(UTC)
     held: list[tuple[pa.Table, Vectors]] = []
+    named = False
     columns = folder.images.snapshot().schema.names
     for batch in bar(vector_batches(source, embedding_column, limit), None, "added", progress):
-        if held and sum(len(rows) for rows, _ in held) + len(batch.vectors) > limit:
-            _add_batch(folder, held, report)
+        too_many = sum(len(rows) for rows, _ in held) + len(batch.vectors) > limit
+        if held and (too_many or named != _names_uris(batch)):
+            _add_batch(folder, held, named, report)
+        named = _names_uris(batch)
         found = _checked(batch.vectors, folder.space.dim, report.found, normalise)
-        rows = _rows(batch, columns)
+        rows = _rows(batch, columns, now)
         columns = [*columns, *(name for name in rows.column_names if name not in columns)]
         held.append((rows, found))
         report.found += len(found)
-    _add_batch(folder, held, report)
+    _add_batch(folder, held, named, report)
     report.seconds = time.perf_counter() - started
     newest = folder.images.snapshot()
     report.images, report.version = newest.rows, newest.version
     return report
 
 
-def _add_batch(folder: StoreFolder, held: list[tuple[pa.Table, Vectors]], report: AddReport) -> None:
-    """Store what has gathered, in one commit, and let go of it."""
+def _add_batch(folder: StoreFolder, held: list[tuple[pa.Table, Vectors]], named: bool, report: AddReport) -> None:
+    """Store what has gathered, in one commit, and let go of it; `named`: the source itself gives each row its uri."""
     if not held:
         return
     rows = pa.concat_tables([table for table, _ in held], promote_options="permissive")
     found = np.concatenate([block for _, block in held]) if len(held) > 1 else held[0][1]
     held.clear()
-    _require_unique(rows)
+    if named:
+        _require_unique(rows.column("uri"), "uri", "uris tell the file and the row number")
+    _require_unique(rows.column("id"), "id", "ids are made from the file's path and the row number")
     with folder.writing() as newest:
         stored = Rows(newest)
         merged = merged_schema(newest.schema, rows.schema)
         rows = fitted(rows, pa.schema([merged.field(name) for name in rows.schema.names]))
-        known = _known(stored, rows.column("id"))
+        known = _known(stored, "id", rows.column("id"))
+        taken = _known(stored, "uri", rows.column("uri")) if named else np.zeros(len(rows), bool)
+        if taken.any():
+            _require_older(stored, rows)
         same, replaced = np.zeros((2, len(rows)), bool)
         if known.any():
             places = np.flatnonzero(known)
             same[places], replaced[places] = _compared(stored, rows.take(pa.array(places)), found[places])
+        replaced |= taken & ~known
         report.unchanged += int(same.sum())
         report.replaced += int(replaced.sum())
         report.updated += int((known & ~same & ~replaced).sum())
-        report.added += int((~known).sum())
+        report.added += int((~known & ~replaced).sum())
         if not same.all():
             new = (rows.filter(pa.array(~same)), found[~same]) if same.any() else (rows, found)
-            folder.upsert(*new, replaces=bool(known.any()))
+            folder.upsert(*new, replaces=bool(known.any() or taken.any()), by_uri=named)
 
 
-def _known(stored: Rows, ids: pa.ChunkedArray) -> Mask:
-    """Tell which ids the store has; the few are hashed and the many looked up, for each batch is."""
-    old = stored.metadata(["id"]).column("id")
-    common = old.filter(pc.is_in(old, value_set=ids.combine_chunks()))
-    return np.asarray(pc.is_in(ids, value_set=common.combine_chunks()).to_numpy())
+def _names_uris(batch: VectorBatch) -> bool:
+    """Tell whether a source says itself what its rows are called; without that they are called by their places."""
+    given = batch.metadata
+    return "uri" in given.schema.names and all(isinstance(uri, str) for uri in given.column("uri").to_pylist())
+
+
+def _known(stored: Rows, name: str, values: pa.ChunkedArray) -> Mask:
+    """Tell which values of a column the store has; the few are hashed and the many looked up, for each batch is."""
+    values = pc.if_else(pc.equal(values, ""), None, values)
+    old = stored.metadata([name]).column(name)
+    common = old.filter(pc.is_in(old, value_set=values.combine_chunks(), skip_nulls=True))
+    return np.asarray(pc.is_in(values, value_set=common.combine_chunks(), skip_nulls=True).to_numpy())
+
+
+def _require_older(stored: Rows, rows: pa.Table) -> None:
+    """Refuse uris that rows of the same source, which are in the store by now, have too."""
+    old = stored.metadata(["uri", "id", "added_at"])
+    here = pc.and_(
+        pc.equal(old.column("added_at"), rows.column("added_at")[0]),
+        pc.is_in(old.column("uri"), value_set=rows.column("uri").combine_chunks()),
+    )
+    earlier = dict(zip(*(column.to_pylist() for column in old.filter(here).columns[:2]), strict=True))
+    for uri, identity in zip(rows.column("uri").to_pylist(), rows.column("id").to_pylist(), strict=True):
+        if uri and earlier.get(uri, identity) != identity:
+            raise InputError(_twice(1, "uri", uri, "uris tell the file and the row number"))
 
 
 def _compared(stored: Rows, rows: pa.Table, found: Vectors) -> tuple[Mask, Mask]:
@@ -117,15 +148,19 @@ def _compared(stored: Rows, rows: pa.Table, found: Vectors) -> tuple[Mask, Mask]
     return same, replaced
 
 
-def _require_unique(rows: pa.Table) -> None:
-    """Refuse an id that several rows of a batch have."""
-    counts = pc.value_counts(rows.column("id").combine_chunks())
-    twice = counts.filter(pc.greater(counts.field("counts"), 1))
+def _require_unique(values: pa.ChunkedArray, name: str, otherwise: str) -> None:
+    """Refuse an id or a uri that several rows of a batch have; an empty uri says nothing."""
+    counts = pc.value_counts(values.combine_chunks())
+    twice = counts.filter(pc.and_(pc.greater(counts.field("counts"), 1), pc.not_equal(counts.field("values"), "")))
     if len(twice):
-        raise InputError(
-            f"{len(twice):,} ids stand in several rows, such as {twice[0]['values'].as_py()!r}; ids are unique. "
-            "Rename the column 'id', and ids are made from the file's path and the row number"
-        )
+        raise InputError(_twice(len(twice), name, twice[0]["values"].as_py(), otherwise))
+
+
+def _twice(number: int, name: str, value: str, otherwise: str) -> str:
+    return (
+        f"{number:,} {name}s stand in several rows, such as {value!r}; {name}s are unique. "
+        f"Rename the column {name!r}, and {otherwise}"
+    )
 
 
 def _checked(found: Vectors, dim: int, done: int, normalise: bool) -> Vectors:
@@ -142,13 +177,11 @@ def _checked(found: Vectors, dim: int, done: int, normalise: bool) -> Vectors:
     return checked if np.abs(lengths - 1).max(initial=0) <= EXACT_TOLERANCE else to_unit_length(checked)
 
 
-def _rows(batch: VectorBatch, known: Sequence[str]) -> pa.Table:
+def _rows(batch: VectorBatch, known: Sequence[str], now: datetime) -> pa.Table:
     """Give each vector an id and the store's own columns; the others are spelled as `known` columns are."""
     given, names, count = batch.metadata, batch.metadata.schema.names, len(batch.vectors)
-    uris = given.column("uri").to_pylist() if "uri" in names else batch.uris
-    if not all(isinstance(uri, str) for uri in uris):
-        uris = batch.uris
-    columns: dict[str, Any] = {"id": _ids(given, uris), "uri": uris, "added_at": [datetime.now(UTC)] * count}
+    uris = given.column("uri").to_pylist() if _names_uris(batch) else batch.uris
+    columns: dict[str, Any] = {"id": _ids(given, uris), "uri": uris, "added_at": [now] * count}
     for name in ("content_hash", "width", "height"):
         kind = SCHEMA.field(name).type
         columns[name] = given.column(name).cast(kind) if name in names else pa.nulls(count, kind)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -36,9 +36,10 @@ COMPACT_ROWS = 400_000
 def fold(table: DeltaFolder, batches: Sequence[pa.Table], transaction: tuple[str, int]) -> Snapshot:
     """Turn batches of paid rows, with their embedding, into one part; rows that the table has already are replaced.
 
+    Of several rows with one id or one uri the last one counts, here and in the table.
     The commit carries the transaction, so that whoever finds the batches again knows that they are in.
     """
-    rows = _last_of_each_id(_concatenated(batches, table.snapshot().schema))
+    rows = _last_of_each(_concatenated(batches, table.snapshot().schema))
     vectors = parts.vectors_of(rows.column(EMBEDDING), table.dim, "the ledger")
     return upsert(table, rows.drop_columns([EMBEDDING]), vectors, transaction=transaction)
 
@@ -57,8 +58,9 @@ def upsert(
     *,
     transaction: tuple[str, int] | None = None,
     replaces: bool = True,
+    by_uri: bool = True,
 ) -> Snapshot:
-    """Add rows in one commit, in place of those with the same ids.
+    """Add rows in one commit, in place of those with the same ids, or the same uris.
 
     Parameters
     ----------
@@ -69,7 +71,9 @@ def upsert(
     transaction : tuple of str and int, optional
         See `DeltaFolder.commit`.
     replaces : bool
-        False when the caller knows that no id is in the table.
+        False when the caller knows that no id is in the table, and no uri.
+    by_uri : bool
+        False where a uri tells only from which row of a source a row came, so that others may have the same.
     """
     snapshot = table.snapshot()
     schema = merged_schema(snapshot.schema, rows.schema)
@@ -78,8 +82,9 @@ def upsert(
     added: list[Part] = []
     removed: list[Part] = []
     if replaces:
-        ids = rows.column("id").combine_chunks()
-        added, removed = _without(table, snapshot, lambda part: _is_in(part, ids))
+        keys = [name for name in ("id", "uri") if name in schema.names and (by_uri or name == "id")]
+        new = {name: values for name in keys if len(values := _values(rows.column(name)))}
+        added, removed = _without(table, snapshot, lambda part: _is_in(part, new))
     added.append(table.new_part(_grouped(rows, vectors), schema))
     committed = table.commit(added, removed, operation="add", new_fields=new_fields, transaction=transaction)
     return merge_small(table, committed)
@@ -277,10 +282,21 @@ def _grouped(rows: pa.Table, vectors: Vectors) -> Iterator[Batch]:
         yield rows.slice(start, limit), vectors[start : start + limit]
 
 
-def _is_in(part: Part, ids: pa.Array) -> Mask:
+def _values(column: pa.ChunkedArray) -> pa.Array:
+    """Return the values of a column of text that say something: neither null nor empty."""
     import pyarrow.compute as pc  # slow to import, and not needed to search
 
-    found: Mask = pc.is_in(part.read(["id"]).column("id"), value_set=ids).to_numpy()
+    return column.filter(pc.not_equal(column, "")).combine_chunks()
+
+
+def _is_in(part: Part, values: Mapping[str, pa.Array]) -> Mask:
+    """Tell which rows of a part have one of the values, in the column of that name or in another."""
+    import pyarrow.compute as pc  # as above
+
+    found: Mask = np.zeros(part.rows, bool)
+    columns = conform(part.read(list(values)), pa.schema([(name, some.type) for name, some in values.items()]))
+    for name, some in values.items():
+        found |= pc.is_in(columns.column(name), value_set=some).to_numpy()
     return found
 
 
@@ -308,7 +324,15 @@ def _concatenated(batches: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
     return rows
 
 
-def _last_of_each_id(rows: pa.Table) -> pa.Table:
-    ids = rows.column("id").to_pylist()
-    last = {identity: number for number, identity in enumerate(ids)}
-    return rows if len(last) == len(ids) else rows.take(pa.array(sorted(last.values())))
+def _last_of_each(rows: pa.Table) -> pa.Table:
+    """Return rows without those of which a later one has the id or the uri."""
+    ids, uris = rows.column("id").to_pylist(), rows.column("uri").to_pylist()
+    seen_ids: set[str] = set()
+    seen_uris: set[str] = set()
+    last = []
+    for number in range(len(rows) - 1, -1, -1):
+        if ids[number] not in seen_ids and not (uris[number] and uris[number] in seen_uris):
+            last.append(number)
+        seen_ids.add(ids[number])
+        seen_uris.add(uris[number])
+    return rows if len(last) == len(rows) else rows.take(pa.array(last[::-1]))

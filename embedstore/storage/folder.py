@@ -328,9 +328,9 @@ class StoreFolder:
         if held:
             self.ledger.settle([batch.id for batch in held])
 
-    def upsert(self, rows: pa.Table, vectors: Vectors, *, replaces: bool) -> Snapshot:
+    def upsert(self, rows: pa.Table, vectors: Vectors, *, replaces: bool, by_uri: bool) -> Snapshot:
         """Add rows with their vectors in one commit; the caller holds `writing`. See `changes.upsert`."""
-        return changes.upsert(self.images, rows, vectors, replaces=replaces)
+        return changes.upsert(self.images, rows, vectors, replaces=replaces, by_uri=by_uri)
 
     def remove(self, ids: Sequence[str] | None, where: Any) -> int:
         """Remove records by id or by a condition, in one commit; return how many. See `EmbedStore.remove`."""

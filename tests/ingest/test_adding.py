@@ -25,9 +25,9 @@ from PIL import Image
 from embedstore import images
 from embedstore.embedders.objects import ObjectsEmbedder
 from embedstore.errors import EmbedderError, InputError, ServiceError, SourceError, SpaceMismatchError, StoreLockedError
-from embedstore.ingest import pipeline
+from embedstore.ingest import adding, pipeline
 from embedstore.ingest.reports import FAILURES, AddReport, read_failures
-from embedstore.sources import Record, Source
+from embedstore.sources import Record, Source, open_source
 from embedstore.storage.folder import StoreFolder
 from embedstore.storage.ledger import Ledger
 from embedstore.storage.table import Snapshot
@@ -655,3 +655,27 @@ def test_pictures_in_memory_are_known_again(counting: EmbedStore) -> None:
     assert counting.add([pixels, Image.fromarray(pixels)]).embedded == 1
     assert counting.add(Image.fromarray(pixels)).unchanged == 1
     assert len(counting) == 2
+
+
+def test_a_copy_whose_original_goes_meanwhile_is_one_row(
+    store: EmbedStore, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another add takes the copy in as new; the original goes, and this add takes it for moved: one row has the uri."""
+    original = pictures / "dog" / "01.png"
+    copy = original.with_name("copy.png")
+    other = EmbedStore.open(store.path)
+
+    class Meanwhile(Source):
+        def __iter__(self) -> Iterator[Record]:
+            shutil.copy(original, copy)
+            assert other.add(copy).copied == 1
+            original.unlink()
+            yield from open_source(copy)
+
+    def opened(source: Any, **options: Any) -> Source:
+        return source if isinstance(source, Source) else open_source(source, **options)
+
+    monkeypatch.setattr(adding, "open_source", opened)
+    assert store.add(Meanwhile()).moved == 1
+    uris = store.to_table(["uri"]).column("uri").to_pylist()
+    assert (len(uris), len(set(uris)), str(copy) in uris) == (12, 12, True)

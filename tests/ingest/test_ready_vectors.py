@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedstore.errors import InputError, VectorError
+from embedstore.ingest import ready_vectors
 from embedstore.searching.queries import Query
 from embedstore.store import EmbedStore
 
@@ -196,3 +197,51 @@ def test_float16_and_float64_vectors_are_taken(empty: EmbedStore) -> None:
         names = [f"{number}a", f"{number}b"]
         add(empty, pa.table({"id": names, "vector": pa.array(values, pa.list_(kind))}))
         np.testing.assert_allclose(empty.vectors(names), vectors, atol=1e-3)
+
+
+def test_a_uri_that_two_rows_have_is_refused(empty: EmbedStore) -> None:
+    """Before anything is written, and by name; rows that have none, or an empty one, are left alone."""
+    with pytest.raises(InputError, match=r"1 uris stand in several rows, such as '/a\.jpg'.*column 'uri'"):
+        add(empty, table(unit(3), id=list("abc"), uri=["/a.jpg", "/b.jpg", "/a.jpg"]))
+    with pytest.raises(InputError, match="uris stand in several rows"):
+        add(empty, table(unit(2), uri=["/a.jpg", "/a.jpg"]))
+    assert (len(empty), empty.version) == (0, 0)
+    add(empty, table(unit(3), id=list("abc"), uri=["", "", "/a.jpg"]))
+    add(empty, table(unit(2), id=list("de"), uri=["", "/d.jpg"]))
+    assert sorted(empty.to_table(["id"]).column("id").to_pylist()) == list("abcde")
+
+
+def test_a_uri_that_comes_again_in_a_later_batch_is_refused_too(
+    empty: EmbedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second row does not take the place of the first of the same source; another source's may."""
+    monkeypatch.setattr(ready_vectors, "rows_per_part", lambda dim: 2)
+    with pytest.raises(InputError, match=r"'/a\.jpg'"):
+        add(empty, table(unit(4), id=list("abcd"), uri=["/a.jpg", "/b.jpg", "/c.jpg", "/a.jpg"]))
+    assert empty.to_table(["id", "uri"]).to_pylist() == [{"id": "a", "uri": "/a.jpg"}, {"id": "b", "uri": "/b.jpg"}]
+    report = add(empty, table(unit(1, seed=3), id=["d"], uri=["/a.jpg"]))
+    assert (report.replaced, report.added) == (1, 0)
+    assert empty.to_table(["id", "uri"]).to_pylist() == [{"id": "b", "uri": "/b.jpg"}, {"id": "d", "uri": "/a.jpg"}]
+
+
+def test_places_in_a_table_are_no_names(empty: EmbedStore) -> None:
+    """Rows of two tables in memory, or of a file that was written again, have the same places: both stay."""
+    add(empty, table(unit(2), id=["a", "b"]))
+    report = add(empty, table(unit(2, seed=1), id=["c", "d"]))
+    assert (report.added, report.replaced, len(empty)) == (2, 0, 4)
+
+
+def test_sources_that_name_their_rows_and_others_come_in_together(empty: EmbedStore) -> None:
+    """A list of both: names replace, places do not."""
+    add(empty, [table(unit(2), id=["a", "b"]), table(unit(1, seed=1), id=["c"], uri=["/c.jpg"])])
+    add(empty, [table(unit(1, seed=2), id=["d"], uri=["/c.jpg"]), table(unit(2, seed=3), id=["e", "f"])])
+    assert sorted(empty.to_table(["id"]).column("id").to_pylist()) == list("abdef")
+
+
+def test_uris_may_change_places(empty: EmbedStore) -> None:
+    """Two rows that swap their uris are both there afterwards."""
+    add(empty, table(unit(2), id=["a", "b"], uri=["/a.jpg", "/b.jpg"]))
+    report = add(empty, table(unit(2), id=["a", "b"], uri=["/b.jpg", "/a.jpg"]))
+    assert report.updated == 2
+    rows = {row["id"]: row["uri"] for row in empty.to_table(["id", "uri"]).to_pylist()}
+    assert rows == {"a": "/b.jpg", "b": "/a.jpg"}

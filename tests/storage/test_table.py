@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 
 from embedstore.errors import DamagedStoreError, InputError, StoreNotFoundError
-from embedstore.storage import changes
+from embedstore.storage import changes, parts
 from embedstore.storage.parts import Part
-from embedstore.storage.table import DeltaFolder
+from embedstore.storage.table import DeltaFolder, Snapshot
 from embedstore.store import EmbedStore
 
 SCHEMA = pa.schema([("id", pa.string()), ("n", pa.int64())])
@@ -47,6 +47,47 @@ def test_rows_come_back_in_the_order_of_writing(tmp_path: Path) -> None:
     ids, vectors = all_rows(table)
     assert ids == [name for rows, _ in given for name in rows.column("id").to_pylist()]
     assert np.array_equal(vectors, np.concatenate([vectors for _, vectors in given]))
+
+
+WITH_URI = pa.schema([("id", pa.string()), ("uri", pa.string())])
+
+
+def named(*rows: tuple[str, str | None]) -> tuple[pa.Table, np.ndarray]:
+    ids, uris = zip(*rows, strict=True)
+    vectors = np.random.default_rng(len(rows)).standard_normal((len(rows), 4), dtype=np.float32)
+    return pa.table({"id": ids, "uri": uris}, schema=WITH_URI), vectors
+
+
+def pairs(snapshot: Snapshot) -> list[tuple[str, str | None]]:
+    return [(row["id"], row["uri"]) for row in snapshot.read(["id", "uri"]).to_pylist()]
+
+
+def test_a_row_with_a_known_uri_replaces_the_old_one(tmp_path: Path) -> None:
+    """Whatever its id is; rows without a uri, or with an empty one, replace nothing and stay."""
+    table = table_in(tmp_path)
+    changes.upsert(table, *named(("1", "/a"), ("2", "/b"), ("3", None), ("4", "")))
+    found = changes.upsert(table, *named(("5", "/a"), ("6", None), ("7", "")))
+    assert pairs(found) == [("2", "/b"), ("3", None), ("4", ""), ("5", "/a"), ("6", None), ("7", "")]
+    found = changes.upsert(table, *named(("2", "/a")))  # by its id and by its uri
+    assert pairs(found) == [("3", None), ("4", ""), ("6", None), ("7", ""), ("2", "/a")]
+    found = changes.upsert(table, *named(("8", "/a")), by_uri=False)
+    assert pairs(found)[-2:] == [("2", "/a"), ("8", "/a")]
+
+
+def test_of_paid_rows_with_one_id_or_one_uri_the_last_counts(tmp_path: Path) -> None:
+    """As if each had been stored by itself, one after the other."""
+    random = np.random.default_rng(5)
+    for number in range(40):
+        together, apart = (table_in(tmp_path / f"{number}-{how}") for how in ("together", "apart"))
+        rows = [(str(random.integers(4)), [None, "", "/a", "/b", "/c"][random.integers(5)]) for _ in range(6)]
+        batches = []
+        for place, row in enumerate(rows):
+            metadata, vectors = named(row)
+            batches.append(metadata.append_column(parts.embedding_field(), parts.list_array(vectors + place)))
+        changes.fold(together, batches, ("series", 1))
+        for place, one in enumerate(batches):
+            changes.fold(apart, [one], ("series", place + 1))
+        assert sorted(pairs(together.snapshot()), key=str) == sorted(pairs(apart.snapshot()), key=str), rows
 
 
 def test_a_row_with_a_known_id_replaces_the_old_one(tmp_path: Path) -> None:
