@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -28,6 +29,8 @@ _TIER = 8
 
 UNFOLDED = "metadata_json"
 """The column that holds, as JSON, the metadata of paid rows that the table cannot hold in columns of its own."""
+
+_PLACE = re.compile(r"#\d+$")
 
 COMPACT_ROWS = 400_000
 """Largest part that `compact` makes of smaller ones: 1.2 GB at 768 components."""
@@ -142,16 +145,24 @@ def without_rows(table: DeltaFolder, schema: pa.Schema, part: Part, damaged: Mas
     return [table.new_part(_sound(part, schema, ~damaged), schema)]
 
 
-def older_copies(snapshot: Snapshot) -> Mask:
-    """Return which rows have a later one of the same id or uri, bool of shape (n_rows,); null uris are no uri."""
+def copies(snapshot: Snapshot) -> dict[str, Mask]:
+    """Return which rows have a later one of the same ``id``, and of the same ``uri``: bool of shape (n_rows,) each.
+
+    A uri that ends in ``#12`` tells a row of a table, which is another's once the table changes: ids tell these apart.
+    """
     table = snapshot.read(["id", "uri"])
-    older = np.zeros(len(table), dtype=bool)
+    found = {}
     for name in ("id", "uri"):
-        last = {value: row for row, value in enumerate(table.column(name).to_pylist()) if value}
-        keep = np.zeros(len(table), dtype=bool)
-        keep[list(last.values())] = True
-        older |= ~keep & np.array([bool(value) for value in table.column(name).to_pylist()], dtype=bool)
-    return older
+        values = table.column(name).to_pylist()
+        last = {value: row for row, value in enumerate(values)}
+        found[name] = np.array(
+            [
+                bool(value) and last[value] != row and not (name == "uri" and _PLACE.search(value))
+                for row, value in enumerate(values)
+            ],
+            dtype=bool,
+        )
+    return found
 
 
 def merged_schema(old: pa.Schema, new: pa.Schema) -> pa.Schema:

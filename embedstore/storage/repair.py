@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from embedstore import files
 from embedstore.errors import DamagedStoreError, EmbedStoreError, StoreLockedError
 from embedstore.storage import changes
@@ -207,7 +209,7 @@ class _Job:
             snapshot = self._images.commit(added, removed, operation="repair")
             for part in removed:
                 self._set_aside(part.path)
-        twice = changes.older_copies(snapshot)
+        twice = np.logical_or.reduce(list(changes.copies(snapshot).values()))
         if twice.any() and self._step(f"remove {int(twice.sum()):,} older copies of rows that stand in several parts"):
             snapshot = changes.remove(self._images, snapshot, twice)
         return snapshot

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from embedstore.errors import DamagedStoreError, EmbedStoreError, InputError
 from embedstore.files import holder_of
+from embedstore.storage import changes
 from embedstore.storage.folder import StoreFolder
 from embedstore.storage.parts import Part, open_part
 from embedstore.storage.rows import Rows
@@ -229,11 +229,10 @@ def _check_rows(rows: Rows, report: VerifyReport, deep: bool) -> list[str]:
     """Return which ids and uris stand in several rows; look for the pictures."""
     table = rows.metadata(["id", "uri", "content_hash"])
     problems = []
-    for name in ("id", "uri"):
-        counts = Counter(value for value in table.column(name).to_pylist() if value)
-        twice = [value for value, count in counts.items() if count > 1]
-        if twice:
-            problems.append(f"{len(twice)} {name}s stand in several rows, the first is {twice[0]!r}")
+    for name, older in changes.copies(rows.snapshot).items():
+        if older.any():
+            first = table.column(name)[int(np.argmax(older))].as_py()
+            problems.append(f"{int(older.sum())} {name}s stand in several rows, the first is {first!r}")
     for row in table.to_pylist():
         path = Path(row["uri"] or "")
         if not path.is_absolute():
