@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore.errors import DamagedStoreError, InputError
-from embedstore.storage import parts
-from embedstore.storage.parts import EMBEDDING, Part
+from embedstore.storage import arrow_columns, parts
+from embedstore.storage.arrow_columns import EMBEDDING
+from embedstore.storage.parts import Part
 from embedstore.storage.table import DeltaFolder, Snapshot, conform
 from embedstore.vectors import Mask, Vectors
 
@@ -43,7 +44,7 @@ def fold(table: DeltaFolder, batches: Sequence[pa.Table], transaction: tuple[str
     The commit carries the transaction, so that whoever finds the batches again knows that they are in.
     """
     rows = _last_of_each(_concatenated(batches, table.snapshot().schema))
-    vectors = parts.vectors_of(rows.column(EMBEDDING), table.dim, "the ledger")
+    vectors = arrow_columns.vectors_of(rows.column(EMBEDDING), table.dim, "the ledger")
     return upsert(table, rows.drop_columns([EMBEDDING]), vectors, transaction=transaction)
 
 

@@ -24,10 +24,10 @@ import pyarrow as pa
 
 from embedstore.errors import DamagedStoreError, StoreError, VersionGoneError
 from embedstore.storage import checksums, log_files
+from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, list_array, pick, vectors_of
 from embedstore.storage.log_files import Log
 from embedstore.vectors import Mask, Vectors, rounding
 
-EMBEDDING = "embedding"
 ROWS_PER_GROUP = 4_096
 """Rows of a row group. Each row of an answer costs the decoding of its row group; larger ones scan no faster."""
 ROWS_PER_PART = 40_000
@@ -37,7 +37,6 @@ _ALIGNMENT = 64
 _DELTA = {"uri": "DELTA_BYTE_ARRAY", "added_at": "DELTA_BINARY_PACKED"}  # each value is like the one before
 _UNBOUNDED = 2**31 - 1
 _MAX_BLOCK_BYTES = 2**30
-_FEW_ROWS = 500
 _MANY_GROUPS = 8
 
 
@@ -235,48 +234,6 @@ class Part:
         return [vectors_of(column, self.dim, self.name) for column in columns]
 
 
-def pick(table: pa.Table, rows: np.ndarray[Any, Any]) -> pa.Table:
-    """Return the rows of a table at these numbers, in the order given."""
-    if len(rows) > _FEW_ROWS or not len(rows):
-        return table.take(int64_array(rows)) if len(rows) else table.slice(0, 0)
-    # `take` would import pyarrow.compute, which takes longer than a search.
-    return pa.concat_tables([table.slice(int(row), 1) for row in rows]).combine_chunks()
-
-
-def int64_array(values: np.ndarray[Any, Any]) -> pa.Array:
-    """Return whole numbers as an Arrow array. (`pyarrow.array` would import pandas to look at its argument.)"""
-    data = np.ascontiguousarray(values, dtype=np.int64)
-    return pa.Array.from_buffers(pa.int64(), len(data), [None, pa.py_buffer(data)])
-
-
-def float32_array(values: np.ndarray[Any, Any]) -> pa.Array:
-    """Return numbers as an Arrow array of float32; see `int64_array`."""
-    data = np.ascontiguousarray(values, dtype=np.float32)
-    return pa.Array.from_buffers(pa.float32(), len(data), [None, pa.py_buffer(data)])
-
-
-def vectors_of(column: pa.ChunkedArray, dim: int, what: str) -> Vectors:
-    """Return a list column of numbers as float32 of shape (n, dim).
-
-    Raises
-    ------
-    DamagedStoreError
-        A row is null or has another number of components.
-    """
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    values = array.flatten()
-    if array.null_count or values.null_count or len(values) != len(array) * dim:
-        raise DamagedStoreError(
-            f"{what}: the column {EMBEDDING!r} should hold {dim} numbers in every row, and does not"
-        )
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(array), dim)
-
-
-def embedding_field() -> pa.Field:
-    """Return the Arrow field of the vector column: ``list<element: float32 not null> not null``."""
-    return pa.field(EMBEDDING, pa.list_(pa.field("element", pa.float32(), nullable=False)), nullable=False)
-
-
 def rows_per_group(dim: int) -> int:
     """Return how many rows one row group holds."""
     return max(1, min(ROWS_PER_GROUP, _MAX_BLOCK_BYTES // (4 * dim)))
@@ -407,14 +364,6 @@ def _pad(sink: pa.NativeFile, rows: int, dim: int) -> int:
 def _write_group(writer: Any, schema: pa.Schema, table: pa.Table, vectors: Vectors) -> None:
     columns = [list_array(vectors), *(table.column(name) for name in schema.names[1:])]
     writer.write_table(pa.table(columns, schema=schema), row_group_size=len(vectors))
-
-
-def list_array(vectors: Vectors) -> pa.ListArray:
-    """Return vectors as an Arrow column of the type of `embedding_field`, without a copy of the values."""
-    rows, dim = vectors.shape
-    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * np.int32(dim))
-    values = pa.array(np.ascontiguousarray(vectors).reshape(-1))
-    return pa.ListArray.from_arrays(offsets, values, type=embedding_field().type)
 
 
 @functools.lru_cache(maxsize=64)

@@ -23,11 +23,12 @@ import pyarrow as pa
 
 from embedstore import files
 from embedstore.errors import DamagedStoreError, InputError, StoreLockedError, VersionGoneError
-from embedstore.storage import log_files, parts
+from embedstore.storage import arrow_columns, log_files, parts
+from embedstore.storage.arrow_columns import EMBEDDING
 from embedstore.storage.commits import location, write_commit
 from embedstore.storage.layout_note import LayoutNote
 from embedstore.storage.log_files import History, Log, Notes
-from embedstore.storage.parts import EMBEDDING, Part
+from embedstore.storage.parts import Part
 from embedstore.vectors import Vectors
 
 _log = logging.getLogger("embedstore")
@@ -97,7 +98,7 @@ class DeltaFolder:
         from deltalake import DeltaTable
 
         self.path.mkdir(parents=True, exist_ok=True)
-        full = pa.schema([*schema, parts.embedding_field()])
+        full = pa.schema([*schema, arrow_columns.embedding_field()])
         configuration = {"delta.checkpointInterval": str(_CHECKPOINT_EVERY)}
         DeltaTable.create(location(self.path), schema=full, mode="error", configuration=configuration)
         self._files.adopt()
