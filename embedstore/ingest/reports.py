@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedstore import files
 from embedstore.errors import InputError
 from embedstore.sources import Failure
+
+_log = logging.getLogger("embedstore")
 
 FAILURES = "failures.csv"
 """Name, in the store's folder, of the list of what the newest `add` could not take."""
@@ -138,14 +143,24 @@ class AddReport(Counts):
 
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
-    """Write the list of failures as CSV (uri, reason), or take an old list away when there are none."""
-    if not failures:
-        path.unlink(missing_ok=True)
-        return
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file)
-        writer.writerow(["uri", "reason"])
-        writer.writerows((failure.uri, failure.reason) for failure in failures)
+    """Write the list of failures as CSV (uri, reason), or take an old list away when there are none.
+
+    Where that cannot be done a warning says so: the rows are stored, and that is what an `add` is for.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["uri", "reason"])
+    writer.writerows((failure.uri, failure.reason) for failure in failures)
+    try:
+        if failures:
+            files.replace(path, text.getvalue().encode("utf-8", "backslashreplace"), durable=False)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        what = (
+            f"list of {len(failures):,} failures cannot be written to" if failures else "old list of failures stays in"
+        )
+        _log.warning("the %s %s: %s; the rows are stored", what, path, error.strerror or error)
 
 
 def read_failures(path: Path) -> list[str]:

@@ -19,7 +19,9 @@ import pyarrow as pa
 from embedstore.errors import InputError
 
 RESERVED = ("id", "uri", "content_hash", "width", "height", "added_at", "embedding", "score")
-_UNSAFE = re.compile(r"[ ,;{}()\n\t=]")
+_UNSAFE = re.compile(r"[ ,;{}()=\x00-\x1f\x7f\ud800-\udfff]")
+_LEAVES = "embedding."
+"""So begin the names that Parquet gives to what is inside the vectors."""
 _INT64 = 2**63
 
 _KINDS: dict[type, pa.DataType] = {
@@ -35,7 +37,8 @@ _KINDS: dict[type, pa.DataType] = {
 def column_name(name: str, known: Iterable[str] = ()) -> str:
     """Return the name a source's column has in the store: as one of `known` is spelled that differs by case only."""
     safe = _UNSAFE.sub("_", name) or "unnamed"
-    safe = f"source_{safe}" if safe.lower() in RESERVED else safe
+    if safe.lower() in RESERVED or safe.lower().startswith(_LEAVES):
+        safe = f"source_{safe}"
     return next((column for column in known if column.lower() == safe.lower()), safe)
 
 
@@ -55,7 +58,7 @@ def require_distinct(names: Iterable[str]) -> None:
         if other != name:
             raise InputError(
                 f"the columns {other!r} and {name!r} would both be {column_name(other)!r} in the store, where case "
-                "does not count and spaces become underscores; rename one of them in the source"
+                "does not count and signs such as spaces become underscores; rename one of them in the source"
             )
 
 
@@ -221,7 +224,10 @@ def _storable_value(value: Any) -> Any:
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, datetime):
-        return None if _is_missing(value) else _in_utc(value)
+        try:
+            return None if _is_missing(value) else _in_utc(value)
+        except OverflowError:  # the first or last day of all, in another zone
+            return None
     return value if type(value) is date else None
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import save_picture
 from filelock import FileLock
@@ -679,3 +680,44 @@ def test_a_copy_whose_original_goes_meanwhile_is_one_row(
     assert store.add(Meanwhile()).moved == 1
     uris = store.to_table(["uri"]).column("uri").to_pylist()
     assert (len(uris), len(set(uris)), str(copy) in uris) == (12, 12, True)
+
+
+def test_any_names_of_columns_are_stored(counting: EmbedStore, pictures: Path) -> None:
+    """Those of the vectors' own leaves, and what a NUL hides; of pictures that are paid for, and of vectors."""
+    files = sorted(map(str, pictures.rglob("*.png")))
+    names = ["embedding.list.element", "embedding", "a\0b", "a", "score", "id"]
+    values = {name: [f"{name}-{number}" for number in range(12)] for name in names}
+    report = counting.add(pa.table({"image": files, **values}), progress=False)
+    assert (report.embedded, report.failures) == (12, [])
+    stored = counting.to_table(["source_embedding.list.element", "source_embedding", "a_b", "a", "source_score"])
+    for column, name in zip(stored.columns, names, strict=False):
+        assert sorted(column.to_pylist()) == sorted(values[name])
+    assert counting.verify(deep=True).ok
+    own = EmbedStore.create(counting.path.with_name("own.store"), space="own", dim=3)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.eye(3, dtype=np.float32).reshape(-1)), 3)
+    own.add(pa.table({"v": vectors, **{name: some[:3] for name, some in values.items()}}), embedding_column="v")
+    assert own.to_table(["a_b"]).column(0).to_pylist() == values["a\0b"][:3]
+    assert own.verify(deep=True).ok
+
+
+def test_names_that_are_one_are_told_before_anything_is_paid(counting: EmbedStore, pictures: Path) -> None:
+    """Up to case and signs that no name can have."""
+    files = sorted(map(str, pictures.rglob("*.png")))
+    with pytest.raises(InputError, match=r"'a\\x00b' and 'A_b'"):
+        counting.add(pa.table({"image": files, "a\0b": files, "A_b": files}), progress=False)
+    assert embedded(counting) == 0
+    assert counting.folder.ledger.waiting() == {}
+
+
+@pytest.mark.parametrize("failing", [True, False])
+def test_a_list_of_failures_that_cannot_be_written_costs_a_warning(
+    counting: EmbedStore, pictures: Path, caplog: pytest.LogCaptureFixture, failing: bool
+) -> None:
+    """A folder stands in its place: all rows are stored, nothing waits in the ledger, and one line says so."""
+    if failing:
+        (pictures / "broken.png").write_bytes(b"no picture")
+    (counting.path / FAILURES / "in").mkdir(parents=True)
+    report = counting.add(pictures, progress=False)
+    assert (report.embedded, len(report.failures), len(counting)) == (12, failing, 12)
+    assert counting.folder.ledger.waiting() == {}
+    assert [FAILURES in record.message for record in caplog.records] == [True]

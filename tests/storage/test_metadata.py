@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -175,7 +176,24 @@ def test_names_are_safe(name: str) -> None:
     safe = column_name(name)
     assert safe
     assert safe.lower() not in RESERVED
-    assert not set(safe) & set(" ,;{}()\n\t=")
+    assert not set(safe) & set(" ,;{}()\n\t=\0\r\x1f\x7f\ud800")
+    assert not safe.lower().startswith("embedding.")
+
+
+def test_names_that_would_meet_in_a_part_are_kept_apart_or_refused() -> None:
+    """Names within the vectors get the prefix; what a NUL hides is part of the name; what becomes one is refused."""
+    assert column_name("embedding.list.element") == "source_embedding.list.element"
+    assert column_name("Embedding.x") == "source_Embedding.x"
+    assert [column_name(name) for name in ("a", "a\0b", "\0", "a\ud800")] == ["a", "a_b", "_", "a_"]
+    require_distinct(["a", "a\0b", "embedding.list.element", "embedding"])
+    for two in (["a\0b", "a_b"], ["a\0b", "A b"], ["embedding.x", "source_embedding.x"], ["Embedding", "embedding"]):
+        with pytest.raises(InputError, match=re.escape(repr(two[1]))):
+            require_distinct(two)
+
+
+def test_a_moment_beyond_the_calendar_of_utc_is_left_out() -> None:
+    """The first hours of year 1 in the east are in no year in UTC."""
+    assert fit(datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=2)))) == "left out"
 
 
 @pytest.mark.parametrize(
