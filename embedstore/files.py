@@ -5,10 +5,11 @@ Also the file that a uri points at. What is written, and in which order, is left
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def replace(path: Path, content: bytes | str, *, durable: bool = True) -> None:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
     try:
-        with beside.open("xb") as file:
+        with naming(path), beside.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             if durable:
                 file.flush()
@@ -34,6 +35,17 @@ def replace(path: Path, content: bytes | str, *, durable: bool = True) -> None:
         beside.unlink(missing_ok=True)
     if durable:
         sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let an error of the operating system name the file that is being written; a full disk names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def sync_folder(folder: Path) -> None:
