@@ -18,6 +18,8 @@ _HOMES = {
     "Matches": "embedstore.searching.matches",
     "Query": "embedstore.searching.queries",
     "Space": "embedstore.space",
+    "repair": "embedstore.upkeep",
+    "verify": "embedstore.upkeep",
 }
 _MODULES = {"curves": "embedstore.measures.curves", "plots": "embedstore.deciding.plots"}
 

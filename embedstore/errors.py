@@ -75,6 +75,10 @@ class DamagedStoreError(StoreError):
     """A file of the store is missing, short, or not what the log says."""
 
 
+class VersionGoneError(StoreError, LookupError):
+    """The files of the version that is being read are gone: compact and vacuum have replaced them. Refresh."""
+
+
 class StoreLockedError(StoreError, TimeoutError):
     """Another process holds the store for rewriting."""
 

@@ -6,12 +6,14 @@ Also the file that a uri points at. What is written, and in which order, is left
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _READ_BYTES = 2**20
 _SEAL = "checksum"
@@ -115,3 +117,25 @@ def holder_of(uri: str) -> str | None:
     """
     ends = [place for place, letter in enumerate(uri) if letter in "!#"] + [len(uri)]
     return next((uri[:end] for end in reversed(ends) if os.path.isfile(uri[:end])), None)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file for reading where it is a regular file.
+
+    Raises OSError for a folder, a pipe, a device or a socket, which may never answer or never end; a link is followed.
+    """
+    _require_regular(os.stat(path), path)
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _require_regular(os.fstat(descriptor), path)  # it may be another by now
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _require_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for test, name in kinds.items() if test(status.st_mode)), "a device")
+        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", os.fspath(path))

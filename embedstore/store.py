@@ -267,10 +267,10 @@ class EmbedStore:
         return report
 
     def verify(self, deep: bool = False) -> VerifyReport:
-        """Check the store against itself. See `verify.verify`."""
-        from embedstore.storage.verify import verify
+        """Check the store, at the version that it was opened at. See `upkeep.verify`."""
+        from embedstore import upkeep
 
-        return verify(self.rows, deep)
+        return upkeep.verify(self.path, deep, self.folder.pinned)
 
     def remove(self, ids: Sequence[str] | None = None, *, where: Any = None) -> int:
         """Remove records by id or by a condition, and return how many; older versions keep them until `vacuum`.

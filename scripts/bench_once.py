@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from embedstore.storage import parts
+from embedstore.storage import arrow_columns, parts
 from embedstore.storage.folder import SCHEMA
 from embedstore.store import EmbedStore
 
@@ -51,7 +51,9 @@ def batch(first: int, dim: int) -> pa.Table:
         "height": [3000] * BATCH,
         "added_at": [None] * BATCH,
     }
-    return pa.table(columns, schema=SCHEMA).append_column(parts.embedding_field(), parts.list_array(found))
+    return pa.table(columns, schema=SCHEMA).append_column(
+        arrow_columns.embedding_field(), arrow_columns.list_array(found)
+    )
 
 
 def main() -> None:

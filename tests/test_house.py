@@ -67,6 +67,8 @@ PUBLIC = {
     "same_model takes to_dict to_json",
     "curves": "Curve curves metrics_at precision_recall",
     "plots": "PrecisionRecallDisplay RocDisplay ScoreHistogramDisplay ThresholdDisplay",
+    "repair": "",
+    "verify": "",
 }
 """What users import, and what they call on it: a module may move, these stay."""
 

@@ -1,6 +1,6 @@
-"""Commands that look after a store: info, verify, remove, compact, versions, vacuum.
+"""Commands that look after a store: info, verify, repair, remove, compact, versions, vacuum.
 
-Each calls the method of `EmbedStore` of its name and prints what that returns.
+Each calls the method of `EmbedStore`, or the function of `embedstore`, of its name and prints what that returns.
 """
 
 from __future__ import annotations
@@ -47,10 +47,33 @@ def info(store: Path, version: int | None, output: Output) -> None:
 @click.pass_context
 def verify(ctx: click.Context, store: Path, deep: bool, output: Output) -> None:
     """Check a store against itself; exit status 1 when something is damaged."""
-    report = open_store(store).verify(deep)
+    from embedstore import upkeep
+
+    report = upkeep.verify(store, deep)
     output.value(report.to_dict(), str(report))
     if not report.ok:
         ctx.exit(1)
+
+
+@command("embedstore repair photos.store --dry-run")
+@store_argument
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before doing it.")
+@value_output
+def repair(store: Path, dry_run: bool, yes: bool, output: Output) -> None:
+    """Mend a damaged store: make again what the rest of it tells, and name what is lost.
+
+    Says what it will do, and asks, before it does anything. What is damaged is set aside, never deleted.
+    """
+    from embedstore import upkeep
+
+    report = upkeep.repair(store, dry_run=True)
+    if report.steps and not dry_run:
+        if not yes:
+            click.echo(str(report), err=True)
+            click.confirm("Go on?", abort=True, err=True)
+        report = upkeep.repair(store)
+    output.value(report.to_dict(), str(report))
 
 
 @command("embedstore remove photos.store --where \"label = 'blurred'\"")
@@ -99,4 +122,4 @@ def vacuum(store: Path, keep_hours: int, dry_run: bool, output: Output) -> None:
     output.value({"files": names, "dry_run": dry_run}, f"{len(names)} files {what}")
 
 
-COMMANDS = (info, verify, remove, compact, versions, vacuum)
+COMMANDS = (info, verify, repair, remove, compact, versions, vacuum)

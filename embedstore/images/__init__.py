@@ -1,7 +1,16 @@
-"""Pictures in any form -> decoded, hashed, recognised (`decoding`); thumbnails, figures, contact sheets (`sheets`)."""
+"""Pictures in any form -> decoded, hashed, recognised (`decoding`) as memory allows (`turns`); shown (`sheets`)."""
 
-from embedstore.images.decoding import SUFFIXES, Picture, PictureSource, as_source, content_hash, is_image, read
+from embedstore.images.decoding import (
+    SUFFIXES,
+    Picture,
+    PictureSource,
+    as_source,
+    content_hash,
+    file_content,
+    is_image,
+    read,
+)
 from embedstore.images.sheets import contact_sheet, figure, thumbnail
 
-__all__ = ["SUFFIXES", "Picture", "PictureSource", "as_source", "content_hash", "is_image", "read"]
+__all__ = ["SUFFIXES", "Picture", "PictureSource", "as_source", "content_hash", "file_content", "is_image", "read"]
 __all__ += ["contact_sheet", "figure", "thumbnail"]

@@ -1,19 +1,17 @@
 """A picture in any form -> one upright RGB picture without transparency, and the hash by which it is known again.
 
 The only module that opens pictures with Pillow, and the one home of what a picture is. Where bytes come from is left
-to `sources`, the size that a model wants to its embedder, drawing to `sheets`.
+to `sources`, the size that a model wants to its embedder, scaling of values and flattening to `conversion`, drawing to
+`sheets`. The same rules hold for a file and for a picture in memory.
 
-The same rules hold for a file and for a picture in memory. Transparency is flattened on white. 16-bit values are
-divided by 257, the ratio of the two ranges, never clipped. 32-bit integers and floats have no agreed range, so it is
-read off the values: within 0..1 (floats only) times 255, within 0..255 as they are, within 0..65535 divided by 257,
-else stretched linearly from the smallest to the largest finite value.
-
-A file of more than `MAX_PIXELS` pixels is refused before any of them is decoded. Pillow's own limit is a process-wide
-setting that warns and refuses for every user of Pillow; it is neither changed nor relied upon.
+A file of more than `MAX_PIXELS` pixels is refused before any of them is decoded, and so is one that takes more memory
+than all pictures under way share (`headers`, `turns`). Pillow's own limit is a process-wide setting that warns and
+refuses for every user of Pillow; it is neither changed nor relied upon.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -21,22 +19,27 @@ import importlib.util
 import io
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
 
 from embedstore.errors import ImageError
+from embedstore.files import open_regular
+from embedstore.images import conversion, headers, turns
 
 PictureSource: TypeAlias = bytes | Image.Image | NDArray[Any] | os.PathLike[str]
 """What can be read as a picture: a file's bytes or path, a Pillow image, an array."""
 
 MAX_PIXELS = 300_000_000
-"""Largest number of pixels that is decoded unless told otherwise; 300 million take 0.9 GB as RGB."""
+"""Largest number of pixels that is decoded unless told otherwise."""
+
+_IN_ONE_GO = 32 << 20  # a larger file on the disk is never in memory whole
+_LARGEST_ON_DISK = 1 << 30
 
 _HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 
@@ -58,6 +61,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = [_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)]
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -77,7 +81,7 @@ def is_image(value: Any) -> bool:
     Bytes are not looked into. A path or a text is none: it may name anything.
     """
     if isinstance(value, np.ndarray):
-        return _fault(value) is None
+        return conversion.fault(value) is None
     return isinstance(value, bytes | bytearray | memoryview | Image.Image)
 
 
@@ -103,13 +107,18 @@ def read(source: PictureSource, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode a picture of at most `max_pixels` and hash it.
 
     Arrays are (height, width) or (height, width, channels) with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA)
-    channels. Of a Pillow image with several frames the current one is taken. Raises ImageError for what is no picture,
-    a damaged one, or one that is too large, and OSError where a path cannot be read.
+    channels. Of a Pillow image with several frames the current one is taken. Waits for its turn where others are being
+    decoded, see `turns`. A file too large for that is decoded at a half, a quarter or an eighth of its size; `width`
+    and `height` are those of the file all the same. Raises ImageError for what is no picture, a damaged one, or one
+    that is too large even so, and OSError where a path cannot be read.
     """
-    content = _content(source)
-    rgb = _upright_rgb(_to_image(content, max_pixels))
-    digest = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else _pixel_hash(rgb)
-    return Picture(rgb, digest, rgb.width, rgb.height)
+    if isinstance(source, bytes | os.PathLike):
+        with _opened(source) as file:
+            digest = _digest(file)
+            rgb, (width, height) = _decoded(_open_file(file, max_pixels), file)
+        return Picture(rgb, digest, width, height)
+    rgb, (width, height) = _decoded(_in_memory(source, max_pixels), None)
+    return Picture(rgb, _pixel_hash(rgb), width, height)
 
 
 def content_hash(source: PictureSource) -> str:
@@ -119,10 +128,25 @@ def content_hash(source: PictureSource) -> str:
     the SHA-256 of a prefix that says so, mode, size and pixels of the upright RGB picture that the model sees; so an
     array and a Pillow image of the same pixels are the same picture, and a file is not its pixels.
     """
-    content = _content(source)
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    return _pixel_hash(_upright_rgb(_to_image(content, MAX_PIXELS)))
+    if isinstance(source, bytes | os.PathLike):
+        with _opened(source) as file:
+            return _digest(file)
+    return _pixel_hash(_decoded(_in_memory(source, MAX_PIXELS), None)[0])
+
+
+def file_content(path: str | os.PathLike[str]) -> bytes | Path:
+    """Return the bytes of a file that is read best in one go, the path of a larger one, which is read in pieces.
+
+    Raises OSError where it cannot be read, or is no regular file.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _IN_ONE_GO:
+            return Path(path)
+        turns.hold_file(size)
+        data = file.read(_IN_ONE_GO + 1)
+        turns.refuse_large(len(data))
+        return data
 
 
 def shrunk(source: PictureSource, size: int) -> Image.Image:
@@ -131,33 +155,42 @@ def shrunk(source: PictureSource, size: int) -> Image.Image:
     A large JPEG is decoded at a fraction of its size at once, so this is several times faster than `read`, and not
     equal to it to the bit: for people to look at, not for models. Raises what `read` raises.
     """
-    content = _content(source)
-    image = _to_image(content, MAX_PIXELS)
-    if isinstance(content, bytes):  # a caller's own Pillow image is not to be changed
-        image.draft("RGB", (2 * size, 2 * size))
-    rgb = _upright_rgb(image)
+    if isinstance(source, bytes | os.PathLike):
+        with _opened(source) as file:
+            rgb, _ = _decoded(_open_file(file, MAX_PIXELS), file, 2 * size)
+    else:
+        rgb, _ = _decoded(_in_memory(source, MAX_PIXELS), None)
     rgb.thumbnail((size, size), Image.Resampling.LANCZOS)
     return rgb
 
 
-def _content(source: PictureSource) -> bytes | Image.Image | NDArray[Any]:
-    """Read a path's whole file; anything else is its own content."""
-    return Path(source).read_bytes() if isinstance(source, os.PathLike) else source
+@contextlib.contextmanager
+def _opened(source: bytes | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file on the disk or in memory. Raises ImageError where one on the disk is changed meanwhile."""
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    with open_regular(source) as file:
+        before = os.fstat(file.fileno())
+        if before.st_size > _LARGEST_ON_DISK:
+            raise ImageError(f"the file has {before.st_size:,} bytes, more than the limit of {_LARGEST_ON_DISK:,}")
+        yield file
+        after = os.fstat(file.fileno())
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise ImageError("the file was changed while it was read; try again")
 
 
-def _to_image(content: bytes | Image.Image | NDArray[Any], max_pixels: int) -> Image.Image:
-    """Return what `_content` gave as a Pillow image of an allowed size; no pixel of a file is decoded yet."""
-    if isinstance(content, bytes):
-        return _open_file(content, max_pixels)
+def _in_memory(content: Image.Image | NDArray[Any], max_pixels: int) -> Image.Image:
+    """Return a picture in memory as a Pillow image of an allowed size."""
     if isinstance(content, Image.Image):
         _check_size(content.size, max_pixels)
         return content
     if not isinstance(content, np.ndarray):
         raise _no_picture(content)
-    if (fault := _fault(content)) is not None:
-        raise ImageError(fault)
+    if (reason := conversion.fault(content)) is not None:
+        raise ImageError(reason)
     _check_size((content.shape[1], content.shape[0]), max_pixels)
-    return _image_of_array(content)
+    return conversion.image_of_array(content)
 
 
 @functools.cache
@@ -168,27 +201,30 @@ def _register_formats() -> None:
     Image.init()
 
 
-def _open_file(data: bytes, max_pixels: int) -> Image.Image:
+def _open_file(file: BinaryIO, max_pixels: int) -> Image.Image:
     """Find the format of a file and read its header.
 
     Does what `PIL.Image.open` does, without its bomb check, whose limit and warnings belong to the whole process.
     """
-    if not data:
+    file.seek(0)
+    start = file.read(256)
+    if not start:
         raise ImageError("the file is empty (0 bytes): there is no picture in it")
     _register_formats()
-    prefix, reasons = data[:16], []
+    reasons = []
     for name in _FORMATS:
         factory, accept = Image.OPEN.get(name, (None, None))
-        if factory is None or (accept and not _accepts(accept, prefix)):
+        if factory is None or (accept and not _accepts(accept, start[:16])):
             continue
+        headers.check(file, name)
         try:
-            image: Image.Image = factory(io.BytesIO(data), "")
+            image: Image.Image = factory(file, "")
         except Exception as error:  # noqa: BLE001  (plugins raise anything on damaged files; told below)
             reasons.append(f"it looks like {name}, but its header cannot be read ({error or type(error).__name__})")
             continue
         _check_size(image.size, max_pixels)
         return image
-    raise ImageError("; ".join(reasons) or _what_it_is(data))
+    raise ImageError("; ".join(reasons) or _what_it_is(start, file.seek(0, os.SEEK_END)))
 
 
 def _accepts(accept: Callable[[bytes], bool | str], prefix: bytes) -> bool:
@@ -199,8 +235,8 @@ def _accepts(accept: Callable[[bytes], bool | str], prefix: bytes) -> bool:
         return False
 
 
-def _what_it_is(data: bytes) -> str:
-    """Describe bytes that no format accepted, with a way forward where there is one."""
+def _what_it_is(data: bytes, size: int) -> str:
+    """Describe a file by its first bytes, which no format accepted, with a way forward where there is one."""
     brand = data[8:12] if data[4:8] == b"ftyp" else b""
     if brand in _HEIF_BRANDS:
         return "this is a HEIC/HEIF picture, which Pillow reads only after `pip install pillow-heif`"
@@ -209,7 +245,7 @@ def _what_it_is(data: bytes) -> str:
     if data.startswith(b"version https://git-lfs"):
         return "this is a Git LFS pointer, not the picture itself: run `git lfs pull`"
     start = data.lstrip()[:200].lower()
-    what = f"{len(data):,} bytes that start with {data[:12]!r}, which is no picture format that is read here"
+    what = f"{size:,} bytes that start with {data[:12]!r}, which is no picture format that is read here"
     if b"<svg" in start or start.startswith((b"%pdf", b"%!ps")):
         return f"found {what}: SVG, PDF and PostScript are drawings; convert it to PNG first"
     return f"found {what} (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and the like are)"
@@ -232,15 +268,36 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    """Decode all pixels, turn the picture upright, flatten it and convert it to RGB; `image` keeps its pixels."""
+def _decoded(image: Image.Image, file: BinaryIO | None, side: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """Decode all pixels, flatten them to RGB and turn the picture upright; return it and its size before shrinking.
+
+    A picture in memory keeps its pixels; a file's own image may become the result. JPEGs may be decoded smaller, but no
+    side shorter than `side`.
+    """
     try:
-        image.load()
-        method = _UPRIGHT.get(_orientation(image))
-        rgb = _flat_rgb(image)
+        if file is not None and image.format == "PNG":  # which Pillow would decode for the question
+            turned = headers.may_turn(file)
+        else:
+            turned = _orientation(image) in _UPRIGHT
+        width, height = image.size
+        plan = headers.decoding(image, file, turned, turns.PIXELS.total)
+        with turns.hold_pixels(plan.memory):
+            if file is not None and (plan.draft > 1 or side is not None):
+                least = (max(1, width // plan.draft), max(1, height // plan.draft))
+                image.draft("RGB", least if side is None else (min(side, least[0]), min(side, least[1])))
+            image.load()
+            method = _UPRIGHT.get(_orientation(image))
+            if file is not None and plan.factor == 1 and image.mode == "RGB" and not image.has_transparency_data:
+                rgb, image.info = image, {}
+            else:
+                rgb = conversion.flat_rgb(image, plan.factor)
+            if method is not None:
+                rgb = rgb.transpose(method)
+    except ImageError:
+        raise
     except Exception as error:  # Pillow's plugins raise anything on damaged files
         raise ImageError(f"the picture is cut short or damaged: {error or type(error).__name__}") from error
-    return rgb.transpose(method) if method is not None else rgb
+    return rgb, (height, width) if method in _SIDEWAYS else (width, height)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -252,62 +309,12 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _flat_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB, on white where it is transparent. Always a new picture, without metadata."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return Image.fromarray(_to_bytes(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(rgba, mask=rgba.getchannel("A"))
-        return white
-    rgb = image.convert("RGB")
-    rgb.info = {}
-    return rgb
-
-
-def _fault(array: NDArray[Any]) -> str | None:
-    """Return why an array cannot be a picture; None for numbers of shape (height, width[, 1 to 4])."""
-    if array.dtype.kind not in "buif":
-        return f"an array of dtype {array.dtype} holds no pixels; expected integers or floats"
-    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 2, 3, 4)):
-        return None
-    hint = ""
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
-        hint = "; the channels come last: array.transpose(1, 2, 0)"
-    elif array.ndim == 4:
-        hint = "; pass a list of pictures instead of one array: list(array)"
-    return f"an array of shape {array.shape} is no picture; expected (height, width) or (height, width, 1 to 4){hint}"
-
-
-def _image_of_array(array: NDArray[Any]) -> Image.Image:
-    """Wrap an array of a checked shape; colour and alpha are scaled apart, as alpha has its own range."""
-    if array.ndim == 3 and array.shape[2] in (2, 4):
-        colour, alpha = _to_bytes(array[:, :, :-1]), _to_bytes(array[:, :, -1:])
-        array = np.concatenate([colour, alpha], axis=2)
-    pixels = np.ascontiguousarray(_to_bytes(array))
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)
-
-
-def _to_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale numbers of any dtype to 0..255 by the rule at the top of the file, rounding to the nearest."""
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype == np.bool_:
-        return values.astype(np.uint8) * np.uint8(255)
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    numbers = values.astype(np.float64)
-    finite = numbers[np.isfinite(numbers)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    numbers = np.nan_to_num(numbers, nan=low, posinf=high, neginf=low)
-    if low < 0 or high > 65535:
-        numbers = (numbers - low) * 255 / ((high - low) or 1)
-    elif high > 255:
-        numbers /= 257
-    elif high <= 1 and values.dtype.kind == "f":
-        numbers *= 255
-    return np.rint(numbers).astype(np.uint8)
+def _digest(file: BinaryIO) -> str:
+    """Hash a whole file, piece by piece."""
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _pixel_hash(rgb: Image.Image) -> str:

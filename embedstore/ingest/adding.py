@@ -134,7 +134,7 @@ def plan_add(
     with ThreadPoolExecutor(cores()) as pool:
         shown = bar(opened, opened.count(), "planned", progress)
         look = functools.partial(examined, look=planner.upload_size)
-        for record, looked_at in ahead(pool, look, shown, _AHEAD):
+        for record, looked_at in ahead(pool, look, (record.carried() for record in shown), _AHEAD):
             planner.take(record, looked_at)
     return planner.finish(opened, batch_size)
 

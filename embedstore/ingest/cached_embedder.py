@@ -19,7 +19,8 @@ from embedstore import images
 from embedstore.embedders.batches import Outcome, embed, embed_texts
 from embedstore.embedders.protocol import Embedder
 from embedstore.errors import ImageError
-from embedstore.ingest.pipeline import ahead, bar, reason
+from embedstore.images import turns
+from embedstore.ingest.pipeline import CHANGED, ahead, bar, reason
 from embedstore.searching.query_vectors import QueryCache
 from embedstore.settings import cores
 from embedstore.space import Space
@@ -90,7 +91,8 @@ class CachedEmbedder:
         try:
             known = rows.vector_where("id", item) if rows is not None and isinstance(item, str) else None
             if known is None:
-                content_hash = images.content_hash(images.as_source(item))
+                with turns.holding():
+                    content_hash = images.content_hash(images.as_source(item))
                 known = self._known("image", content_hash)
             if known is None and rows is not None:
                 known = rows.vector_where("content_hash", content_hash)
@@ -164,9 +166,10 @@ def _prepare(embedder: Embedder, item: tuple[str, Any]) -> Any:
     """Decode a picture of a known hash and turn it into the model's input; an ImageError is returned, not raised."""
     content_hash, source = item
     try:
-        picture = images.read(images.as_source(source))
-        if picture.content_hash != content_hash:
-            return ImageError("the file was changed while it was read; try again")
-        return embedder.prepare(picture.image)
+        with turns.holding():
+            picture = images.read(images.as_source(source))
+            if picture.content_hash != content_hash:
+                return ImageError(CHANGED)
+            return embedder.prepare(picture.image)
     except (ImageError, OSError) as error:
         return _reason(error)

@@ -20,7 +20,7 @@ from embedstore import images
 from embedstore.embedders.batches import Batch, Outcome, embed
 from embedstore.embedders.protocol import Embedder
 from embedstore.errors import BudgetSpentError, EmbedderError, ImageError, InputError
-from embedstore.images import PictureSource
+from embedstore.images import PictureSource, turns
 from embedstore.ingest.deduplication import Intake
 from embedstore.ingest.reports import AddReport, write_failures
 from embedstore.ingest.row_writer import NewRow, RowWriter, recover
@@ -36,6 +36,7 @@ R = TypeVar("R")
 _AHEAD = 64
 """Pictures that are read ahead of the model, as many again as a batch holds."""
 _POLL_SECONDS = 0.2
+CHANGED = "the file was changed while it was read; try again"
 
 
 @dataclass(slots=True)
@@ -49,16 +50,26 @@ class PreparedRecord:
     """What the embedder's ``prepare`` returned."""
 
 
-def examined(record: Record, look: Callable[[str, PictureSource], T]) -> tuple[str, T] | Failure:
-    """Load and hash a record; return its hash and what `look` makes of hash and picture. Raises EmbedderError only."""
-    try:
-        data = record.load()
-        content_hash = images.content_hash(data)
-        return content_hash, look(content_hash, data)
-    except EmbedderError:
-        raise
-    except Exception as error:  # noqa: BLE001  (archives, decoders and users' sources raise anything)
-        return Failure(record.uri, reason(error))
+def examined(
+    record: Record, look: Callable[[str, PictureSource], T], stopped: threading.Event | None = None
+) -> tuple[str, T] | Failure:
+    """Load and hash a record; return its hash and what `look` makes of hash and picture.
+
+    Raises EmbedderError, and what `look` does but for ImageError and OSError: what is wrong with a record is returned.
+    Waits for its turn of the memory, and holds it until then; ends early once `stopped` is set.
+    """
+    with turns.holding(stopped):
+        try:
+            data = record.load()
+            content_hash = images.content_hash(data)
+        except EmbedderError:
+            raise
+        except Exception as error:  # noqa: BLE001  (archives, decoders and users' sources raise anything)
+            return Failure(record.uri, reason(error))
+        try:
+            return content_hash, look(content_hash, data)
+        except (ImageError, OSError) as error:
+            return Failure(record.uri, reason(error))
 
 
 def reason(error: Exception) -> str:
@@ -125,6 +136,7 @@ class Run:
         self._waiting: dict[str, list[NewRow]] = {}
         self._elsewhere: set[str] = set()
         self._loading = threading.Lock()
+        self._stopped = threading.Event()
         self._embedder: Embedder | None = None
 
     def run(self, source: Source, progress: bool | None) -> AddReport:
@@ -155,8 +167,13 @@ class Run:
     def _take_all(self, source: Source, progress: bool | None) -> None:
         window = 4 * cores() + 2 * (self._batch_size or _AHEAD)
         shown = bar(source, source.count(), "added", progress)
+        carried = (record.carried() for record in shown)
         with ThreadPoolExecutor(cores()) as readers:
-            self._embed(self._take(*pair) for pair in ahead(readers, self._read, shown, window))
+            try:
+                self._embed(self._take(*pair) for pair in ahead(readers, self._read, carried, window))
+            except BaseException:
+                self._stopped.set()
+                raise
         while self._elsewhere:
             self._embed(self._left_to_others())
 
@@ -176,16 +193,17 @@ class Run:
         Raises EmbedderError where the model cannot be had, or the network is switched off: no record can be read then.
         """
         holds = self._writer.known.holds
-        seen = examined(record, lambda content_hash, data: None if holds(content_hash) else images.read(data))
-        if isinstance(seen, Failure):
-            return seen
-        content_hash, picture = seen
-        if picture is None:
-            return PreparedRecord(content_hash)
-        try:
+
+        def prepared(content_hash: str, data: PictureSource) -> PreparedRecord:
+            if holds(content_hash):
+                return PreparedRecord(content_hash)
+            picture = images.read(data)
+            if picture.content_hash != content_hash:
+                raise ImageError(CHANGED)
             return PreparedRecord(content_hash, picture.width, picture.height, self._model().prepare(picture.image))
-        except ImageError as error:
-            return Failure(record.uri, reason(error))
+
+        seen = examined(record, prepared, self._stopped)
+        return seen if isinstance(seen, Failure) else seen[1]
 
     def _model(self) -> Embedder:
         """Return the embedder; it is asked for when there is something to embed, and not before.
@@ -257,7 +275,7 @@ class Run:
         ready = self._read(self._waiting[content_hash][0].record)
         if isinstance(ready, PreparedRecord) and ready.content_hash == content_hash and ready.prepared is not None:
             return content_hash, ready.prepared
-        why = ready.reason if isinstance(ready, Failure) else "it was changed while it was read"
+        why = ready.reason if isinstance(ready, Failure) else CHANGED
         self._report.failures.extend(Failure(row.record.uri, why) for row in self._waiting.pop(content_hash))
         return None
 

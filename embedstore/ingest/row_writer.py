@@ -19,10 +19,10 @@ import pyarrow as pa
 from embedstore.errors import StoreLockedError
 from embedstore.ingest.deduplication import Decision, KnownRecords
 from embedstore.sources import Record
-from embedstore.storage import parts
+from embedstore.storage import arrow_columns, parts
+from embedstore.storage.arrow_columns import EMBEDDING
 from embedstore.storage.folder import SCHEMA, StoreFolder
 from embedstore.storage.metadata import Columns
-from embedstore.storage.parts import EMBEDDING
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import Snapshot
 from embedstore.vectors import Vectors
@@ -107,15 +107,15 @@ class RowWriter:
         found: dict[str, Vectors] = {}
         for batch in self._ledger.paid(list(numbers)) if numbers else ():
             if batch.table is not None:
-                vectors = parts.vectors_of(batch.table.column(EMBEDDING), self._folder.space.dim, "the ledger")
+                vectors = arrow_columns.vectors_of(batch.table.column(EMBEDDING), self._folder.space.dim, "the ledger")
                 found.update(zip(batch.table.column("content_hash").to_pylist(), vectors, strict=True))
         return found
 
     def write(self, rows: Sequence[NewRow], vectors: Sequence[Vectors]) -> None:
         """Write rows to the ledger; when this returns they are on the disk."""
         if rows:
-            column = parts.list_array(np.stack(vectors))
-            table = self._table(rows).append_column(parts.embedding_field(), column)
+            column = arrow_columns.list_array(np.stack(vectors))
+            table = self._table(rows).append_column(arrow_columns.embedding_field(), column)
             try:
                 self._ledger.pay(self._run, table)
             except OSError as error:

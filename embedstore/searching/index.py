@@ -12,7 +12,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -188,17 +188,31 @@ class IndexFiles:
 
         A file that is not there, or that an earlier embedstore wrote, is no damage: it is not used.
         """
-        problems = []
+        return [
+            f"index/{why}; searches do without, `embedstore index --kind {kind}` makes it anew"
+            for _, kind, why in self._damaged(parts)
+        ]
+
+    def discard_damaged(self, parts: Iterable[Part], *, dry_run: bool = False) -> list[str]:
+        """Delete the index files of parts that are damaged, with their notes; return their names."""
+        names = []
+        for path, _, _ in self._damaged(parts):
+            names.append(path.name)
+            if not dry_run:
+                _note_beside(path).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+        return names
+
+    def _damaged(self, parts: Iterable[Part]) -> Iterator[tuple[Path, str, _UnusableError]]:
+        """Read every byte of the index files of parts; yield those that are damaged, of which kind, and why."""
         for part in parts:
             for kind in KINDS if part.mapped else ():
+                path = self._path(part, kind)
                 try:
-                    _read(self._path(part, kind), part, kind)
+                    _read(path, part, kind)
                 except _UnusableError as why:
                     if why.damaged:
-                        problems.append(
-                            f"index/{why}; searches do without, `embedstore index --kind {kind}` makes it anew"
-                        )
-        return problems
+                        yield path, kind, why
 
     def prune(self, parts: Iterable[Part]) -> list[str]:
         """Delete the index files of parts that are not among these, and half-made ones; return their names.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from embedstore import vectors
 from embedstore.errors import MissingDependencyError
-from embedstore.storage.parts import float32_array, pick
+from embedstore.storage.arrow_columns import float32_array, pick
 from embedstore.storage.rows import Rows
 from embedstore.vectors import Positions
 

@@ -8,15 +8,15 @@ decided in the package's `__init__`.
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from embedstore.errors import SourceError, SourceNotFoundError
-from embedstore.images import SUFFIXES
+from embedstore.images import SUFFIXES, file_content
 from embedstore.sources.record import Record, Source
 from embedstore.sources.table_files import read_small, scalars_of
 
@@ -57,7 +57,7 @@ class FileSource(Source):
         for path, metadata in self._files.items():
             if self._label_from_folder and metadata.get("label") is None:
                 metadata = {**metadata, "label": os.path.basename(os.path.dirname(path))}
-            yield Record(f"file:{path}", path, Path(path).read_bytes, metadata)
+            yield Record(f"file:{path}", path, functools.partial(file_content, path), metadata)
 
     def _add(self, path: str, beside: MetadataFile | None) -> None:
         """Take a file, with what the metadata say of it."""

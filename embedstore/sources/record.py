@@ -7,14 +7,26 @@ one. Each other kind of source has a module of its own; which one a thing is, is
 from __future__ import annotations
 
 import functools
+import io
+import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from embedstore.errors import ImageError
-from embedstore.images import PictureSource, as_source, content_hash
+from embedstore.images import PictureSource, as_source, content_hash, turns
+
+_PIECE = 1 << 20
+
+
+class SupportsRead(Protocol):
+    """Anything that bytes are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, none at the end."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +37,71 @@ class Record:
     ``memory:<hash>``; `uri` is where a person finds it. `load` returns the file's bytes, or the picture in memory; it
     is safe to call from any thread, once or often, and raises `ImageError` or `OSError` when there is nothing to be
     had. `metadata` is what is known of it by column: str, int, float, bool, date, datetime, Decimal or None.
+
+    Some are at hand only until the next record is asked for, later they have to be looked for anew: `passing` is how
+    many bytes such a one takes, else None. See `carried`.
     """
 
     key: str
     uri: str
     load: Callable[[], PictureSource]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    passing: int | None = None
+
+    def carried(self) -> Record:
+        """Return this record with its bytes, where they are at hand only now: once there is room, and for one `load`.
+
+        The room is given back at the end of the block of `turns.holding` that loads it.
+        """
+        if self.passing is None:
+            return self
+        return replace(self, load=_Carried(self.load, turns.CARRIED.take(self.passing)), passing=None)
+
+
+class Passing:
+    """How to load what is at hand, by `read`, until it is `gone`; later it is looked for by `again`."""
+
+    def __init__(self, read: Callable[[], bytes], again: Callable[[], bytes]) -> None:
+        self._read: Callable[[], bytes] | None = read
+        self._again = again
+        self._lock = threading.Lock()
+
+    def __call__(self) -> bytes:
+        """Load the bytes."""
+        with self._lock:
+            read, self._read = self._read, None
+            if read is not None:
+                return read()
+        return self._again()
+
+    def gone(self) -> None:
+        """Forget what was at hand."""
+        with self._lock:
+            self._read = None
+
+
+class _Carried:
+    """Hands out what was loaded, once; later it is loaded again."""
+
+    def __init__(self, load: Callable[[], PictureSource], turn: turns.Turn) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._at_hand: tuple[PictureSource | Exception, turns.Turn] | None
+        try:
+            self._at_hand = (load(), turn)
+        except Exception as error:  # noqa: BLE001  (told where it is asked for)
+            self._at_hand = (error, turn)
+
+    def __call__(self) -> PictureSource:
+        with self._lock:
+            at_hand, self._at_hand = self._at_hand, None
+        if at_hand is None:
+            return self._load()
+        found, turn = at_hand
+        turns.adopt(turn)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +115,8 @@ class Failure:
 class Source(ABC):
     """Records, listed lazily and in the same order every time.
 
-    A record of a table or of a compressed archive keeps its bytes in memory for as long as it lives, so use records
-    up as they come; ``list(source)`` is for small sources.
+    Records of a table in memory keep it there. Those of other sources hold no bytes; where going back to them later
+    is slow, as in a compressed archive, they are best loaded as they come.
     """
 
     def __init__(self, description: str = "", count: int | None = None) -> None:
@@ -119,6 +190,20 @@ def numbered(key: str, seen: Counter[str]) -> str:
     """Return a key as no other is, and count it: when it comes again, ``#2`` and so on stands behind it."""
     seen[key] += 1
     return key if seen[key] == 1 else f"{key}#{seen[key]}"
+
+
+def gathered(file: SupportsRead, size: int) -> bytes:
+    """Read a file that should have this many bytes, once there is room for them; piece by piece, and no more than that.
+
+    Raises ImageError where it is too large, or shorter.
+    """
+    turns.hold_file(size)
+    buffer = io.BytesIO()
+    while buffer.tell() < size and (piece := file.read(min(_PIECE, size - buffer.tell()))):
+        buffer.write(piece)
+    if buffer.tell() < size:
+        raise ImageError(f"it is cut short: {buffer.tell():,} of {size:,} bytes are there")
+    return buffer.getvalue()
 
 
 def printable(text: str) -> str:

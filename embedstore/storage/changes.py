@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from embedstore.errors import DamagedStoreError, InputError
-from embedstore.storage import parts
-from embedstore.storage.parts import EMBEDDING, Part
+from embedstore.storage import arrow_columns, parts
+from embedstore.storage.arrow_columns import EMBEDDING
+from embedstore.storage.parts import Part
 from embedstore.storage.table import DeltaFolder, Snapshot, conform
 from embedstore.vectors import Mask, Vectors
 
@@ -29,6 +31,8 @@ _TIER = 8
 UNFOLDED = "metadata_json"
 """The column that holds, as JSON, the metadata of paid rows that the table cannot hold in columns of its own."""
 
+_PLACE = re.compile(r"#\d+$")
+
 COMPACT_ROWS = 400_000
 """Largest part that `compact` makes of smaller ones: 1.2 GB at 768 components."""
 
@@ -40,7 +44,7 @@ def fold(table: DeltaFolder, batches: Sequence[pa.Table], transaction: tuple[str
     The commit carries the transaction, so that whoever finds the batches again knows that they are in.
     """
     rows = _last_of_each(_concatenated(batches, table.snapshot().schema))
-    vectors = parts.vectors_of(rows.column(EMBEDDING), table.dim, "the ledger")
+    vectors = arrow_columns.vectors_of(rows.column(EMBEDDING), table.dim, "the ledger")
     return upsert(table, rows.drop_columns([EMBEDDING]), vectors, transaction=transaction)
 
 
@@ -142,16 +146,24 @@ def without_rows(table: DeltaFolder, schema: pa.Schema, part: Part, damaged: Mas
     return [table.new_part(_sound(part, schema, ~damaged), schema)]
 
 
-def older_copies(snapshot: Snapshot) -> Mask:
-    """Return which rows have a later one of the same id or uri, bool of shape (n_rows,); null uris are no uri."""
+def copies(snapshot: Snapshot) -> dict[str, Mask]:
+    """Return which rows have a later one of the same ``id``, and of the same ``uri``: bool of shape (n_rows,) each.
+
+    A uri that ends in ``#12`` tells a row of a table, which is another's once the table changes: ids tell these apart.
+    """
     table = snapshot.read(["id", "uri"])
-    older = np.zeros(len(table), dtype=bool)
+    found = {}
     for name in ("id", "uri"):
-        last = {value: row for row, value in enumerate(table.column(name).to_pylist()) if value}
-        keep = np.zeros(len(table), dtype=bool)
-        keep[list(last.values())] = True
-        older |= ~keep & np.array([bool(value) for value in table.column(name).to_pylist()], dtype=bool)
-    return older
+        values = table.column(name).to_pylist()
+        last = {value: row for row, value in enumerate(values)}
+        found[name] = np.array(
+            [
+                bool(value) and last[value] != row and not (name == "uri" and _PLACE.search(value))
+                for row, value in enumerate(values)
+            ],
+            dtype=bool,
+        )
+    return found
 
 
 def merged_schema(old: pa.Schema, new: pa.Schema) -> pa.Schema:

@@ -32,6 +32,7 @@ from embedstore.errors import (
 )
 from embedstore.space import Space
 from embedstore.storage import changes, journal, parts
+from embedstore.storage.commits import location
 from embedstore.storage.creation import discard, is_free, whole_folder
 from embedstore.storage.ledger import Ledger, PaidBatch
 from embedstore.storage.rows import Rows
@@ -176,7 +177,7 @@ class StoreFolder:
         self.index, self.classifiers = place / "index", place / "classifiers"
         self.failures, self.set_aside = path / "failures.csv", path / "set-aside"
         self.ledger, self.running = Ledger(place / "ledger.sqlite"), Running(place / ".running")
-        self.images = DeltaFolder(place / IMAGES, self.space.dim, self.index / "images.json")
+        self.images = DeltaFolder(place / IMAGES, self.space.dim, self.index / "images.json", self.ledger)
         self.pinned = pinned
 
     @classmethod
@@ -195,7 +196,7 @@ class StoreFolder:
         cls.require_free(path)
         about = Manifest(uuid.uuid4().hex, datetime.now(UTC).isoformat(timespec="seconds"), space)
         new = cls(path, about)
-        new.images.location()
+        location(new.images.path)
         try:
             with whole_folder(path, _NEW) as beside:
                 made = cls(beside, about)

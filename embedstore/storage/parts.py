@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore.errors import DamagedStoreError
-from embedstore.storage import checksums
+from embedstore.errors import DamagedStoreError, StoreError, VersionGoneError
+from embedstore.storage import checksums, log_files
+from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, list_array, pick, vectors_of
+from embedstore.storage.log_files import Log
 from embedstore.vectors import Mask, Vectors, rounding
 
-EMBEDDING = "embedding"
 ROWS_PER_GROUP = 4_096
 """Rows of a row group. Each row of an answer costs the decoding of its row group; larger ones scan no faster."""
 ROWS_PER_PART = 40_000
@@ -36,7 +37,6 @@ _ALIGNMENT = 64
 _DELTA = {"uri": "DELTA_BYTE_ARRAY", "added_at": "DELTA_BINARY_PACKED"}  # each value is like the one before
 _UNBOUNDED = 2**31 - 1
 _MAX_BLOCK_BYTES = 2**30
-_FEW_ROWS = 500
 _MANY_GROUPS = 8
 
 
@@ -80,6 +80,11 @@ class Part:
     def name(self) -> str:
         """File name, which is also its name in the table's log."""
         return self.path.name
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.path.stat().st_size
 
     @property
     def mapped(self) -> bool:
@@ -135,6 +140,8 @@ class Part:
         ------
         DamagedStoreError
             The file is not there or shorter than its layout says.
+        VersionGoneError
+            The file is not there because newer versions have no use for it.
         """
         if self._groups is None:
             self._groups = self._map() if self.blocks is not None else self._decode()
@@ -156,6 +163,11 @@ class Part:
                 out[here] = group[wanted[here] - start]
             start += len(group)
         return out
+
+    def columns(self) -> pa.Schema:
+        """Return the columns in the file."""
+        with _open_parquet(self.path) as file:
+            return file.schema_arrow
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Decode columns (default: all) to an Arrow table of `rows` rows; columns not in the file are left out."""
@@ -201,11 +213,8 @@ class Part:
     def _map(self) -> list[Vectors]:
         if not self.blocks:
             return []
-        try:
-            with self.path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise DamagedStoreError(f"part {self.name} cannot be mapped: {error}; run `embedstore verify`") from error
+        with _reading(self.path), self.path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         views = []
         for block in self.blocks:
             end = block.offset + block.rows * self.dim * 4
@@ -223,48 +232,6 @@ class Part:
             count = file.metadata.num_row_groups
             columns = [file.read_row_group(number, columns=[EMBEDDING]).column(0) for number in range(count)]
         return [vectors_of(column, self.dim, self.name) for column in columns]
-
-
-def pick(table: pa.Table, rows: np.ndarray[Any, Any]) -> pa.Table:
-    """Return the rows of a table at these numbers, in the order given."""
-    if len(rows) > _FEW_ROWS or not len(rows):
-        return table.take(int64_array(rows)) if len(rows) else table.slice(0, 0)
-    # `take` would import pyarrow.compute, which takes longer than a search.
-    return pa.concat_tables([table.slice(int(row), 1) for row in rows]).combine_chunks()
-
-
-def int64_array(values: np.ndarray[Any, Any]) -> pa.Array:
-    """Return whole numbers as an Arrow array. (`pyarrow.array` would import pandas to look at its argument.)"""
-    data = np.ascontiguousarray(values, dtype=np.int64)
-    return pa.Array.from_buffers(pa.int64(), len(data), [None, pa.py_buffer(data)])
-
-
-def float32_array(values: np.ndarray[Any, Any]) -> pa.Array:
-    """Return numbers as an Arrow array of float32; see `int64_array`."""
-    data = np.ascontiguousarray(values, dtype=np.float32)
-    return pa.Array.from_buffers(pa.float32(), len(data), [None, pa.py_buffer(data)])
-
-
-def vectors_of(column: pa.ChunkedArray, dim: int, what: str) -> Vectors:
-    """Return a list column of numbers as float32 of shape (n, dim).
-
-    Raises
-    ------
-    DamagedStoreError
-        A row is null or has another number of components.
-    """
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    values = array.flatten()
-    if array.null_count or values.null_count or len(values) != len(array) * dim:
-        raise DamagedStoreError(
-            f"{what}: the column {EMBEDDING!r} should hold {dim} numbers in every row, and does not"
-        )
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(array), dim)
-
-
-def embedding_field() -> pa.Field:
-    """Return the Arrow field of the vector column: ``list<element: float32 not null> not null``."""
-    return pa.field(EMBEDDING, pa.list_(pa.field("element", pa.float32(), nullable=False)), nullable=False)
 
 
 def rows_per_group(dim: int) -> int:
@@ -399,14 +366,6 @@ def _write_group(writer: Any, schema: pa.Schema, table: pa.Table, vectors: Vecto
     writer.write_table(pa.table(columns, schema=schema), row_group_size=len(vectors))
 
 
-def list_array(vectors: Vectors) -> pa.ListArray:
-    """Return vectors as an Arrow column of the type of `embedding_field`, without a copy of the values."""
-    rows, dim = vectors.shape
-    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * np.int32(dim))
-    values = pa.array(np.ascontiguousarray(vectors).reshape(-1))
-    return pa.ListArray.from_arrays(offsets, values, type=embedding_field().type)
-
-
 @functools.lru_cache(maxsize=64)
 def _lead(rows: int, dim: int) -> int:
     """Return how many bytes of page header and levels stand before the values of a row group's first column.
@@ -426,21 +385,37 @@ def _lead(rows: int, dim: int) -> int:
 
 
 @contextmanager
-def _open_parquet(path: Path, advice: str = "run `embedstore verify --deep`") -> Iterator[Any]:
+def _open_parquet(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    with _reading(path, advice), pq.ParquetFile(path) as file:
+    with _reading(path), pq.ParquetFile(path) as file:
         yield file
 
 
 @contextmanager
-def _reading(path: Path, advice: str = "run `embedstore verify --deep`") -> Iterator[None]:
+def _reading(path: Path) -> Iterator[None]:
     """Turn the errors of a file that is not there, or is not what it should be, into ours."""
     try:
         yield
     except FileNotFoundError as error:
-        raise DamagedStoreError(
-            f"part {path.name} is in the table's log but not on the disk; restore it, or open an older version"
-        ) from error
+        raise _missing(path) from error
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DamagedStoreError(f"part {path.name} is not a readable Parquet file: {error}; {advice}") from error
+        raise DamagedStoreError(
+            f"part {path.name} cannot be read: {error}; run `embedstore verify --deep`, or restore the file from a copy"
+        ) from error
+
+
+def _missing(path: Path) -> StoreError:
+    """Return what it means that a part is not there: damage, or that the reader's version is past."""
+    try:
+        history = Log(path.parent / log_files.NAME).history()
+    except OSError:
+        history = None
+    if history is not None and not history.unreadable and path.name not in history.live:
+        return VersionGoneError(
+            f"the version of the store that is being read is gone: compact and vacuum have replaced its part "
+            f"{path.name}. Go on from the newest version: `refresh()`, or run the command again"
+        )
+    return DamagedStoreError(
+        f"part {path.name} is in the table's log but not on the disk; restore it, or open an older version"
+    )

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from embedstore.errors import InputError
 from embedstore.settings import cores
-from embedstore.storage.parts import EMBEDDING, Part, embedding_field, pick
+from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, pick
+from embedstore.storage.parts import Part
 from embedstore.storage.table import Snapshot, conform
 from embedstore.vectors import ArrayCache, Mask, Positions, Vectors
 

@@ -1,36 +1,40 @@
 """A table: Parquet parts under a Delta Lake log, which makes every change atomic and every version readable.
 
-The log is written by `deltalake`; this module decides which actions go into it and remembers the layout of the
-parts beside it, so that opening a store reads one small file. What the rows mean is left to `store`.
+The log is written by `deltalake`, into a folder beside, and published by `log_files` once it is on the disk; this
+module decides which actions go into it. `layout_note` remembers the parts, so that opening a store reads one small
+file. What the rows mean is left to `folder`.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import re
+import logging
+import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from embedstore import files
-from embedstore.errors import DamagedStoreError, InputError, StoreNotFoundError
-from embedstore.storage import parts
-from embedstore.storage.parts import EMBEDDING, Block, Part
+from embedstore.errors import DamagedStoreError, InputError, StoreLockedError, VersionGoneError
+from embedstore.storage import arrow_columns, log_files, parts
+from embedstore.storage.arrow_columns import EMBEDDING
+from embedstore.storage.commits import location, write_commit
+from embedstore.storage.layout_note import LayoutNote
+from embedstore.storage.log_files import History, Log, Notes
+from embedstore.storage.parts import Part
 from embedstore.vectors import Vectors
 
-_LOG = "_delta_log"
-_COMMIT_NAME = re.compile(r"(\d{20})\.json")
-_SNAPSHOT_VERSION = 2
-_MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\ud800-\udfff]" + (r"|\\" if os.name == "posix" else ""))
-"""What deltalake decodes or refuses in a path, also in one that is quoted: escapes, backslashes, control characters."""
+_log = logging.getLogger("embedstore")
+_CHECKPOINT_EVERY = 50
+_ATTEMPTS = 5
+_STAGE = "_commit-"
 
 
 @dataclass(frozen=True)
@@ -73,54 +77,37 @@ class DeltaFolder:
     path : Path
     dim : int
         Number of components of a vector.
-    snapshot_file : Path
+    note_file : Path
         Where to remember the layout of the newest version; disposable.
+    notes : Notes, optional
+        Who remembers checksums of the log's files: the ledger.
     """
 
-    def __init__(self, path: Path, dim: int, snapshot_file: Path) -> None:
+    def __init__(self, path: Path, dim: int, note_file: Path, notes: Notes | None = None) -> None:
         self.path = path
         self.dim = dim
-        self._snapshot_file = snapshot_file
+        self._note = LayoutNote(note_file)
+        self._files = Log(path / log_files.NAME, notes)
 
     def exists(self) -> bool:
         """Tell whether the table has been created."""
-        return (self.path / _LOG).is_dir()
-
-    def location(self) -> str:
-        """Return the path as deltalake is given it: absolute, because it and pyarrow take ``s3:x`` for a bucket.
-
-        Raises
-        ------
-        InputError
-            deltalake would read and write elsewhere, however it is given this path.
-        """
-        path = os.path.abspath(self.path)
-        if found := _MISREAD.search(path):
-            raise InputError(
-                f"no store can be at {path!r}: the library that keeps its log takes {found[0]!r} in a path for "
-                "something else and would use another folder; rename the folder, or choose another path"
-            )
-        return path
+        return self._files.folder.is_dir()
 
     def create(self, schema: pa.Schema) -> None:
-        """Create an empty table with the embedding and the columns of `schema`."""
+        """Create an empty table with the embedding and the columns of `schema`; it outlasts a power cut."""
         from deltalake import DeltaTable
 
         self.path.mkdir(parents=True, exist_ok=True)
-        full = pa.schema([*schema, parts.embedding_field()])
-        configuration = {"delta.checkpointInterval": "50"}
-        DeltaTable.create(self.location(), schema=full, mode="error", configuration=configuration)
+        full = pa.schema([*schema, arrow_columns.embedding_field()])
+        configuration = {"delta.checkpointInterval": str(_CHECKPOINT_EVERY)}
+        DeltaTable.create(location(self.path), schema=full, mode="error", configuration=configuration)
+        self._files.adopt()
+        for folder in (self.path, self.path.parent, self.path.parent.parent):
+            files.sync_folder(folder)
 
     def newest_version(self) -> int:
         """Return the newest version by the names in the log, without reading it."""
-        try:
-            names = os.listdir(self.path / _LOG)
-        except FileNotFoundError as error:
-            raise StoreNotFoundError(f"{self.path} has no table; make a store with `embedstore add`") from error
-        versions = [int(match[1]) for name in names if (match := _COMMIT_NAME.fullmatch(name))]
-        if not versions:
-            raise DamagedStoreError(f"{self.path / _LOG} holds no commit; restore the folder from a copy")
-        return max(versions)
+        return self._files.newest()
 
     def snapshot(self, version: int | None = None) -> Snapshot:
         """Return a version of the table, the newest by default.
@@ -129,17 +116,21 @@ class DeltaFolder:
         ------
         InputError
             There is no such version, or vacuum has removed its parts.
+        DamagedStoreError
+            The log, or a part's footer, is damaged.
         """
         newest = self.newest_version()
         if version is None or version == newest:
-            return self._remembered(newest) or self._remember(self._read(newest))
+            return self._newest(newest)
         if not 0 <= version <= newest:
             raise InputError(f"there is no version {version}; versions go from 0 to {newest}")
-        names = self._names(self._delta(version))
-        missing = sum(not (self.path / name).exists() for name in names)
-        if missing:
-            raise InputError(f"version {version} needs {missing} files that vacuum has removed; open a later version")
-        return self._read(version)
+        with self._opened(version) as table:
+            missing = sum(not (self.path / name).exists() for name in _names(table))
+            if missing:
+                raise InputError(
+                    f"version {version} needs {missing} files that vacuum has removed; open a later version"
+                )
+            return self._read(version, table)
 
     def new_part(self, batches: Iterator[tuple[pa.Table, Vectors]], schema: pa.Schema) -> Part:
         """Write a part that no version names yet; `commit` adds it."""
@@ -171,131 +162,216 @@ class DeltaFolder:
         data_change : bool
             False when the same rows are only laid out anew.
         """
-        from deltalake import CommitProperties, Transaction
-        from deltalake.schema import Schema
-        from deltalake.transaction import AddAction, RemoveAction
-
-        table = self._delta()
-        if new_fields:
-            nullable = pa.schema([field.with_nullable(True) for field in new_fields])
-            table.alter.add_columns(Schema.from_arrow(nullable).fields)
-            table = self._delta()
-        now = int(time.time() * 1000)
-        actions: list[Any] = [
-            RemoveAction(
-                path=part.name,
-                deletion_timestamp=now,
-                data_change=data_change,
-                partition_values={},
-                size=_size(part),
-            )
-            for part in remove
-        ]
-        actions += [
-            AddAction(
-                path=part.name,
-                size=_size(part),
-                partition_values={},
-                modification_time=now,
-                data_change=data_change,
-                stats=json.dumps({"numRecords": part.rows}),
-            )
-            for part in add
-        ]
-        applied = [Transaction(app_id=transaction[0], version=transaction[1])] if transaction else None
-        properties = CommitProperties(custom_metadata={"embedstore": operation}, app_transactions=applied)
-        table.create_write_transaction(actions, "append", table.schema(), commit_properties=properties)
+        # Whoever sees the commit, also after a power cut, must find the parts.
+        files.sync_folder(self.path)
+        for _ in range(_ATTEMPTS):
+            newest = self.newest_version()
+            try:
+                with self._staged(newest) as (staged, table):
+                    write_commit(table, staged, add, remove, operation, new_fields, transaction, data_change)
+                    made = self._files.publish(Log(staged / log_files.NAME), newest)
+                break
+            except FileExistsError:
+                _log.info("another program has changed %s meanwhile; trying again", self.path)
+        else:
+            raise StoreLockedError(f"another program keeps changing {self.path}; end it and try again")
+        if any(number % _CHECKPOINT_EVERY == 0 for number in made):
+            self._try_checkpoint(made[-1])
         return self.snapshot()
 
     def applied(self, series: str) -> int:
         """Return the number of the last unit of a series of `transaction`s that is in the log; -1 for none."""
-        number = self._delta().transaction_version(series)
+        with self._opened(self.newest_version()) as table:
+            number = table.transaction_version(series)
         return -1 if number is None else int(number)
 
     def versions(self) -> list[dict[str, Any]]:
         """Return the versions, newest first: version, timestamp, operation."""
         entries = []
-        for entry in self._delta().history():
+        with self._opened(self.newest_version()) as table:
+            history = table.history()
+        for entry in history:
             stamp = datetime.fromtimestamp(entry["timestamp"] / 1000).astimezone()
             operation = entry.get("embedstore") or entry.get("operation", "")
             entries.append({"version": entry["version"], "timestamp": stamp, "operation": str(operation).lower()})
         return sorted(entries, key=lambda entry: -entry["version"])
 
     def vacuum(self, keep_hours: int, dry_run: bool) -> list[str]:
-        """Delete files that no version younger than `keep_hours` needs; return their names."""
-        removed = self._delta().vacuum(
-            retention_hours=keep_hours, dry_run=dry_run, enforce_retention_duration=False, full=True
-        )
-        if not dry_run:
-            self._delta().cleanup_metadata()
-        return list(removed)
+        """Delete files that no version younger than `keep_hours` needs; return the names of parts. Needs the lock.
 
-    def _delta(self, version: int | None = None) -> Any:
+        Nothing is deleted before the log, and a checkpoint of the newest version, outlast a power cut.
+        """
+        newest = self.newest_version()
+        cut = time.time() - keep_hours * 3600
+        oldest = newest if keep_hours == 0 else self._current_at(cut, newest)
+        with self._opened(oldest) as table:
+            needed = set(_names(table))
+        for number, path in self._files.commits().items():
+            needed |= log_files.parts_added(path) if number > oldest else set()
+        old = [path for name, path in self._on_disk().items() if name not in needed and path.stat().st_mtime <= cut]
+        if not dry_run:
+            self._files.sync()
+            self._checkpoint(newest)
+            for path in old:
+                path.unlink(missing_ok=True)
+            files.sync_folder(self.path)
+            kept = [number for number in self._files.checkpoints() if number <= oldest]
+            if kept:
+                self._files.expire(before=max(kept))
+            for folder in self.path.glob(f"{_STAGE}*"):
+                shutil.rmtree(folder, ignore_errors=True)
+        return sorted(path.relative_to(self.path).as_posix() for path in old)
+
+    def check(self) -> list[str]:
+        """Read the log and look for the parts that it names; return what is damaged, in words; [] when sound.
+
+        The parts themselves are left to `Part.check`, parts that no version names to `orphans`.
+        """
+        problems = self._files.check()
+        if not problems:
+            on_disk, history = self._on_disk(), self._files.history()
+            for name in sorted(history.live):
+                if name not in on_disk:
+                    problems.append(f"part {name} is in the table's log but not on the disk; restore it from a copy")
+                elif (size := on_disk[name].stat().st_size) != history.added[name]:
+                    problems.append(f"part {name} is {size} bytes long; the log says {history.added[name]}")
+        return problems
+
+    def orphans(self) -> list[str]:
+        """Return the names of parts on the disk that no version names, as far as the log can be read."""
+        return sorted(self._on_disk().keys() - self._files.history().added.keys())
+
+    def readable_history(self) -> History:
+        """Return what those files of the log that can be read say of parts, transactions and columns."""
+        return self._files.history()
+
+    def columns_of(self, history: History, live: Sequence[Part]) -> pa.Schema:
+        """Return the columns, without the embedding, that these parts need in a new log: as the old one has them."""
+        from deltalake.schema import Schema
+
+        known = [] if history.schema is None else list(pa.schema(Schema.from_json(history.schema).to_arrow()))
+        fields: dict[str, pa.Field] = {}
+        for field in [*known, *(field for part in live for field in part.columns())]:
+            if field.name != EMBEDDING:
+                fields.setdefault(field.name, field.with_nullable(True))
+        return pa.schema(list(fields.values()))
+
+    def rebuild(self, live: Sequence[Part], schema: pa.Schema, transactions: Sequence[tuple[str, int]] = ()) -> Path:
+        """Make the log anew, with these parts; return the folder where the old one now lies. Needs the lock.
+
+        Parameters
+        ----------
+        live : sequence of Part
+            All parts that the table is to hold; see `readable_history` for those that were removed.
+        schema : pyarrow.Schema
+            The columns without the embedding.
+        transactions : sequence of tuple of str and int
+            What `applied` is to say, series by series.
+        """
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        aside = self.path.parent / f"{log_files.NAME}.damaged-{stamp}-{uuid.uuid4().hex[:6]}"
+        with tempfile.TemporaryDirectory(dir=location(self.path), prefix=_STAGE) as folder:
+            fresh = DeltaFolder(Path(folder), self.dim, Path(folder) / "note.json")
+            fresh.create(schema)
+            from deltalake import DeltaTable
+
+            for number, transaction in enumerate(transactions or [None]):
+                added = live if number == 0 else ()
+                write_commit(DeltaTable(folder), Path(folder), added, (), "repair", (), transaction, True)
+            fresh._files.sync()
+            self._files.forget(self._files.noted_names())
+            if self.exists():
+                self._files.folder.rename(aside)
+            fresh._files.folder.rename(self._files.folder)
+        for changed in (self.path, self.path.parent):
+            files.sync_folder(changed)
+        self._files.adopt()
+        return aside
+
+    def _newest(self, newest: int) -> Snapshot:
+        for attempt in range(_ATTEMPTS):
+            commit = self._files.checksum(newest)
+            if found := self._note.read(self.path, newest, commit, self.dim):
+                return Snapshot(newest, tuple(found[0]), found[1], self.dim)
+            try:
+                with self._opened(newest) as table:
+                    made = self._read(newest, table)
+            except (DamagedStoreError, InputError, VersionGoneError):
+                # Others may have compacted and vacuumed while this was reading.
+                before, newest = newest, self.newest_version()
+                if newest == before or attempt == _ATTEMPTS - 1:
+                    raise
+                continue
+            self._note.write(newest, commit, self.dim, made.parts, made.schema)
+            return made
+        raise AssertionError("unreachable")
+
+    def _read(self, version: int, table: Any) -> Snapshot:
+        """Read a version from the log, and each part's layout from its footer."""
+        found = tuple(parts.open_part(self.path / name, self.dim) for name in _names(table))
+        return Snapshot(version, found, _columns(table), self.dim)
+
+    @contextmanager
+    def _opened(self, version: int) -> Iterator[Any]:
+        """Open a version with `deltalake`; around a damaged checkpoint when all commits are there."""
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
 
+        _, whole = self._files.files_of(version)
         try:
-            return DeltaTable(self.location(), version=version)
+            try:
+                table = DeltaTable(location(self.path), version=version) if whole else None
+            except DeltaError:
+                table = None  # the hint at the last checkpoint may be damaged, which copies come without
+            if table is not None:
+                yield table
+                return
+            with tempfile.TemporaryDirectory() as folder:
+                self._files.stage(version, Path(folder), linked=False)
+                yield DeltaTable(folder, version=version)
         except DeltaError as error:
-            raise DamagedStoreError(f"the log of {self.path} cannot be read: {error}") from error
+            raise DamagedStoreError(
+                f"the log of {self.path} cannot be read: {str(error).splitlines()[0]}; "
+                f"run `embedstore repair {self.path.parent}`"
+            ) from error
 
-    @staticmethod
-    def _names(table: Any) -> list[str]:
-        return sorted(table.get_add_actions(flatten=True).column("path").to_pylist())
+    @contextmanager
+    def _staged(self, version: int) -> Iterator[tuple[Path, Any]]:
+        """Give a folder beside with the log of a version, and the table that it is, for `deltalake` to write to."""
+        from deltalake import DeltaTable
 
-    def _read(self, version: int) -> Snapshot:
-        """Read a version from the log, and each part's layout from its footer."""
-        table = self._delta(version)
-        found = tuple(parts.open_part(self.path / name, self.dim) for name in self._names(table))
-        return Snapshot(version, found, _columns(table), self.dim)
+        with tempfile.TemporaryDirectory(dir=location(self.path), prefix=_STAGE) as folder:
+            self._files.stage(version, Path(folder), linked=True)
+            yield Path(folder), DeltaTable(folder)
 
-    def _remembered(self, version: int) -> Snapshot | None:
-        """Return the snapshot from its file when that is of this version and fits the parts on the disk."""
+    def _checkpoint(self, version: int) -> None:
+        with self._staged(version) as (staged, table):
+            if not (staged / log_files.NAME / f"{version:020}.checkpoint.parquet").exists():
+                table.create_checkpoint()
+                self._files.publish_checkpoint(Log(staged / log_files.NAME))
+
+    def _try_checkpoint(self, version: int) -> None:
+        from deltalake.exceptions import DeltaError
+
         try:
-            note = json.loads(self._snapshot_file.read_bytes())
-            if (note["format"], note["version"], note["dim"]) != (_SNAPSHOT_VERSION, version, self.dim):
-                return None
-            found = []
-            for entry in note["parts"]:
-                path = self.path / entry["name"]
-                if path.stat().st_size != entry["size"]:
-                    return None
-                blocks = entry["blocks"]
-                found.append(
-                    Part(
-                        path,
-                        entry["rows"],
-                        self.dim,
-                        None if blocks is None else [Block(*block) for block in blocks],
-                    )
-                )
-            schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(note["columns"])))
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # a note that cannot be read is made again from the log
-        return Snapshot(version, tuple(found), schema, self.dim)
+            self._checkpoint(version)
+        except (DeltaError, OSError) as error:  # the commit stands
+            _log.warning("no checkpoint of version %d could be made: %s", version, error)
 
-    def _remember(self, snapshot: Snapshot) -> Snapshot:
-        note = {
-            "format": _SNAPSHOT_VERSION,
-            "version": snapshot.version,
-            "dim": self.dim,
-            "columns": base64.b64encode(snapshot.schema.serialize()).decode(),
-            "parts": [
-                {
-                    "name": part.name,
-                    "rows": part.rows,
-                    "size": _size(part),
-                    "blocks": None if part.blocks is None else [[b.offset, b.rows] for b in part.blocks],
-                }
-                for part in snapshot.parts
-            ],
-        }
-        try:
-            self._snapshot_file.parent.mkdir(exist_ok=True)
-            files.replace(self._snapshot_file, json.dumps(note), durable=False)
-        except OSError:
-            return snapshot  # a store on a read-only disk is read from its log each time
-        return snapshot
+    def _current_at(self, moment: float, newest: int) -> int:
+        """Return the version that was the newest at a moment; the oldest that can be read for an earlier one."""
+        made = self._files.timestamps()
+        first = 0 if 0 in made else min((n for n in self._files.checkpoints() if n + 1 >= min(made)), default=newest)
+        return max([first, *(number for number, at in made.items() if at <= moment)])
+
+    def _on_disk(self) -> dict[str, Path]:
+        """Return the Parquet files in the folder, by the name that the log would have for them."""
+        found = {path.relative_to(self.path): path for path in self.path.rglob("*.parquet")}
+        return {at.as_posix(): path for at, path in found.items() if at.parts[0][0] not in "_."}
+
+
+def _names(table: Any) -> list[str]:
+    return sorted(table.get_add_actions(flatten=True).column("path").to_pylist())
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -316,7 +392,3 @@ def _columns(table: Any) -> pa.Schema:
     return pa.schema(
         [field.with_nullable(True) for field in pa.schema(table.schema().to_arrow()) if field.name != EMBEDDING]
     )
-
-
-def _size(part: Part) -> int:
-    return part.path.stat().st_size

@@ -18,7 +18,7 @@ import pytest
 
 from embedstore.errors import DamagedStoreError, FormatVersionError
 from embedstore.ingest.row_writer import recover
-from embedstore.storage import changes, ledger, parts
+from embedstore.storage import arrow_columns, changes, ledger
 from embedstore.storage.folder import SCHEMA
 from embedstore.storage.ledger import Ledger
 from embedstore.storage.ledger_file import seal
@@ -44,11 +44,11 @@ def batch(first: int, count: int, **columns: object) -> tuple[pa.Table, np.ndarr
     table = pa.table(base, schema=SCHEMA)
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values))
-    return table.append_column(parts.embedding_field(), parts.list_array(found)), found
+    return table.append_column(arrow_columns.embedding_field(), arrow_columns.list_array(found)), found
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:
-    return parts.vectors_of(table.column("embedding"), DIM, "test")
+    return arrow_columns.vectors_of(table.column("embedding"), DIM, "test")
 
 
 def nobody(run: str) -> bool:

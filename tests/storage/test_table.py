@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from embedstore.errors import DamagedStoreError, InputError, StoreNotFoundError
-from embedstore.storage import changes, parts
+from embedstore.storage import arrow_columns, changes
 from embedstore.storage.parts import Part
 from embedstore.storage.table import DeltaFolder, Snapshot
 from embedstore.store import EmbedStore
@@ -83,7 +83,9 @@ def test_of_paid_rows_with_one_id_or_one_uri_the_last_counts(tmp_path: Path) -> 
         batches = []
         for place, row in enumerate(rows):
             metadata, vectors = named(row)
-            batches.append(metadata.append_column(parts.embedding_field(), parts.list_array(vectors + place)))
+            batches.append(
+                metadata.append_column(arrow_columns.embedding_field(), arrow_columns.list_array(vectors + place))
+            )
         changes.fold(together, batches, ("series", 1))
         for place, one in enumerate(batches):
             changes.fold(apart, [one], ("series", place + 1))

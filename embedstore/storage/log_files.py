@@ -1,0 +1,389 @@
+"""The files of a Delta log: which there are, whether they are whole, and how they reach the disk.
+
+`Log` turns a folder ``_delta_log`` into the files from which a version is read, or says which of them is damaged;
+publishes what `deltalake` has written beside it, synced before anyone sees it; and reads, from what is left of a
+damaged log, which parts were added and removed. Checksums are kept by whoever gives `Notes`, the ledger. What goes into
+a commit is left to `table`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import xxhash
+
+from embedstore import files
+from embedstore.errors import DamagedStoreError, InputError, StoreError, StoreNotFoundError
+
+NAME = "_delta_log"
+LAST_CHECKPOINT = "_last_checkpoint"
+_COMMIT = re.compile(r"(\d{20})\.json")
+_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*(?:parquet|json)")
+_log = logging.getLogger("embedstore")
+
+
+class Notes(Protocol):
+    """Who remembers the xxh3 of files of the log, by name."""
+
+    def note(self, checksums: Mapping[str, int | None]) -> None:
+        """Remember checksums; None for a file that is gone."""
+
+    def noted(self) -> dict[str, int]:
+        """Return what is remembered."""
+
+
+@dataclass
+class History:
+    """What can be read of a log.
+
+    Attributes
+    ----------
+    added : dict of str to int
+        Size of each part that was ever added, by its name.
+    removed : set of str
+        Names of parts that were taken out again, or replaced.
+    transactions : dict of str to int
+        Number of the last unit of each series; see `DeltaFolder.applied`.
+    schema : str or None
+        The newest schema, as Delta's JSON.
+    unreadable : list of str
+        Names of files that are damaged; what they said is missing here.
+    """
+
+    added: dict[str, int] = field(default_factory=dict)
+    removed: set[str] = field(default_factory=set)
+    transactions: dict[str, int] = field(default_factory=dict)
+    schema: str | None = None
+    unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def live(self) -> set[str]:
+        """Names of the parts that were added and not removed."""
+        return set(self.added) - self.removed
+
+    def take(self, action: Mapping[str, Any]) -> None:
+        """Take one action of a commit or a checkpoint in, in the order of the log."""
+        if add := action.get("add"):
+            self.added[urllib.parse.unquote(add["path"])] = int(add["size"])
+        if remove := action.get("remove"):
+            self.removed.add(urllib.parse.unquote(remove["path"]))
+        if transaction := action.get("txn"):
+            series, number = transaction["appId"], int(transaction["version"])
+            self.transactions[series] = max(number, self.transactions.get(series, -1))
+        if about := action.get("metaData"):
+            self.schema = about["schemaString"]
+
+
+class Log:
+    """The log of one table.
+
+    Parameters
+    ----------
+    folder : Path
+        ``_delta_log``, in the table's folder, which lies in the store's.
+    notes : Notes, optional
+        Checksums of what this program has published; without, files are only held against themselves.
+    """
+
+    def __init__(self, folder: Path, notes: Notes | None = None) -> None:
+        self.folder = folder
+        self._notes = notes
+
+    def commits(self) -> dict[int, Path]:
+        """Return the commits on the disk, by version."""
+        return {number: paths[0] for number, paths in self._found(_COMMIT).items()}
+
+    def checkpoints(self) -> dict[int, list[Path]]:
+        """Return the files of the checkpoints on the disk, by version."""
+        return self._found(_CHECKPOINT)
+
+    def newest(self) -> int:
+        """Return the newest version by the names of the commits."""
+        try:
+            commits = self.commits()
+        except FileNotFoundError as error:
+            raise StoreNotFoundError(
+                f"{self.folder.parent} has no table; make a store with `embedstore add`"
+            ) from error
+        if not commits:
+            raise DamagedStoreError(self._advice(f"{self.folder} holds no commit"))
+        return max(commits)
+
+    def checksum(self, version: int) -> str:
+        """Return the xxh3 of a commit's bytes, as 16 hex digits; "" when it cannot be read."""
+        try:
+            return f"{_checksum(self.folder / commit_name(version)):016x}"
+        except OSError:
+            return ""
+
+    def files_of(self, version: int) -> tuple[list[Path], bool]:
+        """Return the files from which a version is read, and whether no damaged checkpoint stands beside them.
+
+        Raises
+        ------
+        DamagedStoreError
+            One of them is missing, torn, or not what was noted; or a newer version than the log has was noted.
+        InputError
+            They were removed by vacuum.
+        """
+        noted = self._noted()  # before the listing: what is noted is on the disk
+        commits, checkpoints = self.commits(), self.checkpoints()
+        self._require_newest(noted, commits, checkpoints)
+        base, found, broken = -1, list[Path](), ""
+        for number in sorted((n for n in checkpoints if n <= version), reverse=True):
+            damage = next(filter(None, (_checkpoint_damage(path, noted) for path in checkpoints[number])), None)
+            if damage is None:
+                base, found = number, list(checkpoints[number])
+                break
+            broken = broken or damage
+        for number in range(max(base, 0), version + 1):
+            if number in commits:
+                if damage := _commit_damage(commits[number], noted):
+                    raise DamagedStoreError(self._advice(damage))
+                found.append(commits[number])
+            elif number != base:
+                if not broken and number < min(commits) and any(n > version for n in checkpoints):
+                    raise InputError(f"version {version} needs files that vacuum has removed; open a later version")
+                raise DamagedStoreError(self._advice(broken or f"{self.folder / commit_name(number)} is not there"))
+        if broken:
+            _log.warning("%s; the table is read without it", broken)
+        return found, not broken
+
+    def check(self) -> list[str]:
+        """Read every file and return what is damaged, in words; [] for a sound log."""
+        noted = self._noted()
+        try:
+            commits, checkpoints = self.commits(), self.checkpoints()
+        except FileNotFoundError:
+            return [f"{self.folder} is not there"]
+        if not commits:
+            return [f"{self.folder} holds no commit"]
+        damage = [_commit_damage(path, noted) for path in commits.values()]
+        damage += [_checkpoint_damage(path, noted) for paths in checkpoints.values() for path in paths]
+        damage.append(self._hint_damage(noted, checkpoints))
+        problems = [text for text in damage if text]
+        first = min(commits)
+        problems += [
+            f"{self.folder / commit_name(number)} is not there"
+            for number in range(first, max(commits))
+            if number not in commits
+        ]
+        if first > 0 and not any(number >= first - 1 for number in checkpoints):
+            problems.append(f"{self.folder} has neither the commits before version {first} nor a checkpoint of them")
+        # Once more what is noted: a vacuum may have run meanwhile.
+        gone = [name for name in self._noted().keys() & noted.keys() if not (self.folder / name).exists()]
+        problems += [f"{self.folder / name} is not there, and was" for name in sorted(gone)]
+        return problems
+
+    def history(self) -> History:
+        """Return what the files that can be read say, in their order; nothing where there is no log."""
+        history = History()
+        if not self.folder.is_dir():
+            return history
+        noted = self._noted()
+        commits, checkpoints = self.commits(), self.checkpoints()
+        for number in sorted(commits.keys() | checkpoints.keys()):
+            for path in filter(None, [commits.get(number), *checkpoints.get(number, ())]):
+                is_commit = path == commits.get(number)
+                if (_commit_damage if is_commit else _checkpoint_damage)(path, noted):
+                    history.unreadable.append(path.name)
+                    continue
+                for action in _actions(path) if is_commit else _checkpoint_actions(path):
+                    history.take(action)
+        return history
+
+    def timestamps(self) -> dict[int, float]:
+        """Return when each commit was made, in seconds since 1970, by what it says."""
+        found = {}
+        for number, path in self.commits().items():
+            said = [action["commitInfo"].get("timestamp") for action in _actions(path) if "commitInfo" in action]
+            found[number] = said[0] / 1000 if said and said[0] else path.stat().st_mtime
+        return found
+
+    def stage(self, version: int, folder: Path, *, linked: bool) -> None:
+        """Put the files of a version, as links or as copies, into ``folder/_delta_log``, for `deltalake` to work on."""
+        sources, _ = self.files_of(version)
+        staged = folder / NAME
+        staged.mkdir()
+        for path in sources:
+            if linked:
+                os.link(path, staged / path.name)
+            else:
+                shutil.copyfile(path, staged / path.name)
+
+    def publish(self, staged: Log, after: int) -> list[int]:
+        """Move new commits from a staged log into this one and return their versions; then they outlast a power cut.
+
+        Raises
+        ------
+        FileExistsError
+            Another writer has made such a version meanwhile.
+        """
+        new = {number: path for number, path in sorted(staged.commits().items()) if number > after}
+        for path in new.values():
+            _sync(path)
+        for path in new.values():
+            os.link(path, self.folder / path.name)
+        files.sync_folder(self.folder)
+        self._note({path.name: _checksum(path) for path in new.values()})
+        return list(new)
+
+    def publish_checkpoint(self, staged: Log) -> None:
+        """Move the newest checkpoint of a staged log into this one, and then the hint that there is one."""
+        number, paths = max(staged.checkpoints().items())
+        noted: dict[str, int | None] = {}
+        for path in paths:
+            _sync(path)
+            noted[path.name] = _checksum(path)
+            path.replace(self.folder / path.name)
+        files.sync_folder(self.folder)
+        hint = (staged.folder / LAST_CHECKPOINT).read_bytes()
+        files.replace(self.folder / LAST_CHECKPOINT, hint)
+        self._note({**noted, LAST_CHECKPOINT: xxhash.xxh3_64_intdigest(hint)})
+        _log.debug("made a checkpoint of version %d", number)
+
+    def adopt(self) -> None:
+        """Sync a log that was just made, and note what is in it."""
+        commits = self.commits()
+        self.sync()
+        self._note({path.name: _checksum(path) for path in commits.values()})
+
+    def sync(self) -> None:
+        """Make the log outlast a power cut, whoever has written it."""
+        for path in [*self.commits().values(), *(path for paths in self.checkpoints().values() for path in paths)]:
+            _sync(path)
+        files.sync_folder(self.folder)
+
+    def expire(self, before: int) -> None:
+        """Delete the files of versions before one that has a checkpoint."""
+        old = [path for number, path in self.commits().items() if number < before]
+        old += [path for number, paths in self.checkpoints().items() if number < before for path in paths]
+        if old:
+            self._note(dict.fromkeys((path.name for path in old), None))
+            for path in old:
+                path.unlink(missing_ok=True)
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Drop what is noted of files; of a log that was put aside, say."""
+        if self._notes is not None and names:
+            self._notes.note(dict.fromkeys(names, None))
+
+    def noted_names(self) -> list[str]:
+        """Return the names of files of which checksums are noted."""
+        return sorted(self._noted())
+
+    def _note(self, checksums: Mapping[str, int | None]) -> None:
+        if self._notes is None:
+            return
+        try:
+            self._notes.note(checksums)
+        except (StoreError, OSError) as error:  # the commit stands; what was noted of it would only watch over it
+            _log.warning("checksums of the log could not be noted: %s", error)
+
+    def _noted(self) -> dict[str, int]:
+        try:
+            return {} if self._notes is None else self._notes.noted()
+        except (StoreError, OSError) as error:
+            _log.debug("the log is read without its checksums: %s", error)
+            return {}
+
+    def _found(self, pattern: re.Pattern[str]) -> dict[int, list[Path]]:
+        found: dict[int, list[Path]] = {}
+        for name in sorted(os.listdir(self.folder)):
+            if match := pattern.fullmatch(name):
+                found.setdefault(int(match[1]), []).append(self.folder / name)
+        return found
+
+    def _require_newest(
+        self, noted: Mapping[str, int], commits: Mapping[int, Path], checkpoints: Mapping[int, list[Path]]
+    ) -> None:
+        last = max(commits, default=-1)
+        known = [int(match[1]) for name in noted if (match := _COMMIT.fullmatch(name))]
+        if (seen := max([*known, *checkpoints], default=-1)) > last:
+            raise DamagedStoreError(
+                self._advice(f"{self.folder / commit_name(seen)} is not there: this log has had a version {seen}")
+            )
+
+    def _hint_damage(self, noted: Mapping[str, int], checkpoints: Mapping[int, list[Path]]) -> str | None:
+        path = self.folder / LAST_CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            if path.name in noted and _checksum(path) != noted[path.name]:
+                return f"{path} is damaged (checksum)"
+            return None if json.loads(path.read_bytes())["version"] in checkpoints else f"{path} names no checkpoint"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return f"{path} cannot be read ({error})"
+
+    def _advice(self, what: str) -> str:
+        store = self.folder.parent.parent
+        return f"{what}; run `embedstore repair {store}`, or restore the file from a copy"
+
+
+def commit_name(version: int) -> str:
+    """Return the name of the file of a commit."""
+    return f"{version:020}.json"
+
+
+def parts_added(commit: Path) -> set[str]:
+    """Return the names of the parts that a commit adds."""
+    return {urllib.parse.unquote(action["add"]["path"]) for action in _actions(commit) if action.get("add")}
+
+
+def _checksum(path: Path) -> int:
+    return int(xxhash.xxh3_64_intdigest(path.read_bytes()))
+
+
+def _sync(path: Path) -> None:
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _actions(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+
+
+def _checkpoint_actions(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".json":
+        return _actions(path)
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        rows: list[dict[str, Any]] = file.read().to_pylist()
+    return rows
+
+
+def _commit_damage(path: Path, noted: Mapping[str, int]) -> str | None:
+    """Return what is wrong with a commit, in words; None for a sound one."""
+    try:
+        if path.name in noted:
+            return None if _checksum(path) == noted[path.name] else f"{path} is damaged (checksum)"
+        actions = _actions(path)
+        if not actions or not all(isinstance(action, dict) for action in actions):
+            return f"{path} is empty" if not actions else f"{path} holds no commit"
+        history = History()
+        for action in actions:
+            history.take(action)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{path} cannot be read ({error})"
+    return None
+
+
+def _checkpoint_damage(path: Path, noted: Mapping[str, int]) -> str | None:
+    """Return what is wrong with a file of a checkpoint, in words; None for a sound one."""
+    try:
+        if path.name in noted:
+            return None if _checksum(path) == noted[path.name] else f"{path} is damaged (checksum)"
+        return None if any(_checkpoint_actions(path)) else f"{path} is empty"
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        return f"{path} cannot be read ({error})"
