@@ -27,26 +27,31 @@ def replace(path: Path, content: bytes | str, *, durable: bool = True) -> None:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
     try:
-        with naming(path), beside.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        beside.replace(path)
+        with naming(path, beside):
+            with beside.open("xb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            beside.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):
+            beside.unlink(missing_ok=True)
     if durable:
         sync_folder(path.parent)
 
 
 @contextlib.contextmanager
-def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Let an error of the operating system name the file that is being written; a full disk names none."""
+def naming(path: str | os.PathLike[str], beside: Path | None = None) -> Iterator[None]:
+    """Let an error of the operating system name the file that is being written, perhaps in one `beside` it.
+
+    A full disk names none.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = os.fspath(path)
+        if error.errno is not None and error.filename in (None, str(beside)):
+            error.filename, error.filename2 = os.fspath(path), None
         raise
 
 
