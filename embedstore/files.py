@@ -5,12 +5,13 @@ Also the file that a uri points at. What is written, and in which order, is left
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import stat
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,16 +27,32 @@ def replace(path: Path, content: bytes | str, *, durable: bool = True) -> None:
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
     try:
-        with beside.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        beside.replace(path)
+        with naming(path, beside):
+            with beside.open("xb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            beside.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):
+            beside.unlink(missing_ok=True)
     if durable:
         sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str], beside: Path | None = None) -> Iterator[None]:
+    """Let an error of the operating system name the file that is being written, perhaps in one `beside` it.
+
+    A full disk names none.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(beside)):
+            error.filename, error.filename2 = os.fspath(path), None
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import click
 from click.testing import CliRunner, Result
 
 from embedstore.cli import main
@@ -25,3 +26,13 @@ def run_process(*words: object, **environment: str) -> subprocess.CompletedProce
         text=True,
         timeout=120,
     )
+
+
+def commands(group: click.Group = main, prefix: str = "") -> dict[str, click.Command]:
+    """Return every command, those of groups and the groups themselves too, by its whole name."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        found[f"{prefix}{name}"] = command
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{prefix}{name} ")
+    return found

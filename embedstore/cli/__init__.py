@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from typing import Any
 
 import click
 
 from embedstore import __version__
 from embedstore.cli import ask, decide, demo, fill, keep, share
-from embedstore.errors import EmbedStoreError
+from embedstore.cli.refusals import line_for
 
 _SECTIONS = {"Try": demo, "Fill": fill, "Ask": ask, "Decide": decide, "Keep": keep, "Share": share}
 
@@ -31,16 +32,20 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except (EmbedStoreError, OSError) as error:
-            if getattr(error, "errno", None) == errno.EPIPE:
-                raise  # nobody reads any more; click ends quietly
-            click.echo(f"error: {error}", err=True)
-            for note in getattr(error, "__notes__", []):
-                click.echo(note, err=True)
-            ctx.exit(1)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except KeyboardInterrupt:
             click.echo("interrupted; what was embedded is stored: run the same command again to go on", err=True)
+            ctx.exit(1)
+        except BaseException as error:
+            line = None if getattr(error, "errno", None) == errno.EPIPE else line_for(error)
+            if line is None:
+                raise  # click ends quietly where nobody reads any more
+            click.echo(f"error: {line}", err=True)
+            for note in getattr(error, "__notes__", []):
+                click.echo(note, err=True)
+            _drop_output()
             ctx.exit(1)
 
 
@@ -75,6 +80,15 @@ def main(offline: bool, allow_mixed_backend: bool, allow_private_urls: bool) -> 
     if allow_private_urls:
         os.environ[PRIVATE_URLS] = "1"
     apply_switches()
+
+
+def _drop_output() -> None:
+    """Let go of what stdout did not take, which would be tried, and would fail, once more when the process ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _first_sentence(command: click.Command) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 import click
 
 from embedstore.cli.options import PATH, options
+from embedstore.files import naming
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -200,6 +201,11 @@ def draw(rows: pa.Table, file: Path, title: str, note: str | None = None, marks:
 
 def write(rows: Table, file: Path) -> None:
     """Write rows to a file in the format that its ending names."""
+    with naming(file):
+        _write(rows, file)
+
+
+def _write(rows: Table, file: Path) -> None:
     form = file.suffix.lower().removeprefix(".")
     if form in ("parquet", "arrow"):
         import pyarrow as pa

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from embedstore.errors import InputError, MissingDependencyError
+from embedstore.files import naming
 from embedstore.measures.curves import Curve
 from embedstore.measures.rates import Floats, Ints, Metrics
 from embedstore.measures.samples import as_labels, as_scores
@@ -76,7 +77,8 @@ class Display:
             raise InputError(f"a picture's name must end in one of {', '.join(FORMATS)}, found {file.name!r}")
         self.plot()
         file.parent.mkdir(parents=True, exist_ok=True)
-        self.figure_.savefig(file, dpi=dpi, facecolor="white")
+        with naming(file):
+            self.figure_.savefig(file, dpi=dpi, facecolor="white")
         return file
 
     def _draw(self, ax: Any) -> None:

@@ -22,6 +22,7 @@ from embedstore.deciding.plots import (
 )
 from embedstore.deciding.review import YES_NO, Review, ScoredRows
 from embedstore.deciding.thresholds import Sweep
+from embedstore.files import naming
 from embedstore.measures.calibration import figure_rows
 from embedstore.measures.curves import precision_recall
 from embedstore.measures.distribution import ScoreDistribution
@@ -80,7 +81,8 @@ def write_report(reader: Reader, classifier: Classifier, labels: Any, path: str 
     title = escape(f"embedstore: {classifier.name}")
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
     file = Path(path)
-    file.write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
+    with naming(file):
+        file.write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
     return file
 
 

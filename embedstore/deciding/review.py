@@ -20,12 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.labels import NO_LABELS, Labelled, labels_for
 from embedstore.errors import InputError
+from embedstore.files import naming
 from embedstore.measures.curves import above
 from embedstore.measures.samples import as_labels, as_scores
 from embedstore.searching.reader import Reader
 from embedstore.vectors import Positions
 
 COLUMNS = ("id", "uri", "score", "reason", "label")
+SHEETS = (".png", ".jpg", ".jpeg")
 YES_NO = {True: "yes", False: "no", None: ""}
 """How a label is written."""
 
@@ -43,7 +45,7 @@ class Review:
 
     def save_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the rows; fill the column ``label`` with yes or no, and give the file back as labels."""
-        with open(path, "w", newline="", encoding="utf-8") as file:
+        with naming(path), open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             for row in self.table.to_pylist():
@@ -134,7 +136,10 @@ def draw_sheet(
     pictures = pictures_at(uris)
     captions = [f"{score:.4f}\n{'' if note is None else note}" for score, note in zip(scores, notes, strict=True)]
     items = list(zip(map(pictures.get, uris), captions, strict=True))
-    images.contact_sheet(items, 8, title=title, marks=marks).save(Path(file))
+    if Path(file).suffix.lower() not in SHEETS:
+        raise InputError(f"a sheet's name must end in one of {', '.join(SHEETS)}, found {Path(file).name!r}")
+    with naming(file):
+        images.contact_sheet(items, 8, title=title, marks=marks).save(Path(file))
 
 
 def review_sample(

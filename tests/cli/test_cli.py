@@ -10,19 +10,10 @@ from pathlib import Path
 
 import click
 import pytest
-from command_line import run
+from command_line import commands, run
 
 from embedstore.cli import main
 from embedstore.store import EmbedStore
-
-
-def commands(group: click.Group = main, prefix: str = "") -> dict[str, click.Command]:
-    found: dict[str, click.Command] = {}
-    for name, command in group.commands.items():
-        found[f"{prefix}{name}"] = command
-        if isinstance(command, click.Group):
-            found |= commands(command, f"{prefix}{name} ")
-    return found
 
 
 @pytest.mark.parametrize(
