@@ -149,7 +149,7 @@ def test_uris_that_stand_twice_are_counted(path: Path) -> None:
     with store.folder.writing() as snapshot:
         twin = store.to_table(snapshot.schema.names).slice(0, 1)
         twin = twin.set_column(twin.schema.get_field_index("id"), "id", pa.array(["twin"]))
-        store.folder.upsert(twin, unit(0)[None], replaces=False)
+        store.folder.upsert(twin, unit(0)[None], replaces=False, by_uri=False)
     [problem] = verify(path).problems
     assert problem.startswith("1 uris stand in several rows")
 

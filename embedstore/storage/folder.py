@@ -356,6 +356,7 @@ class StoreFolder:
             names = self.images.vacuum(keep_hours, dry_run)
             old = [self.path / name for name in _OLD_FOLDERS if (self.path / name).is_dir()]
             if not dry_run:
+                self.ledger.shrink()
                 for folder in old:
                     shutil.rmtree(folder)
             return names + [folder.name for folder in old]

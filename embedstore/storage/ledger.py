@@ -83,6 +83,10 @@ class Ledger:
         """Return the copy of ``store.json``; None where there is none."""
         return next((value for (value,) in self._file.read("SELECT value FROM about WHERE name = 'manifest'")), None)
 
+    def shrink(self) -> None:
+        """Give the file's free space back to the disk."""
+        self._file.give_space_back(0)
+
     def check(self) -> list[str]:
         """Read every byte that matters; return what is damaged, in words."""
         return self._file.check()

@@ -137,10 +137,10 @@ class LedgerFile:
                 _log.debug("reading %s of %s ended: %s", table, self.path, error)
         return [found[number] for number in sorted(found)]
 
-    def give_space_back(self) -> None:
-        """Shrink the file when much of it is free."""
-        [(free,)] = self.read("PRAGMA freelist_count")
-        if free > _SLACK_PAGES:
+    def give_space_back(self, slack: int = _SLACK_PAGES) -> None:
+        """Shrink the file when more than so many pages of it are free."""
+        [(free,)] = self.read("PRAGMA freelist_count") or [(0,)]
+        if free > slack:
             with self._connected() as db:
                 db.executescript("PRAGMA incremental_vacuum")  # `execute` frees one page
 

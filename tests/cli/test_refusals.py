@@ -276,7 +276,7 @@ READABLE: dict[str, bytes | None] = {
 
 @pytest.mark.parametrize("kind", READABLE)
 def test_a_bad_file_to_read_is_one_line(here: Path, kind: str) -> None:
-    """Missing, a folder, empty, no text, JSON of something else, half of a table, under every name that it could have."""
+    """Missing, a folder, empty, no text, other JSON, half of a table, under every name that it could have."""
     content = READABLE[kind]
     for name, words in every_command():
         for word in READ & set(words):
@@ -362,7 +362,8 @@ LIMITED = """
 import resource, sys
 which, limit = getattr(resource, sys.argv[1]), int(sys.argv[2])
 from embedstore.cli import main
-import embedstore.store, embedstore.embedders.registry, onnxruntime, deltalake, filelock, sqlite3, PIL.Image, scipy.stats
+import embedstore.store, embedstore.embedders.registry, onnxruntime, deltalake, filelock, sqlite3, PIL.Image
+import scipy.stats
 resource.setrlimit(which, (limit, limit))
 main(sys.argv[3:])
 """

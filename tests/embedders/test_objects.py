@@ -75,7 +75,10 @@ class TestPictures:
         """A vector is the mean of the ten likeliest classes' vectors, weighted by softmax, at unit length."""
         import onnxruntime  # the network alone, beside the embedder that wraps it
 
-        session = onnxruntime.InferenceSession(MODEL_DIR / "vision.onnx", providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        # As in the embedder: without it, int8 sums overflow on processors that lack VNNI.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        session = onnxruntime.InferenceSession(MODEL_DIR / "vision.onnx", options, providers=["CPUExecutionProvider"])
         classes = np.load(MODEL_DIR / "classes.npy").astype(np.float64)
         for picture, vector in zip(prepared[::40], vectors[::40], strict=True):
             logits, numbers = session.run(["logits", "classes"], {"image": picture[np.newaxis]})
