@@ -117,7 +117,7 @@ class Forks:
         return self.start(words, **options).wait()
 
     def begin(self, function: str, *arguments: Any, **options: Any) -> Job:
-        """Start a function, named as ``module:name`` of this package, with arguments that JSON knows.
+        """Start a function, named as ``package.module:name``, with arguments that JSON knows.
 
         `fault` orders a failing system call, see `failing_calls`; `files` and `memory` limit the number of open files
         and the bytes of address space.
@@ -204,7 +204,7 @@ def _become(job: dict[str, Any]) -> None:
         limits = ((resource.RLIMIT_NOFILE, "files"), (resource.RLIMIT_AS, "memory"))
         if "call" in job:
             module, name = job["call"].split(":")
-            function = getattr(importlib.import_module(f"torturing.{module}"), name)
+            function = getattr(importlib.import_module(module), name)
         if job.get("fault"):
             failing_calls.arm(job["fault"])
         for limit, name in limits:

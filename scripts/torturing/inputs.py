@@ -25,15 +25,11 @@ _MEMORY = 8 * 2**30
 def run(work: Work) -> Figures:
     """Feed inputs until the time is up, and set off the bombs."""
     figures = Figures("inputs")
-    with NomicServer() as server:
-        environment = {**server.environment(work.folder / "home"), "EMBEDSTORE_OFFLINE": "1"}
-        with forking(work.folder / "jobs", environment) as forks:
-            if work.only is None:
-                del environment["EMBEDSTORE_OFFLINE"]
-                with forking(work.folder / "online", environment) as online:
-                    _set_off(work, figures, online)
-            until = work.started + work.seconds
-            run_steps(work, figures, forks, "feeding:feed", str(work.folder), until=until)
+    with NomicServer() as server, forking(work.folder / "jobs", server.environment(work.folder / "home")) as forks:
+        if work.only is None:
+            _set_off(work, figures, forks)
+        until = work.started + work.seconds
+        run_steps(work, figures, forks, "torturing.feeding:feed", str(work.folder), until=until)
     return figures
 
 

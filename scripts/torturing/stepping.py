@@ -1,6 +1,6 @@
 """Many quick steps in one process that may hang or die: the step at which it did is known, and the next one goes on.
 
-`run_steps` starts a function of this package in a fork, over and over; the function takes its steps from `Steps` and
+`run_steps` starts a function in a fork, over and over; the function takes its steps from `Steps` and
 reports each.
 """
 
