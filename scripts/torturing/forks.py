@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from torturing import failing_calls
-from torturing.work import LONGEST
+from torturing.work import LONGEST, STOPPING
 
 SCRIPTS = Path(__file__).parents[1]
 
@@ -67,9 +67,9 @@ class Job:
             last, size = time.monotonic(), -1
             while not ended.wait(0.2 if beats else seconds):
                 now = beats.stat().st_size if beats and beats.exists() else 0
-                if beats and now != size:
+                if beats and now != size and not STOPPING.is_set():
                     last, size = time.monotonic(), now
-                elif time.monotonic() - last > seconds or not beats:
+                elif not beats or STOPPING.is_set() or time.monotonic() - last > seconds:
                     hung.set()
                     with contextlib.suppress(ProcessLookupError):
                         self.kill()
