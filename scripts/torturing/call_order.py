@@ -11,13 +11,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torturing.commands import Bench, Command
 from torturing.figures import Figures
 
-WATCHED = ("vectors", "vacuum", "calibrate")
+WATCHED = ("vacuum", "vectors", "calibrate")
 _CALLS = "openat,link,linkat,rename,renameat,renameat2,unlink,unlinkat,fsync,fdatasync"
 _LINE = re.compile(r"^(\d+) +(?:<\.\.\. )?(\w+)(.*)$")
 _PATHS = re.compile(r'"([^"]*)"|\d+<([^>]*)>')
@@ -26,9 +26,9 @@ _COMMIT = re.compile(r"/_delta_log/\d{20}\.json$")
 _REPLACED = re.compile(r"/(store|classifiers/[^/]+)\.json$")
 
 
-def check(figures: Figures, bench: Bench, commands: Mapping[str, Command]) -> None:
+def check(figures: Figures, bench: Bench, commands: Mapping[str, Command], names: Sequence[str] = WATCHED) -> None:
     """Run some commands under strace and write down what they do in a wrong order."""
-    for name in WATCHED:
+    for name in names:
         store = bench.start(commands[name])
         trace = bench.work.folder / "trace"
         words = ["strace", "-f", "-y", "-qq", "-s", "4096", "-o", str(trace), "-e", f"trace={_CALLS}"]

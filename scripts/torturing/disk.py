@@ -17,9 +17,9 @@ MOST_FILES, MOST_RATIO = 60, 1.3
 def run(work: Work) -> Figures:
     """Add many times, then tidy up once; a short run adds fewer times."""
     figures = Figures("disk")
-    adds = work.most or max(20, min(ADDS, int(work.seconds * 6)))
+    adds = work.most or max(10, min(ADDS, int(work.seconds * 6)))
     with forking(work.folder / "jobs", {"EMBEDSTORE_OFFLINE": "1", "HOME": str(work.folder)}) as forks:
-        done = forks.call("disk:fill", str(work.folder / "s.store"), adds, seconds=60 + 10 * work.seconds)
+        done = forks.call("torturing.disk:fill", str(work.folder / "s.store"), adds, seconds=60 + 10 * work.seconds)
     figures.saw_memory(done.peak, "all", "filling")
     if done.value is None:
         figures.add("hangs" if done.hung else "other", "all", f"it failed: {short(done.said)}")
@@ -29,7 +29,7 @@ def run(work: Work) -> Figures:
     figures.notes.append(f"after compact and vacuum {files} files, {size / live:.2f} x the live data")
     if files > MOST_FILES:
         figures.add("other", "all", f"{files} files are left after {adds} small adds, compact and vacuum")
-    if size > MOST_RATIO * live:
+    if size > MOST_RATIO * live + (0 if adds >= ADDS else 200_000):  # what a small store has beside its rows
         figures.add("other", "all", f"{size:,} bytes are left for {live:,} bytes of live data")
     if not done.value["sound"]:
         figures.add("wrong", "all", "the store is not sound after it")

@@ -43,10 +43,10 @@ def run(work: Work) -> Figures:
     figures = Figures("flips")
     with forking(work.folder / "jobs", {"EMBEDSTORE_OFFLINE": "1", "HOME": str(work.folder)}) as forks:
         template = work.folder / "template"
-        made = forks.call("flips:make_template", str(template), seconds=120)
+        made = forks.call("torturing.flips:make_template", str(template), seconds=120)
         if made.exit:
             raise RuntimeError(f"the store cannot be made: {made.said}")
-        run_steps(work, figures, forks, "flips:flip", str(template), until=work.started + work.seconds)
+        run_steps(work, figures, forks, "torturing.flips:flip", str(template), until=work.started + work.seconds)
     return figures
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from torturing import failing_calls
-from torturing.work import LONGEST
+from torturing.work import LONGEST, STOPPING
 
 SCRIPTS = Path(__file__).parents[1]
 
@@ -67,9 +67,9 @@ class Job:
             last, size = time.monotonic(), -1
             while not ended.wait(0.2 if beats else seconds):
                 now = beats.stat().st_size if beats and beats.exists() else 0
-                if beats and now != size:
+                if beats and now != size and not STOPPING.is_set():
                     last, size = time.monotonic(), now
-                elif time.monotonic() - last > seconds or not beats:
+                elif not beats or STOPPING.is_set() or time.monotonic() - last > seconds:
                     hung.set()
                     with contextlib.suppress(ProcessLookupError):
                         self.kill()
@@ -117,7 +117,7 @@ class Forks:
         return self.start(words, **options).wait()
 
     def begin(self, function: str, *arguments: Any, **options: Any) -> Job:
-        """Start a function, named as ``module:name`` of this package, with arguments that JSON knows.
+        """Start a function, named as ``package.module:name``, with arguments that JSON knows.
 
         `fault` orders a failing system call, see `failing_calls`; `files` and `memory` limit the number of open files
         and the bytes of address space.
@@ -204,7 +204,7 @@ def _become(job: dict[str, Any]) -> None:
         limits = ((resource.RLIMIT_NOFILE, "files"), (resource.RLIMIT_AS, "memory"))
         if "call" in job:
             module, name = job["call"].split(":")
-            function = getattr(importlib.import_module(f"torturing.{module}"), name)
+            function = getattr(importlib.import_module(module), name)
         if job.get("fault"):
             failing_calls.arm(job["fault"])
         for limit, name in limits:

@@ -25,15 +25,11 @@ _MEMORY = 8 * 2**30
 def run(work: Work) -> Figures:
     """Feed inputs until the time is up, and set off the bombs."""
     figures = Figures("inputs")
-    with NomicServer() as server:
-        environment = {**server.environment(work.folder / "home"), "EMBEDSTORE_OFFLINE": "1"}
-        with forking(work.folder / "jobs", environment) as forks:
-            if work.only is None:
-                del environment["EMBEDSTORE_OFFLINE"]
-                with forking(work.folder / "online", environment) as online:
-                    _set_off(work, figures, online)
-            until = work.started + work.seconds
-            run_steps(work, figures, forks, "feeding:feed", str(work.folder), until=until)
+    with NomicServer() as server, forking(work.folder / "jobs", server.environment(work.folder / "home")) as forks:
+        if work.only is None:
+            _set_off(work, figures, forks)
+        until = work.started + work.seconds
+        run_steps(work, figures, forks, "torturing.feeding:feed", str(work.folder), until=until)
     return figures
 
 
@@ -41,13 +37,13 @@ def _set_off(work: Work, figures: Figures, forks: Forks) -> None:
     """Add sources that are small on the disk and huge when they are read."""
     large = work.seconds > 120
     bombs = {
-        "an archive of huge files": archive_bomb(work.folder / "bomb.tar.gz", 40 if large else 4),
+        "an archive of huge files": archive_bomb(work.folder / "bomb.tar.gz", 40 if large else 2),
         "huge pictures": picture_bombs(work.folder / "bombs", 17_300 if large else 3_000),
     }
     for what, source in bombs.items():
         store = work.folder / "bombed.store"
         words = ["add", str(store), str(source), "--model", "nomic", "-q"]
-        ended = forks.start(words, memory=_MEMORY).wait(120)
+        ended = forks.start(words, memory=_MEMORY).wait(180)
         figures.tried += 1
         figures.details["bombs"] += 1
         figures.saw_memory(ended.peak, "bombs", f"adding {what}")

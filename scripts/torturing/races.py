@@ -34,10 +34,10 @@ def run(work: Work) -> Figures:
     figures = Figures("races")
     store = work.folder / "s.store"
     with forking(work.folder / "jobs", {"EMBEDSTORE_OFFLINE": "1", "HOME": str(work.folder)}) as forks:
-        made = forks.call("races:make", str(store))
+        made = forks.call("torturing.races:make", str(store))
         if made.exit:
             raise RuntimeError(f"the store cannot be made: {made.said}")
-        until = work.started + work.seconds * 0.9
+        until = max(work.started + work.seconds * 0.9, time.monotonic() + 3)
         names = [
             *(f"adder {number}" for number in range(ADDERS)),
             *(f"searcher {number}" for number in range(SEARCHERS)),
@@ -46,11 +46,13 @@ def run(work: Work) -> Figures:
         jobs = []
         for name in names:
             journal = work.folder / f"{name}.jsonl"
-            jobs.append((name, journal, forks.begin("races:race", name, str(store), str(journal), work.seed, until)))
+            jobs.append(
+                (name, journal, forks.begin("torturing.races:race", name, str(store), str(journal), work.seed, until))
+            )
         for name, journal, job in jobs:
             _gather(figures, name, journal, job.wait(6 * LONGEST, beats=journal))
         _check(figures, [entry for name in names for entry in _entries(work.folder / f"{name}.jsonl")])
-        seen = forks.call("look:look", str(store), seconds=6 * LONGEST)
+        seen = forks.call("torturing.look:look", str(store), seconds=6 * LONGEST)
         if not seen.value or seen.value.get("problems") != []:
             figures.add("other", "the end", f"the store is not sound: {short(seen.value or seen.said)}")
         else:
@@ -84,7 +86,8 @@ def race(name: str, path: str, journal: str, seed: int, until: float) -> None:
         steps = {"adder": _add, "searcher": _search, "compacter": _compact, "vacuumer": _vacuum}[kind](
             path, int(number), dice
         )
-        while time.monotonic() < until:
+        started = 0.0
+        while started < until:
             started = time.monotonic()
             entry = next(steps)
             entry |= {"who": name, "from": started, "to": time.monotonic()}

@@ -1,6 +1,6 @@
 """Many quick steps in one process that may hang or die: the step at which it did is known, and the next one goes on.
 
-`run_steps` starts a function of this package in a fork, over and over; the function takes its steps from `Steps` and
+`run_steps` starts a function in a fork, over and over; the function takes its steps from `Steps` and
 reports each.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from torturing.figures import Figures
 from torturing.forks import Forks
-from torturing.work import LONGEST, Work
+from torturing.work import LONGEST, STOPPING, Work
 
 
 class Steps:
@@ -49,7 +49,7 @@ def run_steps(
     """Let ``function(about, *arguments)`` take steps until a moment, and gather what it reports."""
     first = work.only or 0
     last = work.most if work.only is None else work.only + 1
-    while first == (work.only or 0) or ((last is None or first < last) and time.monotonic() < until):
+    while first == (work.only or 0) or (first != last and time.monotonic() < until and not STOPPING.is_set()):
         journal = work.folder / "steps.jsonl"
         journal.unlink(missing_ok=True)
         about = {

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from pathlib import Path
 
 LONGEST = 10.0
 """Seconds that one operation may take; more is a hang."""
+STOPPING = threading.Event()
+"""Set when all kinds are to end soon: at Ctrl-C, or when one of them has failed."""
 
 
 @dataclass
@@ -39,7 +42,7 @@ class Work:
             yield step, self.dice(step)
             step += 1
             now = time.monotonic()
-            if self.only is not None or now >= until or (self.most is not None and step >= self.most):
+            if STOPPING.is_set() or self.only is not None or now >= until or step == self.most:
                 return
             if now - said > 30:
                 self.say(f"step {step}")
