@@ -10,6 +10,7 @@ their orientation and colour are left to `images`.
 from __future__ import annotations
 
 import re
+import threading
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +57,8 @@ class ObjectsEmbedder:
 
     def __init__(self, folder: Path = MODEL_DIR, exact_kernels: bool | None = None) -> None:
         self.workers = cores()
+        # More calls at once, as somebody may ask for, are no faster, and each would take its own memory.
+        self._at_once = threading.BoundedSemaphore(self.workers)
         self._network = Lazy(lambda: ClassNetwork(folder, exact_kernels))
         self._texts = Lazy(lambda: TextTable(folder))
 
@@ -71,7 +74,8 @@ class ObjectsEmbedder:
 
         side = CROP * min(image.size)
         left, top = ((length - side) / 2 for length in image.size)
-        square = image.convert("RGB").resize(
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        square = rgb.resize(
             (SIDE, SIDE),
             Image.Resampling.BICUBIC,
             box=(left, top, left + side, top + side),
@@ -88,7 +92,8 @@ class ObjectsEmbedder:
         vectors = np.empty((len(prepared), DIM), dtype=np.float32)
         for start in range(0, len(prepared), CHUNK):
             chunk = np.stack(prepared[start : start + CHUNK])
-            vectors[start : start + CHUNK] = self._network.value.vectors(chunk)
+            with self._at_once:
+                vectors[start : start + CHUNK] = self._network.value.vectors(chunk)
         return vectors
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:

@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_BLOCK = 1024  # side of a block, a multiple of every factor
+BLOCK = 512
+"""Side of a block in pixels, a multiple of every factor."""
 
 
 def flat_rgb(image: Image.Image, factor: int = 1) -> Image.Image:
     """Convert a loaded picture of any mode to RGB, at 1/factor of its size; always a new one, without metadata."""
     value_range = _range_of(image) if _is_of_numbers(image) else None
     width, height = image.size
-    if factor == 1 and width * height <= _BLOCK * _BLOCK:
+    if factor == 1 and width * height <= BLOCK * BLOCK:
         return _flat_block(image, value_range)
     made = Image.new("RGB", (-(-width // factor), -(-height // factor)))
     for left, top, block in _blocks(image):
@@ -34,8 +35,8 @@ def flat_rgb(image: Image.Image, factor: int = 1) -> Image.Image:
 def _blocks(image: Image.Image) -> Iterator[tuple[int, int, Image.Image]]:
     """Cut a picture into blocks of one size in memory: (left, top, block)."""
     width, height = image.size
-    across = min(-(-width // _BLOCK), max(1, _BLOCK * _BLOCK // min(height, _BLOCK) // _BLOCK)) * _BLOCK
-    down = max(1, _BLOCK * _BLOCK // min(width, across) // _BLOCK) * _BLOCK
+    across = min(-(-width // BLOCK), max(1, BLOCK * BLOCK // min(height, BLOCK) // BLOCK)) * BLOCK
+    down = max(1, BLOCK * BLOCK // min(width, across) // BLOCK) * BLOCK
     for top in range(0, height, down):
         for left in range(0, width, across):
             yield left, top, image.crop((left, top, min(left + across, width), min(top + down, height)))

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from embedstore.errors import ImageError
+from embedstore.images.conversion import BLOCK
 
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 """What Pillow takes for a pixel; 4 in all other modes, RGB too."""
@@ -26,7 +27,8 @@ _READ_WHOLE = ("WEBP", "AVIF", "HEIF", "TIFF", "JPEG2000")
 """Formats whose decoders make copies of the whole file."""
 
 _SCALES = (1, 2, 4, 8)
-_SMALL_THINGS = 8 << 20  # tables of decoders, a block that is being converted
+_TABLES = 4 << 20  # of decoders
+_BLOCK_BYTES = 40  # for each pixel of the block that is being converted
 _TEXT_BYTES = 64 << 20  # Pillow unpacks so much compressed text of a PNG at most
 _ICON_PIXELS = 1 << 20
 _MOST_BLOCKS = 10_000  # a few dozen are usual
@@ -69,7 +71,8 @@ def decoding(image: Image.Image, file: BinaryIO | None, turned: bool, most: int)
     """
     pixels = image.width * image.height
     form = image.format or ""
-    beside = _SMALL_THINGS + (_decoder(image, file) if file is not None else 0)
+    beside = _TABLES + _BLOCK_BYTES * min(pixels, BLOCK * BLOCK)
+    beside += _decoder(image, file) if file is not None else 0
     stored = pixels * _BYTES_PER_PIXEL.get(image.mode, 4)
     plain = image.mode == "RGB" and not image.has_transparency_data and file is not None
     for scale in _SCALES:
