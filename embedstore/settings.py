@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
 
-from embedstore.errors import CredentialsError, OfflineError
+from embedstore.errors import CredentialsError, InputError, OfflineError
 
 # Environment variables.
 API_KEY = "NOMIC_API_KEY"
 MODEL = "EMBEDSTORE_MODEL"  # the model to use when none is named
 OFFLINE = "EMBEDSTORE_OFFLINE"  # 1 (or true, yes, on) keeps embedstore off the network; --offline sets it
 MIXED = "EMBEDSTORE_ALLOW_MIXED_BACKEND"  # 1 allows another backend of a store's model for queries
+PRIVATE_URLS = "EMBEDSTORE_ALLOW_PRIVATE_URLS"  # 1 lets pictures be fetched from private addresses
+URL_SECONDS = "EMBEDSTORE_URL_SECONDS"  # how long the download of one picture may take, all attempts together
 STATE_DIR = "EMBEDSTORE_STATE_DIR"  # another folder for the state shared by processes
 
 KEY_PLACES = f"give --api-key-file FILE, set {API_KEY}, or run `nomic login nk-...` (it writes ~/.nomic/credentials)"
@@ -53,6 +55,23 @@ def state_dir() -> Path:
 def mixing_is_allowed() -> bool:
     """Tell whether the environment lets another backend of a store's model make query vectors."""
     return _is_on(MIXED)
+
+
+def private_urls_are_allowed() -> bool:
+    """Tell whether pictures may be fetched from this machine itself and from its own network."""
+    return _is_on(PRIVATE_URLS)
+
+
+def seconds_for_a_url() -> float:
+    """Return how many seconds the download of one picture may take; 60 unless the environment says otherwise."""
+    text = os.environ.get(URL_SECONDS, "").strip() or "60"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e9:
+        raise InputError(f"{URL_SECONDS} is {text!r}; expected a number of seconds, such as 60")
+    return seconds
 
 
 def is_offline() -> bool:

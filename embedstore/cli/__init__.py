@@ -71,7 +71,12 @@ def _refusals() -> Iterator[None]:
     help="Where a store's own model is not ready, ask with another backend of it (nomic-local for nomic, say): scores "
     "move a little, and so may decisions near a threshold (also: EMBEDSTORE_ALLOW_MIXED_BACKEND=1).",
 )
-def main(offline: bool, allow_mixed_backend: bool) -> None:
+@click.option(
+    "--allow-private-urls",
+    is_flag=True,
+    help="Fetch pictures from this machine and its own network too (also: EMBEDSTORE_ALLOW_PRIVATE_URLS=1).",
+)
+def main(offline: bool, allow_mixed_backend: bool, allow_private_urls: bool) -> None:
     """Embed images once; search, threshold and classify them locally for ever.
 
     \b
@@ -79,12 +84,14 @@ def main(offline: bool, allow_mixed_backend: bool) -> None:
       embedstore add photos.store ~/photos --model objects
       embedstore search photos.store "a bird on a branch" -n 5
     """
-    from embedstore.settings import MIXED, OFFLINE, apply_switches
+    from embedstore.settings import MIXED, OFFLINE, PRIVATE_URLS, apply_switches
 
     if offline:
         os.environ[OFFLINE] = "1"
     if allow_mixed_backend:
         os.environ[MIXED] = "1"
+    if allow_private_urls:
+        os.environ[PRIVATE_URLS] = "1"
     apply_switches()
 
 

@@ -20,6 +20,8 @@ from embedstore.errors import BudgetSpentError, EmbedderError, ImageError, Rejec
 from embedstore.vectors import Vectors
 
 MOST_WORKERS = 256
+MOST_BYTES = 64 << 20
+"""Prepared pictures that are under way together; one batch always is, and a batch leaves early at a quarter of it."""
 TEXTS_AT_ONCE = 40
 """Texts that are embedded before their vectors are handed on: what a failure can cost."""
 
@@ -92,6 +94,7 @@ class _Calls:
     batch: Batch = field(default_factory=list)
     to_send: deque[Batch] = field(default_factory=deque)
     under_way: int = 0
+    bytes_under_way: int = 0
     back: deque[tuple[Batch, Vectors | BaseException]] = field(default_factory=deque)
     arrived: threading.Event = field(default_factory=threading.Event)
     failure: Exception | None = None
@@ -102,18 +105,30 @@ class _Calls:
         Nothing is sent after a failure.
         """
         while self.failure is None:
-            if self.batch and (not full_only or len(self.batch) >= (self.batch_size or self.embedder().batch_size)):
+            if self.batch and (not full_only or self._is_full()):
                 self.to_send.append(self.batch)
                 self.batch = []
-            if self.to_send and self.under_way < (self.workers or self.embedder().workers):
+            if self.to_send and self._has_room():
                 batch = self.starting(self.to_send.popleft())
                 if batch:
                     self.under_way += 1
+                    self.bytes_under_way += _bytes_of(batch)
                     self.pool.submit(self._call, batch)
             elif self.to_send or (self.under_way and not full_only):
                 self.collect(None)
             else:
                 return
+
+    def _is_full(self) -> bool:
+        if len(self.batch) >= (self.batch_size or self.embedder().batch_size):
+            return True
+        return _bytes_of(self.batch) > MOST_BYTES // 4
+
+    def _has_room(self) -> bool:
+        """Return whether a batch may leave: workers are idle, and what is under way has not got too large."""
+        if self.under_way and self.bytes_under_way + _bytes_of(self.to_send[0]) > MOST_BYTES:
+            return False
+        return self.under_way < (self.workers or self.embedder().workers)
 
     def _call(self, batch: Batch) -> None:
         """Embed a batch, on a thread of the pool."""
@@ -143,6 +158,7 @@ class _Calls:
                 self.failure = answer if isinstance(answer, Exception) else EmbedderError(repr(answer))
             self.back.popleft()
             self.under_way -= 1
+            self.bytes_under_way -= _bytes_of(batch)
 
     def _halve(self, batch: Batch, error: RejectedImagesError) -> None:
         """Send the halves of a refused batch before all others; a picture that is refused alone is to blame."""
@@ -151,3 +167,8 @@ class _Calls:
             return
         middle = len(batch) // 2
         self.to_send.extendleft((batch[middle:], batch[:middle]))
+
+
+def _bytes_of(batch: Batch) -> int:
+    """Return about how much memory prepared pictures take: bytes and arrays are counted, other things are not."""
+    return sum(len(item) if isinstance(item, bytes) else getattr(item, "nbytes", 0) for _, item in batch)

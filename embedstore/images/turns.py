@@ -3,7 +3,8 @@
 Three budgets of bytes: `FILES` that readers hold whole, `CARRIED` ones that were read while their source was listed,
 and `PIXELS`, pictures while they are decoded. A reader takes its turn of FILES before that of PIXELS and never waits
 for CARRIED, so none waits for another in a circle; turns come in the order in which they were asked for. With 0.3 GB
-for the program itself and 0.1 GB for prepared pictures the whole process stays below 1.5 GB, whatever it is given.
+for the program itself, 0.1 GB for prepared pictures and 0.3 GB for a page of a table the whole process stays below
+1.5 GB, whatever it is given.
 
 Within `holding` a turn lasts until the end of the block, as what was read does. How much a picture takes is `headers`'
 business.
@@ -85,7 +86,7 @@ class Budget:
 
 FILES = Budget(LARGEST_FILE)
 CARRIED = Budget(LARGEST_FILE)
-PIXELS = Budget(768 << 20)
+PIXELS = Budget(640 << 20)
 
 
 @dataclass

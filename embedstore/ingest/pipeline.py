@@ -165,7 +165,7 @@ class Run:
         return self._report
 
     def _take_all(self, source: Source, progress: bool | None) -> None:
-        window = 4 * cores() + 2 * (self._batch_size or _AHEAD)
+        window = 4 * cores() + 2 * min(self._batch_size or _AHEAD, 4 * _AHEAD)
         shown = bar(source, source.count(), "added", progress)
         carried = (record.carried() for record in shown)
         with ThreadPoolExecutor(cores()) as readers:

@@ -56,13 +56,13 @@ class Query:
         ImageError
             Of no such type.
         """
-        from embedstore.images import as_source  # late: a query in words needs no Pillow
+        from embedstore.images import as_source, file_content  # late: a query in words needs no Pillow
 
         picture = as_source(source)
         if not isinstance(picture, Path):
             return cls("image", picture, "a picture")
         try:
-            return cls("image", picture.read_bytes(), str(picture))
+            return cls("image", file_content(picture), str(picture))
         except OSError as error:
             raise QueryError(f"the picture {str(picture)!r} cannot be read: {error.strerror}") from error
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from embedstore.errors import ImageError, SourceError, SourceNotFoundError
-from embedstore.files import holder_of
+from embedstore.files import holder_of, open_regular
 from embedstore.images import PictureSource, is_image
 from embedstore.sources import archive, hub, table_files
 from embedstore.sources.archive import ArchiveSource
@@ -32,6 +32,8 @@ __all__ = ["Failure", "Record", "Source", "VectorBatch", "open_source", "picture
 
 _Kind: TypeAlias = Literal["file", "table", "archive", "saved", "name", "object", "url", "picture"]
 """What is opened alike: `saved` by ``save_to_disk``, a data set by its `name`, a data set or table as an `object`."""
+
+_LARGEST_LIST = 64 << 20
 
 _WHAT_IS_READ = (
     "a folder, a glob, picture files, tables (.parquet .arrow .jsonl .csv), archives (.tar .zip), a .txt list, URLs, "
@@ -198,7 +200,12 @@ def _of_path(path: str) -> Iterator[tuple[_Kind, str]]:
 def _of_list(path: str) -> Iterator[tuple[_Kind, str]]:
     """Yield the lines of a text file; paths are relative to it, lines that start with # are remarks."""
     try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").split("\n")]
+        with open_regular(path) as file:
+            lines = [line.strip() for line in file.read(_LARGEST_LIST + 1).decode().split("\n")]
+            if file.tell() > _LARGEST_LIST:
+                raise SourceError(
+                    f"{path} has more than the {_LARGEST_LIST:,} bytes of a list of paths and URLs: cut it"
+                )
     except UnicodeDecodeError as error:
         raise SourceError(f"{path} is no text file of paths and URLs: {error}") from error
     lines = [line for line in lines if line and not line.startswith("#")]

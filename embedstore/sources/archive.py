@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 from embedstore.errors import ImageError, SourceError
 from embedstore.files import open_regular
-from embedstore.images import SUFFIXES, turns
+from embedstore.images import SUFFIXES, PictureSource, turns
 from embedstore.sources.record import Passing, Record, Source, gathered, printable
 from embedstore.sources.unpacking import TarBytes
 
@@ -34,7 +34,7 @@ _DAMAGED = (
 )
 """What the readers of archives raise on damaged ones."""
 
-_Member: TypeAlias = tuple[str, Callable[[], bytes], int | None]
+_Member: TypeAlias = tuple[str, Callable[[], PictureSource], int | None]
 """A name, how to load the bytes, and how many these are where they are at hand only now."""
 
 

@@ -129,4 +129,22 @@ def tabular_of(dataset: Any, name: str | None = None) -> Tabular:
         chosen = dataset if columns is None else dataset.select_columns(columns)
         yield from chosen.with_format("arrow").iter(batch_size=size)
 
-    return Tabular(label, schema, rows, stream, stable_rows=name is not None)
+    downloads = _download_folders() if _is_downloaded(dataset, name) else None
+    return Tabular(label, schema, rows, stream, stable_rows=name is not None, downloads=downloads)
+
+
+def _is_downloaded(dataset: Any, name: str | None) -> bool:
+    """Return whether a data set came from the hub: by its name, or by the addresses that it remembers."""
+    if name is not None and name.startswith(PREFIX):
+        return True
+    known = getattr(dataset.info, "download_checksums", None) or {}
+    return any("://" in str(address) for address in known)
+
+
+def _download_folders() -> list[str]:
+    """Return where the library keeps files that it has downloaded, which the tables beside them name."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    places = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, config.EXTRACTED_DATASETS_PATH)
+    return [str(place) for place in (*places, constants.HF_HUB_CACHE)]

@@ -61,13 +61,13 @@ class Record:
 class Passing:
     """How to load what is at hand, by `read`, until it is `gone`; later it is looked for by `again`."""
 
-    def __init__(self, read: Callable[[], bytes], again: Callable[[], bytes]) -> None:
-        self._read: Callable[[], bytes] | None = read
+    def __init__(self, read: Callable[[], PictureSource], again: Callable[[], PictureSource]) -> None:
+        self._read: Callable[[], PictureSource] | None = read
         self._again = again
         self._lock = threading.Lock()
 
-    def __call__(self) -> bytes:
-        """Load the bytes."""
+    def __call__(self) -> PictureSource:
+        """Load what there is."""
         with self._lock:
             read, self._read = self._read, None
             if read is not None:

@@ -10,20 +10,21 @@ read from there, so that no data set library is needed. Columns of vectors are l
 from __future__ import annotations
 
 import functools
-import hashlib
+import itertools
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 from embedstore import cells
 from embedstore.errors import ImageError, SourceError
-from embedstore.sources.record import Record, Source, numbered
+from embedstore.files import open_regular
+from embedstore.images import PictureSource, content_hash, file_content, turns
+from embedstore.sources.record import Passing, Record, Source, numbered
 from embedstore.sources.web import download, is_url, without_password
 
 ENDINGS = (".parquet", ".pq", ".arrow", ".feather", ".jsonl", ".ndjson", ".csv", ".tsv")
@@ -31,10 +32,13 @@ ENDINGS = (".parquet", ".pq", ".arrow", ".feather", ".jsonl", ".ndjson", ".csv",
 Features: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Hugging Face's features by column, as parsed JSON: ``{"_type": "ClassLabel", "names": [...]}``."""
 
-_Load: TypeAlias = tuple[Callable[[], bytes] | None, str | None]
-"""How to get at a picture's bytes, None where there are none; the path or URL where they lie outside the table."""
+_Load: TypeAlias = tuple[Callable[[], PictureSource] | None, str | None, int | None]
+"""How to get at a picture, None where there is none; the path or URL where it lies outside the table, else its size."""
 
 _ROWS = 64  # pictures of a piece are in memory together
+_BUFFER = 1 << 20
+_LONGEST_TEXT = 250_000
+_LARGEST_TEXT_FILE = 256 << 20
 _LIKELY_NAMES = ("image", "img", "picture", "photo", "file_name", "image_path", "path", "image_url", "url")
 
 
@@ -58,31 +62,47 @@ class TableSource(Source):
         text += f", metadata {', '.join(kept)}" if kept else ""
         left_out = [name for name in tabular.schema.names if name not in (self._column, *kept)]
         text += f"; left out, as no scalars: {', '.join(left_out)}" if left_out else ""
+        self._at_once = tabular.at_once([self._column, *kept], _ROWS) if tabular.at_once is not None else _ROWS
         super().__init__(text, tabular.rows)
 
     def __iter__(self) -> Iterator[Record]:
         first, seen = 0, Counter[str]()
-        for column, scalars in self._tabular.pieces(_ROWS, self._column):
+        for column, scalars in self._tabular.pieces(self._at_once, self._column):
             metadata = scalars.to_pylist()
-            for offset, (load, place) in enumerate(self._loads(column.combine_chunks())):
+            for offset, (load, place, size) in enumerate(self._loads(column.combine_chunks())):
                 row = first + offset
-                if load is None:
-                    self._fail(f"{self._tabular.name}#{row}", f"row {row} has no picture")
+                values = self._extra | (metadata[offset] if metadata else {})
+                why = "has no picture" if load is None else _too_long(values)
+                if load is None or why:
+                    self._fail(f"{self._tabular.name}#{row}", f"row {row} {why}")
                     continue
                 key, uri = self._names(row, load, seen)
                 if place is not None:
                     seen[place] += 1
                     uri = place if seen[place] == 1 else uri
-                yield Record(key, uri, load, self._extra | (metadata[offset] if metadata else {}))
+                if size is None or self._tabular.row is None:
+                    yield Record(key, uri, load, values)
+                    continue
+                at_hand = Passing(load, functools.partial(self._again, row))
+                yield Record(key, uri, at_hand, values, size)
+                at_hand.gone()
             first += len(column)
 
-    def _names(self, row: int, load: Callable[[], bytes], seen: Counter[str]) -> tuple[str, str]:
+    def _again(self, row: int) -> PictureSource:
+        """Load a row whose piece has gone by."""
+        assert self._tabular.row is not None
+        load, _, _ = next(iter(self._loads(self._tabular.row(row, self._column))))
+        if load is None:
+            raise ImageError("the table was changed while it was read; try again")
+        return load()
+
+    def _names(self, row: int, load: Callable[[], PictureSource], seen: Counter[str]) -> tuple[str, str]:
         """Return the key of a row, and a uri that no other row has."""
         if self._tabular.stable_rows:
             place = f"{self._tabular.name}#{row}"
             return (place if "://" in place else f"file:{place}"), place
         try:
-            what = hashlib.sha256(load()).hexdigest()
+            what = content_hash(load())
         except (OSError, ImageError):
             what = f"row {row}"  # reported when it is loaded again for embedding
         key = numbered(f"table:{what}", seen)
@@ -99,19 +119,25 @@ class TableSource(Source):
         elif _is_text(column.type):
             column, paths = pa.nulls(len(column)), column.to_pylist()
         elif not _is_binary(column.type):
-            yield from [(functools.partial(_refuse, self._column, column.type), None)] * len(column)
+            yield from [(functools.partial(_refuse, self._column, column.type), None, None)] * len(column)
             return
         for value, path in zip(column, paths, strict=True):
-            yield (value.as_py, None) if value.is_valid else self._elsewhere(path)
+            if value.is_valid:
+                size = value.as_buffer().size
+                yield functools.partial(_cell, value, size), None, size
+            else:
+                yield (*self._elsewhere(path), None)
 
-    def _elsewhere(self, path: str | None) -> _Load:
+    def _elsewhere(self, path: str | None) -> tuple[Callable[[], PictureSource] | None, str | None]:
         """Return how to get at the file or URL that a text in the table means."""
         if not path:
             return None, None
         if is_url(path):
             return functools.partial(download, path), without_password(path)
         place = os.path.normpath(os.path.join(self._tabular.folder or os.getcwd(), path))
-        return Path(place).read_bytes, place
+        if self._tabular.downloads is not None and not _lies_below(place, self._tabular.downloads):
+            return functools.partial(_refuse_local, path), None
+        return functools.partial(file_content, place), place
 
 
 @dataclass(frozen=True)
@@ -120,7 +146,9 @@ class Tabular:
 
     The number of rows is None where it is not cheap to know. ``stream(n, columns)`` yields tables of at most about `n`
     rows with these columns, or all, from the start each time. Relative paths in the table start from `folder`. With
-    `stable_rows` row 7 is the same row tomorrow: true for a file, false for what somebody shuffled in memory.
+    `stable_rows` row 7 is the same row tomorrow: true for a file, false for what somebody shuffled in memory. A table
+    that was downloaded may name files in the folders of `downloads` only. Where pieces are unpacked one after the
+    other, ``at_once(columns, most)`` says how many rows fit into memory, and ``row(n, column)`` unpacks one again.
     """
 
     name: str
@@ -129,6 +157,9 @@ class Tabular:
     stream: Callable[[int, list[str] | None], Iterator[pa.Table]]
     folder: str | None = None
     stable_rows: bool = True
+    downloads: Sequence[str] | None = None
+    at_once: Callable[[list[str], int], int] | None = None
+    row: Callable[[int, str], pa.Array] | None = None
 
     def pieces(self, n: int, column: str) -> Iterator[tuple[pa.ChunkedArray, pa.Table]]:
         """Yield a column and the scalars beside it, see `scalars_of`, for at most about `n` rows at a time."""
@@ -141,6 +172,13 @@ def open_table_file(path: str) -> Tabular:
     """Open a table file by its ending; raises SourceError where the file is not what its ending says."""
     path = os.path.abspath(path)
     ending = os.path.splitext(path)[1].lower()
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+    if ending in (".jsonl", ".ndjson", ".csv", ".tsv") and size > _LARGEST_TEXT_FILE:
+        raise SourceError(
+            f"{path} has {size:,} bytes; of texts, which are parsed whole, {_LARGEST_TEXT_FILE:,} are the most: "
+            "cut it, or save the table as Parquet"
+        )
     try:
         if ending in (".parquet", ".pq"):
             return _parquet(path)
@@ -219,15 +257,31 @@ def _parquet(path: str) -> Tabular:
     """Open a Parquet file; only its footer is read now."""
     import pyarrow.parquet as pq  # late: folders of pictures do not need it
 
+    from embedstore.sources.parquet_pages import rows_at_once
+
     with pq.ParquetFile(path) as file:
-        schema, rows = file.schema_arrow, file.metadata.num_rows
+        schema, metadata = file.schema_arrow, file.metadata
+
+    def batches(size: int, columns: list[str] | None, **options: Any) -> Iterator[pa.RecordBatch]:
+        # A mapped file is faster; but what was looked at of it counts as memory of this process.
+        how = {"memory_map": True} if size > _ROWS else {"buffer_size": _BUFFER}
+        with pq.ParquetFile(path, **how) as opened:
+            yield from opened.iter_batches(size, columns=columns, **options)
 
     def stream(size: int, columns: list[str] | None) -> Iterator[pa.Table]:
-        with pq.ParquetFile(path, memory_map=True) as opened:
-            for batch in opened.iter_batches(size, columns=columns):
-                yield pa.Table.from_batches([batch])
+        yield from (pa.Table.from_batches([batch]) for batch in batches(size, columns))
 
-    return Tabular(path, schema, rows, stream, os.path.dirname(path))
+    def row(number: int, column: str) -> pa.Array:
+        for group in range(metadata.num_row_groups):
+            rows = metadata.row_group(group).num_rows
+            if number < rows:
+                found = itertools.islice(batches(1, [column], row_groups=[group]), number, None)
+                return next(found).column(column)
+            number -= rows
+        raise ImageError("the table was changed while it was read; try again")
+
+    at_once = functools.partial(rows_at_once, path, metadata)
+    return Tabular(path, schema, metadata.num_rows, stream, os.path.dirname(path), at_once=at_once, row=row)
 
 
 def _read_arrow(path: str) -> pa.Table:
@@ -324,6 +378,33 @@ def _is_binary(kind: pa.DataType) -> bool:
 def _is_text(kind: pa.DataType) -> bool:
     """Return whether this is a type of text."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _lies_below(place: str, folders: Sequence[str]) -> bool:
+    """Return whether a path leads into one of the folders, links followed."""
+    real = os.path.realpath(place)
+    return any(real.startswith(os.path.join(os.path.realpath(folder), "")) for folder in folders)
+
+
+def _cell(value: pa.Scalar, size: int) -> bytes:
+    """Copy a cell out of its table, once there is room for it."""
+    turns.hold_file(size)
+    data: bytes = value.as_py()
+    return data
+
+
+def _too_long(values: Mapping[str, Any]) -> str | None:
+    """Say which value is no metadata any more, if one is."""
+    long = [name for name, value in values.items() if isinstance(value, str) and len(value) > _LONGEST_TEXT]
+    return f"has more than {_LONGEST_TEXT:,} characters in {long[0]!r}: leave that column out" if long else None
+
+
+def _refuse_local(path: str) -> bytes:
+    """Refuse a file that a table from elsewhere names."""
+    raise ImageError(
+        f"the table was downloaded and names the file {path!r} of this machine, which is not opened for it; "
+        "save the table here first if you trust it"
+    )
 
 
 def _refuse(column: str, kind: pa.DataType) -> bytes:

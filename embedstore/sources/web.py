@@ -1,27 +1,24 @@
 """URLs -> records whose bytes are downloaded when they are loaded, and not before.
 
-`download` is also for others that meet a URL, such as the rows of a table. The switch that forbids the network is
-`settings`' business; whether the bytes are a picture is left to `images`.
+`download` is also for others that meet a URL, such as the rows of a table. One request is `fetching`'s business, the
+switch that forbids the network that of `settings`; whether the bytes are a picture is left to `images`.
 """
 
 from __future__ import annotations
 
 import functools
-import http.client
+import time
 import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Sequence
 
-from embedstore.errors import ImageError
-from embedstore.settings import require_network
+from embedstore.images import turns
+from embedstore.settings import require_network, seconds_for_a_url
+from embedstore.sources.fetching import Fetch
 from embedstore.sources.record import Record, Source
 
-TIMEOUT = 30.0
-"""Seconds that a server may be silent."""
-
-MAX_BYTES = 1 << 30
-"""Largest file that is downloaded or unpacked: 1 GiB."""
+_WAITS = (0.2, 1.0)
+"""Seconds before a server that is busy or stumbles is asked again."""
 
 
 class UrlSource(Source):
@@ -49,53 +46,42 @@ def without_password(url: str) -> str:
 
 
 def download(url: str) -> bytes:
-    """Fetch a URL; a busy or stumbling server is asked three times.
+    """Fetch a URL; a busy or stumbling server is asked three times, all in the time that the settings give a picture.
 
-    Raises OfflineError where the network is switched off, ImageError where the file is larger than `MAX_BYTES`, and
-    OSError where the server cannot be reached, is silent for `TIMEOUT` seconds, or refuses.
+    Raises OfflineError where the network is switched off, ImageError where the file is too large or lies where none is
+    to be fetched from (see `fetching`), and OSError where the server cannot be reached, refuses, or is not done in
+    time.
     """
     require_network(f"downloading from {urllib.parse.urlsplit(without_password(url)).netloc}")
-    import stamina  # late: only URLs need it
-
-    for attempt in stamina.retry_context(on=_may_pass, attempts=3, wait_initial=0.2, wait_max=5.0):
-        with attempt:
-            return _fetch(url)
+    # Spaces and letters beyond ASCII are escaped, as browsers do; what is escaped already stays.
+    address = urllib.parse.quote(without_password(url), safe="%/:=&?~#+!$,;'@()*[]")
+    deadline, stopped = time.monotonic() + seconds_for_a_url(), turns.stopped()
+    for wait in (*_WAITS, None):
+        try:
+            return Fetch(address, {"User-Agent": "embedstore"}, _authorization(url)).run(deadline, stopped)
+        except OSError as error:
+            if wait is None or not _may_pass(error) or time.monotonic() + wait > deadline:
+                raise
+        if stopped is None:
+            time.sleep(wait)
+        elif stopped.wait(wait):
+            raise turns.StoppedError("the download was stopped")
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _may_pass(error: Exception) -> bool:
+def _may_pass(error: OSError) -> bool:
     """Return whether the same request may do better a moment later."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code in (408, 425, 429, 500, 502, 503, 504)
-    return isinstance(error, OSError)
+    return True
 
 
-def _fetch(url: str) -> bytes:
-    """Make one request."""
-    # Spaces and letters beyond ASCII are escaped, as browsers do; what is escaped already stays.
-    address = urllib.parse.quote(without_password(url), safe="%/:=&?~#+!$,;'@()*[]")
-    request = urllib.request.Request(address, headers={"User-Agent": "embedstore"})
-    if (header := _authorization(url)) is not None:
-        request.add_unredirected_header("Authorization", header)
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            data: bytes = response.read(MAX_BYTES + 1)
-            promised = response.headers.get("Content-Length")
-    except (http.client.HTTPException, ValueError) as error:
-        raise OSError(f"the server's answer cannot be used: {error!r}") from error
-    if len(data) > MAX_BYTES:
-        raise ImageError(f"more than {MAX_BYTES:,} bytes were sent, which is no picture")
-    if promised is not None and promised.isdigit() and len(data) < int(promised):
-        raise OSError(f"the download stopped after {len(data):,} of {promised} bytes")
-    return data
-
-
-def _authorization(url: str) -> str | None:
+def _authorization(url: str) -> dict[str, str]:
     """Return the header for the name and password that stand in a URL."""
     parts = urllib.parse.urlsplit(url)
     if parts.username is None:
-        return None
+        return {}
     import base64  # late: hardly any URL has them
 
     pair = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
-    return "Basic " + base64.b64encode(pair.encode()).decode()
+    return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}

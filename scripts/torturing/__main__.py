@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from torturing.figures import Figures, remarks, table
+from torturing.figures import Figures, grouped, remarks, table
 from torturing.work import Work
 
 LANES = (
@@ -54,10 +54,9 @@ def main(words: Sequence[str] | None = None) -> int:
             shutil.rmtree(folder, ignore_errors=True)
     findings = [finding for figures in done for finding in figures.findings]
     print(f"seed {options.seed}, {time.monotonic() - started:,.0f} s\n\n{table(done)}\n\n{remarks(done)}")
-    for finding in findings:
-        print(f"FOUND {finding}")
+    print(*grouped(findings), sep="\n")
     if findings:
-        print(f"{len(findings)} findings; again: scripts/torture --seed {options.seed} --only KIND --step NUMBER")
+        print(f"{len(findings):,} findings; again: scripts/torture --seed {options.seed} --only KIND --step NUMBER")
     return 1 if findings else 0
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -60,3 +61,12 @@ def remarks(all_figures: Sequence[Figures]) -> str:
     peak = max((each.peak for each in all_figures), default=0)
     lines.append(f"largest process: {peak / 1e9:.2f} GB, bound {MEMORY_BOUND / 1e9:g} GB")
     return "\n".join(lines)
+
+
+def grouped(findings: Sequence[str]) -> Iterator[str]:
+    """Yield the first of all findings that are alike but for numbers and names, and how many more there are."""
+    groups: dict[str, list[str]] = {}
+    for finding in findings:
+        groups.setdefault(re.sub(r"\S*\d\S*|'[^']*'", "", finding)[:160], []).append(finding)
+    for first, *others in groups.values():
+        yield f"FOUND {first}" + (f" (and {len(others):,} like it)" if others else "")

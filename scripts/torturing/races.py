@@ -121,6 +121,8 @@ def _search(path: str, number: int, dice: random.Random) -> Iterator[dict[str, A
     known: dict[str, Any] = {}
     while True:
         started, done, wrong = time.monotonic(), 0, list[str]()
+        # So that others get on, and that compacter and vacuumer get between a reader's searches.
+        pauses = {dice.randrange(_SEARCHES): dice.choice([0.02, 0.1, 0.6]) for _ in range(2)}
         try:
             if dice.random() < 0.1:
                 store = EmbedStore.open(path)
@@ -129,7 +131,9 @@ def _search(path: str, number: int, dice: random.Random) -> Iterator[dict[str, A
             reader, opened = store.reader, time.monotonic()
             ids = sorted(reader.rows.metadata(["id"]).column(0).to_pylist())
             matrix = _true_vectors(ids, known)
-            for _ in range(_SEARCHES):
+            for place in range(_SEARCHES):
+                if place in pauses:
+                    time.sleep(pauses[place])
                 wrong += _one_search(reader, ids, matrix, dice)
                 done += 1
         except EmbedStoreError as error:

@@ -42,6 +42,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server on this machine, with the network switch off: downloads are asked for by URL, wherever it leads."""
     monkeypatch.setenv("EMBEDSTORE_OFFLINE", "0")
+    monkeypatch.setenv("EMBEDSTORE_ALLOW_PRIVATE_URLS", "1")
     Server.requests = []
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     thread = threading.Thread(target=httpd.serve_forever, daemon=True)
