@@ -383,7 +383,7 @@ main(sys.argv[3:])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of this kind are Linux's")
-@pytest.mark.parametrize(("which", "limits"), [("RLIMIT_NOFILE", (4, 6, 9)), ("RLIMIT_FSIZE", (0, 1, 100))])
+@pytest.mark.parametrize(("which", "limits"), [("RLIMIT_NOFILE", (4, 9)), ("RLIMIT_FSIZE", (0, 100))])
 @pytest.mark.parametrize("words", [*VALID["add"][:1], *VALID["compact"], *VALID["remove"], *VALID["search"]])
 def test_limits_of_the_system_are_one_line(here: Path, words: list[str], which: str, limits: tuple[int, ...]) -> None:
     """Too many files open, and files too large, which is a full disk of another name: in processes of their own."""
