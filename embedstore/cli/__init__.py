@@ -7,9 +7,11 @@ The library's modules are imported inside the commands, so that ``--help`` is qu
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -30,23 +32,34 @@ class _Group(click.Group):
             with formatter.section(section):
                 formatter.write_dl([(str(command.name), _first_sentence(command)) for command in module.COMMANDS])
 
+    def make_context(self, *words: Any, **options: Any) -> click.Context:
+        with _refusals():
+            return super().make_context(*words, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _refusals():
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
-        except KeyboardInterrupt:
-            click.echo("interrupted; what was embedded is stored: run the same command again to go on", err=True)
-            ctx.exit(1)
-        except BaseException as error:
-            line = None if getattr(error, "errno", None) == errno.EPIPE else line_for(error)
-            if line is None:
-                raise  # click ends quietly where nobody reads any more
-            click.echo(f"error: {line}", err=True)
-            for note in getattr(error, "__notes__", []):
-                click.echo(note, err=True)
-            _drop_output()
-            ctx.exit(1)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Say in one line what could not be done, and end with status 1."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("interrupted; what was embedded is stored: run the same command again to go on", err=True)
+        raise click.exceptions.Exit(1) from None
+    except BaseException as error:
+        line = None if getattr(error, "errno", None) == errno.EPIPE else line_for(error)
+        if line is None:
+            raise  # click ends quietly where nobody reads any more
+        click.echo(f"error: {line}", err=True)
+        for note in getattr(error, "__notes__", []):
+            click.echo(note, err=True)
+        _drop_output()
+        raise click.exceptions.Exit(1) from None
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

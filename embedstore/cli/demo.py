@@ -30,6 +30,8 @@ def demo(query: str, store: Path, photos: Path | None) -> None:
     from embedstore.store import EmbedStore
 
     folder = photos or Path(__file__).resolve().parents[2] / "data" / "photos"
+    if photos is not None and not folder.is_dir():
+        raise click.UsageError(f"{photos} is no folder of photographs")
     if not folder.is_dir():
         raise click.ClickException(_WHERE_PHOTOS_ARE)
     if (store / "store.json").exists():
@@ -43,7 +45,8 @@ def demo(query: str, store: Path, photos: Path | None) -> None:
     for match in opened.search(query, k=5):
         click.echo(f"{match['score']:.4f}  {match.get('category') or '':<12}  {Path(match['uri']).name}")
 
-    labels = [category == query for category in opened.to_table(["category"]).column("category").to_pylist()]
+    known = opened.to_table(["category"]).column("category").to_pylist() if "category" in opened.columns else []
+    labels = [category == query for category in known]
     if not any(labels):
         click.echo(f"\nno photograph is labelled {query!r}, so there is nothing to measure")
         return

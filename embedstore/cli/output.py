@@ -7,7 +7,6 @@ are, and which columns people see of them, is left to the commands.
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 import sys
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import click
 
+from embedstore import cells
 from embedstore.cli.options import PATH, options
 from embedstore.files import naming
 
@@ -247,10 +247,10 @@ def _names(rows: Table) -> list[str]:
 
 
 def _delimited(rows: Table, stream: Any, delimiter: str) -> None:
-    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(_names(rows))
+    stream.write(cells.line(_names(rows), delimiter))
     for row in plain(rows):
-        writer.writerow([_text(value) if isinstance(value, date) else value for value in row.values()])
+        values = (_text(value) if isinstance(value, date) else value for value in row.values())
+        stream.write(cells.line(values, delimiter))
 
 
 def _json(value: Any, indent: int | None = None) -> str:

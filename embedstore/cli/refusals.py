@@ -60,6 +60,8 @@ def line_for(error: BaseException) -> str | None:
         return f"a file is no text in UTF-8 ({_short(error)}); name another, or convert it"
     if isinstance(error, UnicodeEncodeError):
         return f"a text cannot be written in {error.encoding} ({_short(error)}); set PYTHONIOENCODING=utf-8"
+    if isinstance(error, EOFError):
+        return f"a file ends too early ({_short(error)}); restore it from a copy"
     if isinstance(error, RecursionError):
         return "a file is nested too deeply to be read; restore it from a copy"
     if _LIBRARIES.isdisjoint(cls.__module__.split(".")[0] for cls in type(error).__mro__):

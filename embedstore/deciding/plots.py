@@ -7,6 +7,7 @@ plotted is made by `curves`; a page of several is left to `report`.
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,9 +77,12 @@ class Display:
         if file.suffix.lower() not in FORMATS:
             raise InputError(f"a picture's name must end in one of {', '.join(FORMATS)}, found {file.name!r}")
         self.plot()
-        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.parent.exists():
+            file.parent.mkdir(parents=True)
+        drawn = io.BytesIO()  # matplotlib stumbles over a disk that is full, and hides that it was
+        self.figure_.savefig(drawn, format=file.suffix[1:].lower(), dpi=dpi, facecolor="white")
         with naming(file):
-            self.figure_.savefig(file, dpi=dpi, facecolor="white")
+            file.write_bytes(drawn.getvalue())
         return file
 
     def _draw(self, ax: Any) -> None:

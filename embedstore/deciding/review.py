@@ -6,7 +6,6 @@ contact sheet. Labels that a person gives in the CSV come back in through `label
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
+from embedstore import cells
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.labels import NO_LABELS, Labelled, labels_for
 from embedstore.errors import InputError
@@ -46,10 +46,10 @@ class Review:
     def save_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the rows; fill the column ``label`` with yes or no, and give the file back as labels."""
         with naming(path), open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
+            file.write(cells.line(COLUMNS))
             for row in self.table.to_pylist():
-                writer.writerow(row | {"score": f"{row['score']:.6f}", "label": YES_NO[row["label"]]})
+                shown = row | {"score": f"{row['score']:.6f}", "label": YES_NO[row["label"]]}
+                file.write(cells.line(shown[name] for name in COLUMNS))
 
     def save_sheet(self, path: str | os.PathLike[str]) -> None:
         """Draw the pictures with their scores; a green line below: labelled as a match, red: as none."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import logging
 import math
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedstore import files
+from embedstore import cells, files
 from embedstore.errors import InputError
 from embedstore.sources import Failure
 
@@ -147,13 +146,10 @@ def write_failures(path: Path, failures: Sequence[Failure]) -> None:
 
     Where that cannot be done a warning says so: the rows are stored, and that is what an `add` is for.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["uri", "reason"])
-    writer.writerows((failure.uri, failure.reason) for failure in failures)
+    rows = [("uri", "reason"), *((failure.uri, failure.reason) for failure in failures)]
     try:
         if failures:
-            files.replace(path, text.getvalue().encode("utf-8", "backslashreplace"), durable=False)
+            files.replace(path, "".join(map(cells.line, rows)).encode("utf-8", "backslashreplace"), durable=False)
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
@@ -167,7 +163,7 @@ def read_failures(path: Path) -> list[str]:
     """Return the uris of a list of failures that an `add` has written, each once; InputError where there is none."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return list(dict.fromkeys(row["uri"] for row in csv.DictReader(file)))
+            return list(dict.fromkeys(cells.read(row["uri"]) for row in csv.DictReader(file) if row["uri"]))
     except FileNotFoundError as error:
         raise InputError(f"there is no {path}; an add in which something failed writes {FAILURES}") from error
     except (KeyError, UnicodeDecodeError, csv.Error) as error:

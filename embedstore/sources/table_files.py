@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from embedstore import cells
 from embedstore.errors import ImageError, SourceError
 from embedstore.files import open_regular
 from embedstore.images import PictureSource, content_hash, file_content, turns
@@ -304,7 +305,18 @@ def _read_text(path: str, ending: str) -> pa.Table:
     # Line breaks inside quotes are what captions have; a file name of digits only is still a name.
     layout = pcsv.ParseOptions(delimiter="\t" if ending == ".tsv" else ",", newlines_in_values=True)
     types = pcsv.ConvertOptions(column_types={"file_name": pa.string()})
-    return pcsv.read_csv(path, parse_options=layout, convert_options=types)
+    return _unmarked(pcsv.read_csv(path, parse_options=layout, convert_options=types))
+
+
+def _unmarked(table: pa.Table) -> pa.Table:
+    """Return a table that was CSV with the texts that its cells mean, see `cells`."""
+    import pyarrow.compute as pc  # late: rarely needed
+
+    for number, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            texts = pc.replace_substring_regex(table.column(number), pattern=cells.MARKED, replacement=r"\1")
+            table = table.set_column(number, field.name, texts)
+    return table.rename_columns([cells.read(name) for name in table.column_names])
 
 
 def _image_column(schema: pa.Schema, wanted: str | None) -> str:

@@ -95,7 +95,7 @@ def _map_array(path: str) -> NDArray[Any]:
     """Map a ``.npy`` file."""
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise SourceError(f"{path} cannot be read as an array of numbers: {error}") from error
     return array
 

@@ -328,7 +328,7 @@ class StoreFolder:
         if held:
             self.ledger.settle([batch.id for batch in held])
 
-    def upsert(self, rows: pa.Table, vectors: Vectors, *, replaces: bool, by_uri: bool) -> Snapshot:
+    def upsert(self, rows: pa.Table, vectors: Vectors, *, replaces: bool, by_uri: bool = True) -> Snapshot:
         """Add rows with their vectors in one commit; the caller holds `writing`. See `changes.upsert`."""
         return changes.upsert(self.images, rows, vectors, replaces=replaces, by_uri=by_uri)
 

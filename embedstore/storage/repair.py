@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from embedstore import files
 from embedstore.errors import DamagedStoreError, EmbedStoreError, StoreLockedError
 from embedstore.storage import changes
-from embedstore.storage.folder import Manifest, StoreFolder
+from embedstore.storage.folder import SCHEMA, Manifest, StoreFolder
 from embedstore.storage.ledger import Ledger
 from embedstore.storage.parts import Part, open_part
 from embedstore.storage.table import Snapshot
@@ -174,7 +175,8 @@ class _Job:
         what = f"make the log anew from {len(found)} parts with {sum(part.rows for part in found):,} rows"
         if history.unreadable or not history.added:
             what += "; rows that it has removed may be back"
-        schema = images.columns_of(history, found)
+        columns = images.columns_of(history, found)
+        schema = pa.schema([*columns, *(field for field in SCHEMA if field.name not in columns.names)])
         if self._step(f"{what}; the old log is set aside, and older versions end"):
             aside = images.rebuild(found, schema, list(history.transactions.items()))
             if aside.exists():

@@ -37,7 +37,7 @@ VALID: dict[str, list[list[str]]] = {
         [STORE, PICTURES, "--dry-run", "--api-key-file", KEY],
     ],
     "calibrate": [[STORE, "dog", "--label", LABELS, "--name", "again"]],
-    "calibrate-classes": [[STORE, "label"]],
+    "calibrate-classes": [[STORE, "--column", "label", "--class", "cat=a cat", "--class", "dog", "--name", "two"]],
     "classifiers": [[STORE, "cat"]],
     "classify": [
         [STORE, "dog", "--threshold", "0.1", "-o", "OUT.csv", "--sheet", "OUT.png"],
@@ -48,7 +48,7 @@ VALID: dict[str, list[list[str]]] = {
     "compare-backends": [[STORE, "--second", "objects", "--api-key-file", KEY], [PICTURES, "--first", "objects"]],
     "count": [[STORE, "--image", PICTURE, "--threshold", "0.1", "--sheet", "OUT.jpg"]],
     "demo": [["--photos", PICTURES, "--store", NEW]],
-    "evaluate": [[STORE, "cat", "--label", LABELS, "--classifier-from", OTHER]],
+    "evaluate": [[STORE, "cat", "--label", LABELS, "--from", OTHER]],
     "export": [[STORE, "-o", f"OUT{ending}"] for ending in (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".arrow")],
     "index": [[STORE]],
     "info": [[STORE]],
@@ -170,20 +170,26 @@ def invoked(name: str, words: list[str]) -> Result:
     return CliRunner().invoke(main, [*name.split(), *words])
 
 
-def require_one_line(result: Result, what: str, *, fails: bool = True) -> None:
-    """An error of status 1 or 2, in one line, and nothing that Python says of where it was."""
-    told = f"{what}: {result.exit_code} {result.output[-2000:]} {result.exception!r}"
-    assert result.exception is None or isinstance(result.exception, SystemExit), told
-    assert "Traceback" not in result.output, told
-    assert result.exit_code in ((1, 2) if fails else (0, 1, 2)), told
-    if result.exit_code == 1:
-        lines = [line for line in result.stderr.splitlines() if line.lower().startswith("error:")]
-        assert len(lines) == 1 or not result.stderr, told
-        assert not lines or len(lines[0]) > len("error: ") + 10, told
+def wrong(result: Result, what: str, *, fails: bool = True) -> list[str]:
+    """Return what is wrong with how a command ended, but for status 1 or 2 and one line; `fails`: that it should."""
+    errors = [line for line in result.stderr.splitlines() if line.lower().startswith("error:")]
+    right = (
+        (result.exception is None or isinstance(result.exception, SystemExit))
+        and "Traceback" not in result.output
+        and result.exit_code in ((1, 2) if fails else (0, 1, 2))
+        and (result.exit_code != 1 or not result.stderr or len(errors) == 1)
+        and all(len(line) > len("error: ") + 10 for line in errors)
+    )
+    return [] if right else [f"{what}: {result.exit_code}, {result.exception!r}, {result.output[-600:]}"]
 
 
 def every_command() -> list[tuple[str, list[str]]]:
     return [(name, words) for name, many in VALID.items() for words in many]
+
+
+def some_commands(turn: int) -> list[tuple[str, list[str]]]:
+    """Every third command, another third each turn; HOSTILE=all in the environment: every one, which takes minutes."""
+    return every_command() if os.environ.get("HOSTILE") == "all" else every_command()[turn % 3 :: 3]
 
 
 def test_every_command_is_tried_with_every_path_that_it_takes() -> None:
@@ -207,23 +213,24 @@ def test_what_is_said_here_works(here: Path, name: str, words: list[str]) -> Non
     """The commands below fail for what was done to their files, not for their words."""
     result = invoked(name, words)
     needs_network = name == "sync atlas" or "--second" in words or "--first" in words
-    require_one_line(result, name, fails=needs_network)
+    assert wrong(result, name, fails=False) == []
     assert result.exit_code == 0 or needs_network, result.output
 
 
 @pytest.mark.parametrize("spoilt", STORES)
 def test_a_spoilt_store_is_one_line(here: Path, spoilt: str) -> None:
     """Whatever is wrong with any file of a store, under every command."""
-    for name, words in every_command():
+    found = []
+    for name, words in some_commands(list(STORES).index(spoilt)):
         for place in {STORE, OTHER, NEW} & set(words):
             fresh = here / "fresh"
             shutil.copytree(here / OTHER, fresh)
             STORES[spoilt](fresh)
             result = invoked(name, [str(fresh) if word == place else word for word in words])
-            require_one_line(result, f"{spoilt}: {name} {words}", fails=False)
+            found += wrong(result, f"{spoilt}: {name} {words}", fails=False)
             shutil.rmtree(fresh)
-            if name in ("add", "demo"):
-                shutil.rmtree(here / NEW, ignore_errors=True)
+            shutil.rmtree(here / NEW, ignore_errors=True)
+    assert found == []
 
 
 def places(here: Path) -> dict[str, Path]:
@@ -246,12 +253,14 @@ def places(here: Path) -> dict[str, Path]:
 
 def test_a_place_of_no_store_is_one_line(here: Path) -> None:
     """A file, below a file, a folder of something else, a name that is too long, a circle of links, a device."""
-    for what, path in places(here).items():
-        for name, words in every_command():
+    found = []
+    for turn, (what, path) in enumerate(places(here).items()):
+        for name, words in some_commands(turn):
             for place in {STORE, OTHER, NEW} & set(words):
                 result = invoked(name, [str(path) if word == place else word for word in words])
-                require_one_line(result, f"{what}: {name} {words}")
+                found += wrong(result, f"{what}: {name} {words}", fails="--dry-run" not in words)
                 shutil.rmtree(here / NEW, ignore_errors=True)
+    assert found == []
 
 
 READABLE: dict[str, bytes | None] = {
@@ -276,9 +285,9 @@ READABLE: dict[str, bytes | None] = {
 
 @pytest.mark.parametrize("kind", READABLE)
 def test_a_bad_file_to_read_is_one_line(here: Path, kind: str) -> None:
-    """Missing, a folder, empty, no text, other JSON, half of a table, under every name that it could have."""
-    content = READABLE[kind]
-    for name, words in every_command():
+    """Missing, a folder, empty, no text, JSON of something else, half of a table, under every name that it may have."""
+    content, found = READABLE[kind], []
+    for name, words in some_commands(list(READABLE).index(kind)):
         for word in READ & set(words):
             endings = {Path(word).suffix}
             if word == LABELS:
@@ -292,9 +301,10 @@ def test_a_bad_file_to_read_is_one_line(here: Path, kind: str) -> None:
                 elif content != b"gone":
                     bad.write_bytes(content)
                 result = invoked(name, [str(bad) if one == word else one for one in words])
-                require_one_line(result, f"{kind}{ending} for {word}: {name} {words}", fails=False)
+                found += wrong(result, f"{kind}{ending} for {word}: {name} {words}", fails=False)
                 shutil.rmtree(bad, ignore_errors=True) if content is None else bad.unlink(missing_ok=True)
                 shutil.rmtree(here / NEW, ignore_errors=True)
+    assert found == []
 
 
 def test_tables_with_nothing_in_them_are_one_line(here: Path) -> None:
@@ -307,13 +317,15 @@ def test_tables_with_nothing_in_them_are_one_line(here: Path) -> None:
         pa.table({"v": pa.array([[]], pa.list_(pa.float32()))}),
         pa.table({}),
     ]
+    found = []
     for number, table in enumerate(tables):
         pq.write_table(table, here / "bad.parquet")
-        for name, words in every_command():
+        for name, words in some_commands(number):
             for word in {LABELS, VECTORS, PICTURES} & set(words):
                 result = invoked(name, ["bad.parquet" if one == word else one for one in words])
-                require_one_line(result, f"table {number} for {word}: {name} {words}")
+                found += wrong(result, f"table {number} for {word}: {name} {words}", fails=False)
                 shutil.rmtree(here / NEW, ignore_errors=True)
+    assert found == []
 
 
 def outputs(here: Path, ending: str) -> Iterator[tuple[str, Path]]:
@@ -331,16 +343,18 @@ def outputs(here: Path, ending: str) -> Iterator[tuple[str, Path]]:
 
 def test_an_output_that_cannot_be_written_is_one_line_that_names_it(here: Path) -> None:
     """Into no folder, below a file, over a folder, under too long a name, on a full disk."""
-    tried = 0
+    tried, found = 0, []
     for name, words in every_command():
         for word in [word for word in words if word.startswith("OUT")]:
             for what, path in outputs(here, Path(word).suffix):
                 if name == "plot" and what == "no folder":
                     continue  # is made
                 result = invoked(name, [str(path) if one == word else one for one in words])
-                require_one_line(result, f"{what}: {name} {words}")
-                assert path.name[:200] in result.stderr, result.stderr
+                found += wrong(result, f"{what}: {name} {words}")
+                if path.name[:200] not in result.stderr:
+                    found.append(f"{what}: {name} {words} does not name the file: {result.stderr}")
                 tried += 1
+    assert found == []
     assert tried > 80
 
 
@@ -354,7 +368,7 @@ def test_a_full_disk_under_stdout_is_one_line(here: Path, words: list[str]) -> N
         command = [sys.executable, "-m", "embedstore", *words]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.count("\n") == 1, done.stderr
     assert "the disk is full" in done.stderr
 
 
@@ -363,14 +377,13 @@ import resource, sys
 which, limit = getattr(resource, sys.argv[1]), int(sys.argv[2])
 from embedstore.cli import main
 import embedstore.store, embedstore.embedders.registry, onnxruntime, deltalake, filelock, sqlite3, PIL.Image
-import scipy.stats
 resource.setrlimit(which, (limit, limit))
 main(sys.argv[3:])
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of this kind are Linux's")
-@pytest.mark.parametrize(("which", "limits"), [("RLIMIT_NOFILE", (4, 6, 9)), ("RLIMIT_FSIZE", (0, 1, 100))])
+@pytest.mark.parametrize(("which", "limits"), [("RLIMIT_NOFILE", (4, 9)), ("RLIMIT_FSIZE", (0, 100))])
 @pytest.mark.parametrize("words", [*VALID["add"][:1], *VALID["compact"], *VALID["remove"], *VALID["search"]])
 def test_limits_of_the_system_are_one_line(here: Path, words: list[str], which: str, limits: tuple[int, ...]) -> None:
     """Too many files open, and files too large, which is a full disk of another name: in processes of their own."""
