@@ -101,16 +101,17 @@ class Log:
 
     def commits(self) -> dict[int, Path]:
         """Return the commits on the disk, by version."""
-        return {number: paths[0] for number, paths in self._found(_COMMIT).items()}
+        return {number: self.folder / names[0] for number, names in self._listed(_COMMIT).items()}
 
     def checkpoints(self) -> dict[int, list[Path]]:
         """Return the files of the checkpoints on the disk, by version."""
-        return self._found(_CHECKPOINT)
+        listed = self._listed(_CHECKPOINT)
+        return {number: [self.folder / name for name in names] for number, names in listed.items()}
 
     def newest(self) -> int:
         """Return the newest version by the names of the commits."""
         try:
-            commits = self.commits()
+            commits = self._listed(_COMMIT)
         except FileNotFoundError as error:
             raise StoreNotFoundError(
                 f"{self.folder.parent} has no table; make a store with `embedstore add`"
@@ -137,7 +138,7 @@ class Log:
             They were removed by vacuum.
         """
         noted = self._noted()  # before the listing: what is noted is on the disk
-        commits, checkpoints = self.commits(), self.checkpoints()
+        commits, checkpoints = self._listed(_COMMIT), self.checkpoints()
         self._require_newest(noted, commits, checkpoints)
         base, found, broken = -1, list[Path](), ""
         for number in sorted((n for n in checkpoints if n <= version), reverse=True):
@@ -148,9 +149,10 @@ class Log:
             broken = broken or damage
         for number in range(max(base, 0), version + 1):
             if number in commits:
-                if damage := _commit_damage(commits[number], noted):
+                path = self.folder / commits[number][0]
+                if damage := _commit_damage(path, noted):
                     raise DamagedStoreError(self._advice(damage))
-                found.append(commits[number])
+                found.append(path)
             elif number != base:
                 if not broken and number < min(commits) and any(n > version for n in checkpoints):
                     raise InputError(f"version {version} needs files that vacuum has removed; open a later version")
@@ -297,15 +299,16 @@ class Log:
             _log.debug("the log is read without its checksums: %s", error)
             return {}
 
-    def _found(self, pattern: re.Pattern[str]) -> dict[int, list[Path]]:
-        found: dict[int, list[Path]] = {}
+    def _listed(self, pattern: re.Pattern[str]) -> dict[int, list[str]]:
+        """Return the names of files of a kind, by version."""
+        found: dict[int, list[str]] = {}
         for name in sorted(os.listdir(self.folder)):
             if match := pattern.fullmatch(name):
-                found.setdefault(int(match[1]), []).append(self.folder / name)
+                found.setdefault(int(match[1]), []).append(name)
         return found
 
     def _require_newest(
-        self, noted: Mapping[str, int], commits: Mapping[int, Path], checkpoints: Mapping[int, list[Path]]
+        self, noted: Mapping[str, int], commits: Mapping[int, list[str]], checkpoints: Mapping[int, list[Path]]
     ) -> None:
         last = max(commits, default=-1)
         known = [int(match[1]) for name in noted if (match := _COMMIT.fullmatch(name))]
