@@ -129,6 +129,8 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
     Raises OSError for a folder, a pipe, a device or a socket, which may never answer or never end; a link is followed.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "no file has a NUL in its name", os.fspath(path))
     _require_regular(os.stat(path), path)
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:

@@ -268,7 +268,7 @@ class Classifier:
             )
         except KeyError as error:
             raise ClassifierError(f"the classifier lacks the field {error}; calibrate again to make it") from error
-        except (TypeError, ValueError, EmbedStoreError) as error:
+        except (TypeError, ValueError, OverflowError, EmbedStoreError) as error:
             raise ClassifierError(f"the classifier cannot be read: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> Path:

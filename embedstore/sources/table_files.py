@@ -15,6 +15,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -164,8 +165,10 @@ class Tabular:
     def pieces(self, n: int, column: str) -> Iterator[tuple[pa.ChunkedArray, pa.Table]]:
         """Yield a column and the scalars beside it, see `scalars_of`, for at most about `n` rows at a time."""
         features = _features_of(self.schema)
-        for piece in self.stream(n, [column, *_scalar_names(self.schema, without=column)]):
-            yield piece[column], scalars_of(piece, column, features)
+        with _reading(f"{self.name} cannot be read to its end"):
+            for piece in self.stream(n, [column, *_scalar_names(self.schema, without=column)]):
+                piece.validate(full=True)  # readers believe lengths, offsets and encodings as they find them
+                yield piece[column], scalars_of(piece, column, features)
 
 
 def open_table_file(path: str) -> Tabular:
@@ -179,13 +182,22 @@ def open_table_file(path: str) -> Tabular:
             f"{path} has {size:,} bytes; of texts, which are parsed whole, {_LARGEST_TEXT_FILE:,} are the most: "
             "cut it, or save the table as Parquet"
         )
-    try:
+    with _reading(f"{path} cannot be read as {ending[1:]}"):
         if ending in (".parquet", ".pq"):
             return _parquet(path)
         table = _read_arrow(path) if ending in (".arrow", ".feather") else _read_text(path, ending)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise SourceError(f"{path} cannot be read as {ending[1:]}: {error}") from error
     return _of_table(table, path, folder=os.path.dirname(path), stable_rows=True)
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Turn what Arrow makes of damaged bytes into a SourceError; errors of the disk stay what they are."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise SourceError(f"{what}: {' '.join(str(error).split())}") from error
 
 
 def read_small(path: str) -> pa.Table:

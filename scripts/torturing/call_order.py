@@ -64,6 +64,7 @@ def calls(trace: str) -> Iterator[tuple[str, list[str], bool]]:
 def broken(found: Iterator[tuple[str, list[str], bool]], store: str) -> Iterator[str]:
     """Yield what breaks the order of durability in a store."""
     unsynced: set[str] = set()  # files with content, and folders with names, that are not on the disk for certain
+    synced: set[str] = set()
     images, log = f"{store}/images", f"{store}/images/_delta_log"
     for name, paths, makes in found:
         paths = [path for path in paths if path.startswith(store)]
@@ -72,13 +73,15 @@ def broken(found: Iterator[tuple[str, list[str], bool]], store: str) -> Iterator
         last = paths[-1]
         if name in ("fsync", "fdatasync"):
             unsynced.discard(last)
+            synced.add(last)
         elif name == "openat" and makes:
             unsynced |= {last} if _PART.search(last) or _REPLACED.search(last) else set()
             unsynced |= {images} if _PART.search(last) else set()
         elif name.startswith(("link", "rename")):
-            if _COMMIT.search(last):
+            if _COMMIT.search(last) and str(Path(last).parent) == log:
                 yield from (f"{part} is committed before it is synced" for part in unsynced if _PART.search(part))
-                unsynced |= {last, log}
+                # A second name of a file that is synced needs no more than its folder.
+                unsynced |= {log} if paths[0] in synced else {last, log}
             elif _REPLACED.search(last):
                 unsynced |= {str(Path(last).parent)}
         elif name.startswith("unlink") and _PART.search(last):
