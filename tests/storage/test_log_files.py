@@ -201,13 +201,13 @@ def test_missing_resized_and_unknown_parts_are_told_apart(tmp_path: Path) -> Non
 
 def test_five_hundred_small_adds_leave_few_files(tmp_path: Path) -> None:
     """After compact and vacuum: at most 60 files, 1.3 times the live data, every row, and versions go on."""
-    store = EmbedStore.create(tmp_path / "s.store", space="own", dim=64)
+    store = EmbedStore.create(tmp_path / "s.store", space="own", dim=768)
     rng = np.random.default_rng(0)
     for number in range(500):
         rows, _ = batch(number * 2, 2)
         table = store.folder.images
         with store.folder.writing():
-            vectors = rng.standard_normal((2, 64), dtype=np.float32)
+            vectors = rng.standard_normal((2, 768), dtype=np.float32)
             changes.upsert(table, parts_rows(rows), vectors / np.linalg.norm(vectors, axis=1)[:, None], replaces=False)
     store.refresh()
     assert len(table._files.checkpoints()) >= 10
