@@ -39,7 +39,7 @@ def as_vectors(values: ArrayLike, dim: int | None = None, what: str = "vectors")
     """
     try:
         array = np.ascontiguousarray(values, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise VectorError(f"{what}: expected numbers of shape (n, dim), found {type(values).__name__}") from error
     if array.ndim == 1:
         array = array[np.newaxis]

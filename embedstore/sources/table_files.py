@@ -184,9 +184,12 @@ def open_table_file(path: str) -> Tabular:
         )
     with _reading(f"{path} cannot be read as {ending[1:]}"):
         if ending in (".parquet", ".pq"):
-            return _parquet(path)
-        table = _read_arrow(path) if ending in (".arrow", ".feather") else _read_text(path, ending)
-    return _of_table(table, path, folder=os.path.dirname(path), stable_rows=True)
+            tabular = _parquet(path)
+        else:
+            table = _read_arrow(path) if ending in (".arrow", ".feather") else _read_text(path, ending)
+            tabular = _of_table(table, path, folder=os.path.dirname(path), stable_rows=True)
+        _ = tabular.schema.names  # a name that is no UTF-8 is found here
+    return tabular
 
 
 @contextmanager

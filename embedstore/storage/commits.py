@@ -49,8 +49,8 @@ def write_commit(
     new_fields: Sequence[pa.Field],
     transaction: tuple[str, int] | None,
     data_change: bool,
-) -> None:
-    """Write the commits of a change to the log of `table`, which lies in `folder`; see `DeltaFolder.commit`."""
+) -> Any:
+    """Write the commits of a change to the log of `table`, in `folder`, and return the table with them."""
     from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
     from deltalake.schema import Schema
     from deltalake.transaction import AddAction, RemoveAction
@@ -85,3 +85,5 @@ def write_commit(
     table.create_write_transaction(
         actions, "append", table.schema(), commit_properties=properties, post_commithook_properties=hooks
     )
+    table.update_incremental()
+    return table

@@ -168,8 +168,10 @@ class DeltaFolder:
             newest = self.newest_version()
             try:
                 with self._staged(newest) as (staged, table):
-                    write_commit(table, staged, add, remove, operation, new_fields, transaction, data_change)
+                    table = write_commit(table, staged, add, remove, operation, new_fields, transaction, data_change)
+                    known = self._note.read(self.path, newest, self._files.checksum(newest), self.dim)
                     made = self._files.publish(Log(staged / log_files.NAME), newest)
+                    snapshot = self._read(made[-1], table, [*add, *(known[0] if known else ())])
                 break
             except FileExistsError:
                 _log.info("another program has changed %s meanwhile; trying again", self.path)
@@ -177,7 +179,8 @@ class DeltaFolder:
             raise StoreLockedError(f"another program keeps changing {self.path}; end it and try again")
         if any(number % _CHECKPOINT_EVERY == 0 for number in made):
             self._try_checkpoint(made[-1])
-        return self.snapshot()
+        self._remember(snapshot, self._files.checksum(snapshot.version))
+        return snapshot
 
     def applied(self, series: str) -> int:
         """Return the number of the last unit of a series of `transaction`s that is in the log; -1 for none."""
@@ -302,14 +305,18 @@ class DeltaFolder:
                 if newest == before or attempt == _ATTEMPTS - 1:
                     raise
                 continue
-            self._note.write(newest, commit, self.dim, made.parts, made.schema)
+            self._remember(made, commit)
             return made
         raise AssertionError("unreachable")
 
-    def _read(self, version: int, table: Any) -> Snapshot:
-        """Read a version from the log, and each part's layout from its footer."""
-        found = tuple(parts.open_part(self.path / name, self.dim) for name in _names(table))
-        return Snapshot(version, found, _columns(table), self.dim)
+    def _read(self, version: int, table: Any, known: Sequence[Part] = ()) -> Snapshot:
+        """Read a version from the log, and the layout of each part that is not known from its footer."""
+        by_name = {part.name: part for part in known}
+        found = (by_name.get(name) or parts.open_part(self.path / name, self.dim) for name in _names(table))
+        return Snapshot(version, tuple(found), _columns(table), self.dim)
+
+    def _remember(self, snapshot: Snapshot, commit: str) -> None:
+        self._note.write(snapshot.version, commit, self.dim, snapshot.parts, snapshot.schema)
 
     @contextmanager
     def _opened(self, version: int) -> Iterator[Any]:
