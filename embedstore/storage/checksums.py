@@ -105,17 +105,17 @@ class Summing:
 
 def layout(dim: int, groups: list[Sums]) -> bytes:
     """Return what stands in the footer of the layout of a part, as JSON."""
-    blocks = [[g.offset, g.size // (4 * dim), g.end, g.vectors, g.rest] for g in groups]
-    return json.dumps({"version": 2, "dim": dim, "blocks": blocks}).encode()
+    blocks = [[group.offset, group.size // (4 * dim)] for group in groups]
+    sums = [[group.end, group.vectors, group.rest] for group in groups]
+    return json.dumps({"version": 2, "dim": dim, "blocks": blocks, "sums": sums}).encode()
 
 
 def layout_version(said: bytes | None) -> int:
     """Return the version of the layout that a footer speaks of; 0 where it says nothing that can be read."""
     try:
         content = json.loads(said or b"{}")
-        known = isinstance(content["dim"], int) and all(
-            len(block) == {1: 2, 2: 5}[content["version"]] for block in content["blocks"]
-        )
+        known = isinstance(content["dim"], int) and all(len(block) == 2 for block in content["blocks"])
+        known &= content["version"] == 1 or (content["version"] == 2 and len(content["sums"]) == len(content["blocks"]))
     except (ValueError, KeyError, TypeError):
         return 0
     return int(content["version"]) if known else 0
@@ -142,7 +142,8 @@ def damages(path: Path, said: bytes) -> Iterator[tuple[int | None, str]]:
     with path.open("rb") as file:
         footer = _footer(file)
         at = 0
-        for number, (offset, rows, end, vectors, rest) in enumerate(content["blocks"]):
+        groups = zip(content["blocks"], content["sums"], strict=True)
+        for number, ((offset, rows), (end, vectors, rest)) in enumerate(groups):
             block, others = xxhash.xxh3_64(), xxhash.xxh3_64()
             block_end = offset + rows * content["dim"] * 4
             for digest, start, stop in ((others, at, offset), (block, offset, block_end), (others, block_end, end)):
