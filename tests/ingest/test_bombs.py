@@ -144,7 +144,13 @@ def test_an_interrupt_does_not_wait_for_a_server_that_drips(tmp_path: Path) -> N
         urls.write_text("\n".join(f"http://127.0.0.1:{listener.getsockname()[1]}/{n}.png" for n in range(20)))
         command = [sys.executable, "-m", "embedstore", "--allow-private-urls", "add"]
         command += [str(tmp_path / "s.store"), str(urls), "--model", "objects"]
-        process = subprocess.Popen(command, env={**os.environ, "EMBEDSTORE_OFFLINE": "0"}, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "EMBEDSTORE_OFFLINE": "0"},
+            stderr=subprocess.PIPE,
+            # A shell that runs the tests in the background has them ignore the signal.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         try:
             assert asked.wait(60)
             time.sleep(0.3)
