@@ -296,3 +296,13 @@ def test_rows_that_wait_in_a_damaged_ledger_are_kept_where_they_can_be_read(path
     assert recover(EmbedStore.open(path).folder) in (0, 40)
     assert any(name.startswith("ledger.sqlite.damaged") for name in verify(path).set_aside)
     assert files.is_sealed(json.loads((path / "store.json").read_text()))
+
+
+def test_a_part_that_was_never_finished_is_no_damage(path: Path) -> None:
+    """A killed change leaves half a part that no version names: vacuum deletes it, verify says so."""
+    half = path / "images" / "part-09999999999999999999-0123456789ab.parquet"
+    half.write_bytes(b"PAR1 and no more")
+    report = verify(path, deep=True)
+    assert (report.problems, report.unnamed_parts) == ([], [half.name])
+    EmbedStore.open(path).vacuum(0)
+    assert not half.exists()

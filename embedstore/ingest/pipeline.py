@@ -7,6 +7,7 @@ is wrong with one record, the others go on: it becomes a `Failure`. What a recor
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -64,12 +65,23 @@ def examined(
             content_hash = images.content_hash(data)
         except EmbedderError:
             raise
+        except OSError as error:
+            return _failure(record, error)
         except Exception as error:  # noqa: BLE001  (archives, decoders and users' sources raise anything)
             return Failure(record.uri, reason(error))
         try:
             return content_hash, look(content_hash, data)
-        except (ImageError, OSError) as error:
+        except OSError as error:
+            return _failure(record, error)
+        except ImageError as error:
             return Failure(record.uri, reason(error))
+
+
+def _failure(record: Record, error: OSError) -> Failure:
+    """Return what is wrong with a record; what is wrong with this process is raised: no record can be read then."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise error
+    return Failure(record.uri, reason(error))
 
 
 def reason(error: Exception) -> str:

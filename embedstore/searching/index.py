@@ -7,6 +7,7 @@ proposes rows: scoring them, and proving that none is missing, is left to `short
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -169,7 +170,11 @@ class IndexFiles:
         try:
             faiss = _faiss()
             index, error, longest = _made(part, kind)
-            faiss.write_index(index, str(beside))
+            try:
+                faiss.write_index(index, str(beside))
+            except RuntimeError as refused:
+                why = str(refused).rpartition(": ")[2]
+                raise OSError(errno.EIO, f"the index cannot be written: {why}", str(beside)) from refused
             about = {**_about(part, kind), "size": beside.stat().st_size, "file_checksum": files.checksum(beside)}
             note = Note(**about, error=error, longest=longest)
             _note_beside(path).unlink(missing_ok=True)

@@ -84,7 +84,7 @@ class ArchiveSource(Source):
             yield from _of_tar(self._path, self._plain)
             return
         for entry in self._zip.infolist():
-            if not entry.is_dir() and _is_picture(entry.filename) and not stat.S_ISLNK(entry.external_attr >> 16):
+            if _is_picture(entry.filename) and not stat.S_ISLNK(entry.external_attr >> 16):
                 yield entry.filename, functools.partial(_from_zip, self._zip, entry), None
 
 

@@ -188,7 +188,7 @@ def open_table_file(path: str) -> Tabular:
         else:
             table = _read_arrow(path) if ending in (".arrow", ".feather") else _read_text(path, ending)
             tabular = _of_table(table, path, folder=os.path.dirname(path), stable_rows=True)
-        _ = tabular.schema.names  # a name that is no UTF-8 is found here
+        _ = str(tabular.schema)  # a name that is no UTF-8 is found here
     return tabular
 
 

@@ -65,4 +65,7 @@ def vectors_of(column: pa.ChunkedArray, dim: int, what: str) -> Vectors:
         raise DamagedStoreError(
             f"{what}: the column {EMBEDDING!r} should hold {dim} numbers in every row, and does not"
         )
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(array), dim)
+    try:
+        return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(array), dim)
+    except ValueError as error:  # damaged lengths
+        raise DamagedStoreError(f"{what}: the column {EMBEDDING!r} cannot be read: {error}") from error

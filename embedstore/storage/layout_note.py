@@ -53,7 +53,7 @@ class LayoutNote:
                 blocks = None if entry["blocks"] is None else [Block(*block) for block in entry["blocks"]]
                 found.append(Part(path, entry["rows"], dim, blocks))
             return found, pa.ipc.read_schema(pa.py_buffer(base64.b64decode(note["columns"])))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return None  # a note that cannot be read is made again from the log
 
     def write(self, version: int, commit: str, dim: int, parts: Sequence[Part], schema: pa.Schema) -> None:

@@ -169,7 +169,7 @@ class Ledger:
 
     def waiting(self) -> dict[str, int]:
         """Return how many rows wait, by the run that wrote them."""
-        return dict(self._file.read("SELECT run, sum(rows) FROM paid GROUP BY run"))
+        return dict(self._file.read("SELECT run, coalesce(sum(rows), 0) FROM paid GROUP BY run"))
 
     def paid_hashes(self) -> set[str]:
         """Return the content hashes of pictures that are paid for and not yet in the table."""

@@ -85,6 +85,8 @@ class LedgerFile:
         """Read every byte that matters; return what is damaged, in words."""
         if not self.path.exists():
             return []
+        if not self.path.stat().st_size:
+            return [f"{self.path.name} is empty: what it held is gone; `embedstore repair` makes a new one"]
         try:
             problems = [f"{self.path.name}: {text}" for (text,) in self.read("PRAGMA integrity_check") if text != "ok"]
             for table, columns in _SEALED.items():
@@ -94,9 +96,10 @@ class LedgerFile:
                     for row in rows
                     if seal(row[1:-1]) != row[-1]
                 ]
+            stray = "SELECT DISTINCT paid FROM claims WHERE paid IS NOT NULL AND paid NOT IN (SELECT id FROM paid)"
             problems += [
                 f"{self.path.name}: a claim says that a picture is paid for in batch {number}, which is not there"
-                for (number,) in self.read("SELECT DISTINCT paid FROM claims WHERE paid NOT IN (SELECT id FROM paid)")
+                for (number,) in self.read(stray)
             ]
         except (DamagedLedgerError, FormatVersionError) as error:
             return [str(error)]

@@ -183,7 +183,11 @@ class Log:
         if first > 0 and not any(number >= first - 1 for number in checkpoints):
             problems.append(f"{self.folder} has neither the commits before version {first} nor a checkpoint of them")
         # Once more what is noted: a vacuum may have run meanwhile.
-        gone = [name for name in self._noted().keys() & noted.keys() if not (self.folder / name).exists()]
+        gone = [
+            name
+            for name in self._noted().keys() & noted.keys()
+            if not (self.folder / name).exists() and not _is_before(name, first)
+        ]
         problems += [f"{self.folder / name} is not there, and was" for name in sorted(gone)]
         return problems
 
@@ -341,6 +345,12 @@ def commit_name(version: int) -> str:
 def parts_added(commit: Path) -> set[str]:
     """Return the names of the parts that a commit adds."""
     return {urllib.parse.unquote(action["add"]["path"]) for action in _actions(commit) if action.get("add")}
+
+
+def _is_before(name: str, first: int) -> bool:
+    """Tell whether a file is of a version before the oldest commit: a vacuum that was cut short still notes it."""
+    match = _COMMIT.fullmatch(name) or _CHECKPOINT.fullmatch(name)
+    return match is not None and int(match[1]) < first
 
 
 def _checksum(path: Path) -> int:

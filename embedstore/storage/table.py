@@ -337,19 +337,27 @@ class DeltaFolder:
                 self._files.stage(version, Path(folder), linked=False)
                 yield DeltaTable(folder, version=version)
         except DeltaError as error:
-            raise DamagedStoreError(
-                f"the log of {self.path} cannot be read: {str(error).splitlines()[0]}; "
-                f"run `embedstore repair {self.path.parent}`"
-            ) from error
+            raise self._unreadable(error) from error
 
     @contextmanager
     def _staged(self, version: int) -> Iterator[tuple[Path, Any]]:
         """Give a folder beside with the log of a version, and the table that it is, for `deltalake` to write to."""
         from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
 
         with tempfile.TemporaryDirectory(dir=location(self.path), prefix=_STAGE) as folder:
             self._files.stage(version, Path(folder), linked=True)
-            yield Path(folder), DeltaTable(folder)
+            try:
+                table = DeltaTable(folder)
+            except DeltaError as error:
+                raise self._unreadable(error) from error
+            yield Path(folder), table
+
+    def _unreadable(self, error: Exception) -> DamagedStoreError:
+        return DamagedStoreError(
+            f"the log of {self.path} cannot be read: {str(error).splitlines()[0]}; "
+            f"run `embedstore repair {self.path.parent}`"
+        )
 
     def _checkpoint(self, version: int) -> None:
         with self._staged(version) as (staged, table):

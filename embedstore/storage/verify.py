@@ -140,7 +140,7 @@ def verify(path: Path, deep: bool = False, version: int | None = None, further: 
         return report
     for what, check in (("ledger.sqlite", folder.ledger.check), ("images/_delta_log", folder.images.check)):
         report.problems += _found(report, what, check) or []
-    report.waiting = sum((_found(report, "ledger.sqlite", folder.ledger.waiting) or {}).values())
+    report.waiting = _found(report, "ledger.sqlite", lambda: sum(folder.ledger.waiting().values())) or 0
     report.set_aside = _set_aside(folder)
     report.unnamed_parts = _found(report, "images", folder.images.orphans) or []
     snapshot = _found(report, "images/_delta_log", folder.snapshot)
@@ -179,7 +179,7 @@ def _check_version(folder: StoreFolder, snapshot: Snapshot, report: VerifyReport
         sound = sound and problems == []
         report.problems += problems or []
     if deep:
-        current = {part.name for part in snapshot.parts}
+        current = {part.name for part in snapshot.parts} | set(report.unnamed_parts)
         for file in sorted(folder.images.path.glob("*.parquet")):
             if file.name not in current:
                 check = Part(file, 0, snapshot.dim, None).check

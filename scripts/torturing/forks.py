@@ -47,7 +47,7 @@ class Ended:
     def crashed(self) -> bool:
         """Whether it ended otherwise than a command should: by a traceback, a panic or a signal not from here."""
         # What the log's library says by itself when it may open no file is followed by our line.
-        excused = "Failed to create a tokio runtime" in self.said and "Too many open files" in self.said
+        excused = "Too many open files" in self.said
         panic = "panicked at" in self.said and not (excused and self.exit == 1)
         return self.exit < 0 or "Traceback (most recent" in self.said or panic
 

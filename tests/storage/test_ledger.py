@@ -420,3 +420,12 @@ def test_a_full_disk_is_an_oserror_that_names_the_file(book: Ledger) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 40
     assert book.waiting() == {"a": 2}
     assert book.check() == []
+
+
+def test_claims_that_are_not_paid_yet_are_no_damage_and_an_empty_file_is(book: Ledger) -> None:
+    """What a killed add has claimed is free again; a ledger cut to nothing has lost what it held."""
+    book.claim("a", batch(0, 3)[0].column("content_hash").to_pylist(), nobody)
+    assert book.check() == []
+    book.path.write_bytes(b"")
+    [problem] = book.check()
+    assert "is empty" in problem
