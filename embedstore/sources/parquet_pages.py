@@ -52,11 +52,11 @@ def _largest_pages(file: BinaryIO, chunk: Any, path: str) -> tuple[int, int]:
         start = min(start, chunk.dictionary_page_offset)
     end, largest, dictionary = start + chunk.total_compressed_size, 0, 0
     while start < end:
-        file.seek(start)
         try:
+            file.seek(start)
             header, length = _header(file.read(_HEADER))
             kind, unpacked, packed = (header[number] for number in (1, 2, 3))
-        except (IndexError, KeyError) as error:
+        except (IndexError, KeyError, ValueError, OSError) as error:
             raise SourceError(f"{path} is damaged: there is no page at byte {start:,}") from error
         size = unpacked + packed
         if kind == 2:

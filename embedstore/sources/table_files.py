@@ -188,7 +188,8 @@ def open_table_file(path: str) -> Tabular:
         else:
             table = _read_arrow(path) if ending in (".arrow", ".feather") else _read_text(path, ending)
             tabular = _of_table(table, path, folder=os.path.dirname(path), stable_rows=True)
-        _ = str(tabular.schema)  # a name that is no UTF-8 is found here
+        for field in tabular.schema:  # a name that is no UTF-8 is found here
+            _ = field.name, [inner.name for inner in field.type] if pa.types.is_struct(field.type) else []
     return tabular
 
 

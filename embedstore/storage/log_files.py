@@ -202,7 +202,8 @@ class Log:
             for path in filter(None, [commits.get(number), *checkpoints.get(number, ())]):
                 is_commit = path == commits.get(number)
                 if (_commit_damage if is_commit else _checkpoint_damage)(path, noted):
-                    history.unreadable.append(path.name)
+                    if path.exists():  # else a vacuum has just deleted it
+                        history.unreadable.append(path.name)
                     continue
                 for action in _actions(path) if is_commit else _checkpoint_actions(path):
                     history.take(action)
