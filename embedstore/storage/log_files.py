@@ -14,10 +14,10 @@ import os
 import re
 import shutil
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import xxhash
@@ -29,7 +29,10 @@ NAME = "_delta_log"
 LAST_CHECKPOINT = "_last_checkpoint"
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*(?:parquet|json)")
+_READINGS = 20
+"""How often the log is read again because a vacuum has deleted files of it meanwhile."""
 _log = logging.getLogger("embedstore")
+T = TypeVar("T")
 
 
 class Notes(Protocol):
@@ -161,8 +164,32 @@ class Log:
             _log.warning("%s; the table is read without it", broken)
         return found, not broken
 
+    def names(self) -> set[str]:
+        """Return the names of commits and checkpoints on the disk."""
+        listed = [*self._listed(_COMMIT).values(), *self._listed(_CHECKPOINT).values()]
+        return {name for names in listed for name in names}
+
     def check(self) -> list[str]:
         """Read every file and return what is damaged, in words; [] for a sound log."""
+        return self._settled(self._check)
+
+    def history(self) -> History:
+        """Return what the files that can be read say, in their order; nothing where there is no log."""
+        return self._settled(self._history) if self.folder.is_dir() else History()
+
+    def _settled(self, read: Callable[[], T]) -> T:
+        """Return what a reading gives during which no vacuum has deleted files of the log."""
+        for _ in range(_READINGS - 1):
+            try:
+                listed = self.names()
+                result = read()
+                if listed <= self.names():
+                    return result
+            except FileNotFoundError:
+                continue
+        return read()
+
+    def _check(self) -> list[str]:
         noted = self._noted()
         try:
             commits, checkpoints = self.commits(), self.checkpoints()
@@ -191,19 +218,15 @@ class Log:
         problems += [f"{self.folder / name} is not there, and was" for name in sorted(gone)]
         return problems
 
-    def history(self) -> History:
-        """Return what the files that can be read say, in their order; nothing where there is no log."""
+    def _history(self) -> History:
         history = History()
-        if not self.folder.is_dir():
-            return history
         noted = self._noted()
         commits, checkpoints = self.commits(), self.checkpoints()
         for number in sorted(commits.keys() | checkpoints.keys()):
             for path in filter(None, [commits.get(number), *checkpoints.get(number, ())]):
                 is_commit = path == commits.get(number)
                 if (_commit_damage if is_commit else _checkpoint_damage)(path, noted):
-                    if path.exists():  # else a vacuum has just deleted it
-                        history.unreadable.append(path.name)
+                    history.unreadable.append(path.name)
                     continue
                 for action in _actions(path) if is_commit else _checkpoint_actions(path):
                     history.take(action)

@@ -293,21 +293,21 @@ class DeltaFolder:
 
     def _newest(self, newest: int) -> Snapshot:
         for attempt in range(_ATTEMPTS):
+            listed = self._files.names()
             commit = self._files.checksum(newest)
             if found := self._note.read(self.path, newest, commit, self.dim):
                 return Snapshot(newest, tuple(found[0]), found[1], self.dim)
             try:
                 with self._opened(newest) as table:
                     made = self._read(newest, table)
+                break
             except (DamagedStoreError, InputError, VersionGoneError):
                 # Others may have compacted and vacuumed while this was reading.
-                before, newest = newest, self.newest_version()
-                if newest == before or attempt == _ATTEMPTS - 1:
+                if listed == self._files.names() or attempt == _ATTEMPTS - 1:
                     raise
-                continue
-            self._remember(made, commit)
-            return made
-        raise AssertionError("unreachable")
+                newest = self.newest_version()
+        self._remember(made, commit)
+        return made
 
     def _read(self, version: int, table: Any, known: Sequence[Part] = ()) -> Snapshot:
         """Read a version from the log, and the layout of each part that is not known from its footer."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from embedstore.errors import DamagedStoreError, InputError, StoreError, VersionGoneError
-from embedstore.storage import changes, parts
+from embedstore.storage import changes, log_files, parts
 from embedstore.storage.ledger import Ledger
 from embedstore.storage.log_files import commit_name
 from embedstore.storage.table import DeltaFolder
@@ -405,3 +405,33 @@ def test_paid_rows_leave_the_ledger_only_when_their_part_and_commit_are_on_the_d
     first = [next((n for n, line in enumerate(lines) if re.search(step, line)), None) for step in steps]
     assert None not in first, first
     assert first == sorted(first), first
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_a_vacuum_while_the_log_is_read_takes_nothing_from_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """Whichever file is being read: history, check and the newest version are those of a log read in peace."""
+
+    def vacuum_at(moment: int, path: Path) -> int:
+        if countdown and countdown.pop() == moment:
+            table_in(table.path.parent).vacuum(0, dry_run=False)
+        return int(real(path))
+
+    real, countdown = log_files._checksum, list[int]()
+    for reading in ("history", "check", "snapshot"):
+        table = filled(tmp_path / reading)
+        changes.compact(table, table.snapshot())
+        expected, live = ids(table), {part.name for part in table.snapshot().parts}
+        (tmp_path / reading / "index" / "images.json").unlink()
+        countdown = list(range(5))
+        with monkeypatch.context() as patch:
+            patch.setattr(log_files, "_checksum", lambda path: vacuum_at(moment, path))
+            if reading == "history":
+                history = table.readable_history()
+                assert (history.live, history.unreadable) == (live, [])
+            elif reading == "check":
+                assert table.check() == []
+            else:
+                assert ids(table) == expected
+        assert not countdown
