@@ -233,6 +233,7 @@ class DeltaFolder:
         problems = self._files.check()
         if not problems:
             on_disk, history = self._on_disk(), self._files.history()
+            problems += [f"{self._files.folder / name} cannot be read" for name in history.unreadable]
             for name in sorted(history.live):
                 if name not in on_disk:
                     problems.append(f"part {name} is in the table's log but not on the disk; restore it from a copy")
@@ -241,8 +242,9 @@ class DeltaFolder:
         return problems
 
     def orphans(self) -> list[str]:
-        """Return the names of parts on the disk that no version names, as far as the log can be read."""
-        return sorted(self._on_disk().keys() - self._files.history().added.keys())
+        """Return the names of parts on the disk that no version names; [] while a file of the log cannot be read."""
+        history = self._files.history()
+        return [] if history.unreadable else sorted(self._on_disk().keys() - history.added.keys())
 
     def readable_history(self) -> History:
         """Return what those files of the log that can be read say of parts, transactions and columns."""

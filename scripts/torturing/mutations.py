@@ -64,7 +64,7 @@ def of_json(value: Any, dice: random.Random) -> Any:
             dice.shuffle(letters)
             holder[key] = "".join(letters)
         elif way < 0.45 and isinstance(holder[key], int | float):
-            holder[key] *= dice.choice([-1, 1e9, 10**30])
+            holder[key] *= dice.choice([-1, 10**9, 10**30])
         elif way < 0.5:
             deep: Any = 0
             for _ in range(60):

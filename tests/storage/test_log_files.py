@@ -435,3 +435,13 @@ def test_a_vacuum_while_the_log_is_read_takes_nothing_from_what_it_says(
             else:
                 assert ids(table) == expected
         assert not countdown
+
+
+def test_no_part_is_called_unneeded_while_the_log_cannot_be_read(tmp_path: Path) -> None:
+    """A commit that cannot be read may name any part; `check` names the commit."""
+    table = filled(tmp_path)
+    (table.path / "stray.parquet").write_bytes(b"")
+    assert table.orphans() == ["stray.parquet"]
+    (log_of(table) / commit_name(2)).write_bytes(b"{")
+    assert table.orphans() == []
+    assert commit_name(2) in str(table.check())
