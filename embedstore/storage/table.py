@@ -295,19 +295,19 @@ class DeltaFolder:
 
     def _newest(self, newest: int) -> Snapshot:
         for attempt in range(_ATTEMPTS):
-            listed = self._files.names()
             commit = self._files.checksum(newest)
             if found := self._note.read(self.path, newest, commit, self.dim):
                 return Snapshot(newest, tuple(found[0]), found[1], self.dim)
+            listed = self._files.names()
             try:
                 with self._opened(newest) as table:
                     made = self._read(newest, table)
                 break
             except (DamagedStoreError, InputError, VersionGoneError):
                 # Others may have compacted and vacuumed while this was reading.
-                if listed == self._files.names() or attempt == _ATTEMPTS - 1:
+                before, newest = newest, self.newest_version()
+                if (newest == before and listed == self._files.names()) or attempt == _ATTEMPTS - 1:
                     raise
-                newest = self.newest_version()
         self._remember(made, commit)
         return made
 
