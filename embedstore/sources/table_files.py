@@ -296,7 +296,7 @@ def _parquet(path: str) -> Tabular:
             number -= rows
         raise ImageError("the table was changed while it was read; try again")
 
-    at_once = functools.partial(rows_at_once, path, metadata)
+    at_once = functools.partial(rows_at_once, path)
     return Tabular(path, schema, metadata.num_rows, stream, os.path.dirname(path), at_once=at_once, row=row)
 
 

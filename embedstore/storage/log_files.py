@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -74,10 +74,25 @@ class History:
         """Names of the parts that were added and not removed."""
         return set(self.added) - self.removed
 
+    @classmethod
+    def of(cls, actions: Iterable[Mapping[str, Any]]) -> History:
+        """Return what these actions come to, in their order."""
+        history = cls()
+        for action in actions:
+            history.take(action)
+        return history
+
+    def state(self) -> tuple[Any, ...]:
+        """Return what holds in the end: the parts with their sizes, the transactions and the schema."""
+        schema = None if self.schema is None else json.loads(self.schema)
+        return {name: self.added[name] for name in self.live}, self.transactions, schema
+
     def take(self, action: Mapping[str, Any]) -> None:
         """Take one action of a commit or a checkpoint in, in the order of the log."""
         if add := action.get("add"):
-            self.added[urllib.parse.unquote(add["path"])] = int(add["size"])
+            name = urllib.parse.unquote(add["path"])
+            self.added[name] = int(add["size"])
+            self.removed.discard(name)
         if remove := action.get("remove"):
             self.removed.add(urllib.parse.unquote(remove["path"]))
         if transaction := action.get("txn"):
@@ -145,7 +160,7 @@ class Log:
         self._require_newest(noted, commits, checkpoints)
         base, found, broken = -1, list[Path](), ""
         for number in sorted((n for n in checkpoints if n <= version), reverse=True):
-            damage = next(filter(None, (_checkpoint_damage(path, noted) for path in checkpoints[number])), None)
+            damage = next(filter(None, (_damage(path, noted) for path in checkpoints[number])), None)
             if damage is None:
                 base, found = number, list(checkpoints[number])
                 break
@@ -153,7 +168,7 @@ class Log:
         for number in range(max(base, 0), version + 1):
             if number in commits:
                 path = self.folder / commits[number][0]
-                if damage := _commit_damage(path, noted):
+                if damage := _damage(path, noted):
                     raise DamagedStoreError(self._advice(damage))
                 found.append(path)
             elif number != base:
@@ -197,9 +212,12 @@ class Log:
             return [f"{self.folder} is not there"]
         if not commits:
             return [f"{self.folder} holds no commit"]
-        damage = [_commit_damage(path, noted) for path in commits.values()]
-        damage += [_checkpoint_damage(path, noted) for paths in checkpoints.values() for path in paths]
+        damage = [_damage(path, noted) for path in commits.values()]
+        damage += [_damage(path, noted) for paths in checkpoints.values() for path in paths]
         damage.append(self._hint_damage(noted, checkpoints))
+        if not any(damage):
+            unnoted = [number for number, paths in checkpoints.items() if any(path.name not in noted for path in paths)]
+            damage += [_difference(commits, checkpoints[number], number) for number in unnoted]
         problems = [text for text in damage if text]
         first = min(commits)
         problems += [
@@ -224,11 +242,10 @@ class Log:
         commits, checkpoints = self.commits(), self.checkpoints()
         for number in sorted(commits.keys() | checkpoints.keys()):
             for path in filter(None, [commits.get(number), *checkpoints.get(number, ())]):
-                is_commit = path == commits.get(number)
-                if (_commit_damage if is_commit else _checkpoint_damage)(path, noted):
+                if _damage(path, noted):
                     history.unreadable.append(path.name)
                     continue
-                for action in _actions(path) if is_commit else _checkpoint_actions(path):
+                for action in _actions(path):
                     history.take(action)
         return history
 
@@ -387,40 +404,40 @@ def _sync(path: Path) -> None:
 
 
 def _actions(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
-
-
-def _checkpoint_actions(path: Path) -> list[dict[str, Any]]:
+    """Return what a commit, or a file of a checkpoint, says."""
     if path.suffix == ".json":
-        return _actions(path)
-    import pyarrow.parquet as pq
+        return [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+    import pyarrow.parquet as pq  # late: most versions are read from commits
 
     with pq.ParquetFile(path) as file:
         rows: list[dict[str, Any]] = file.read().to_pylist()
     return rows
 
 
-def _commit_damage(path: Path, noted: Mapping[str, int]) -> str | None:
-    """Return what is wrong with a commit, in words; None for a sound one."""
+def _damage(path: Path, noted: Mapping[str, int]) -> str | None:
+    """Return what is wrong with a commit or a file of a checkpoint, in words; None for a sound one."""
     try:
         if path.name in noted:
             return None if _checksum(path) == noted[path.name] else f"{path} is damaged (checksum)"
         actions = _actions(path)
-        if not actions or not all(isinstance(action, dict) for action in actions):
-            return f"{path} is empty" if not actions else f"{path} holds no commit"
-        history = History()
-        for action in actions:
-            history.take(action)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not any(actions):
+            return f"{path} is empty"
+        History.of(actions).state()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         return f"{path} cannot be read ({error})"
     return None
 
 
-def _checkpoint_damage(path: Path, noted: Mapping[str, int]) -> str | None:
-    """Return what is wrong with a file of a checkpoint, in words; None for a sound one."""
-    try:
-        if path.name in noted:
-            return None if _checksum(path) == noted[path.name] else f"{path} is damaged (checksum)"
-        return None if any(_checkpoint_actions(path)) else f"{path} is empty"
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        return f"{path} cannot be read ({error})"
+def _difference(commits: Mapping[int, Path], checkpoint: Sequence[Path], version: int) -> str | None:
+    """Return where a checkpoint says something else than the commits that it sums up, as far as they are still there.
+
+    Of a checkpoint that another program has made no checksum is noted, so that this alone tells a damaged name.
+    """
+    actions = [action for path in checkpoint for action in _actions(path)]
+    if any(action.get("sidecar") for action in actions) or not all(number in commits for number in range(version + 1)):
+        return None
+    summed_up = History.of(actions)
+    told = History.of(action for number in range(version + 1) for action in _actions(commits[number]))
+    if summed_up.state() == told.state():
+        return None
+    return f"{checkpoint[0]} is damaged: it does not say what the commits up to version {version} say"

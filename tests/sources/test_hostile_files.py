@@ -7,6 +7,8 @@ import os
 import socket
 import stat
 import struct
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -237,9 +239,8 @@ def test_rows_of_parquet_are_unpacked_few_at_a_time(tmp_path: Path) -> None:
     table = pa.table({"image": pa.array([cell] * 3, pa.binary())})
     pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 30)
     assert path.stat().st_size < 100_000
-    metadata = pq.read_metadata(path)
-    assert parquet_pages.rows_at_once(str(path), metadata, ["image"], 64) == 1
-    assert parquet_pages.rows_at_once(str(path), metadata, ["other"], 64) == 64
+    assert parquet_pages.rows_at_once(str(path), ["image"], 64) == 1
+    assert parquet_pages.rows_at_once(str(path), ["other"], 64) == 64
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
@@ -252,16 +253,60 @@ def test_pages_of_parquet_are_walked_as_they_were_written(tmp_path: Path, versio
         table, path, row_group_size=90, data_page_version=version, data_page_size=200_000, write_batch_size=4,
         write_page_checksum=True, compression="none", use_dictionary=["word", "n"],
     )  # fmt: skip
-    metadata = pq.read_metadata(path)
     with path.open("rb") as file:
-        for group in range(3):
-            chunk = metadata.row_group(group).column(0)
-            largest, dictionary = parquet_pages._largest_pages(file, chunk, "a")
+        chunks = parquet_pages._chunks(file, "a")
+        for number, chunk in enumerate(chunks):
+            group = pq.read_metadata(path).row_group(number // 3)
+            column = group.column(number % 3)
+            start = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
+            sizes = (column.total_compressed_size, column.total_uncompressed_size)
+            assert chunk == (column.path_in_schema, group.num_rows, start, *sizes)
+        assert len(chunks) == 9
+        for image, _, word in zip(*[iter(chunks)] * 3, strict=True):
+            largest, dictionary = parquet_pages._largest_pages(file, image, "a")
             assert 2 * 200_000 <= largest <= 2 * 450_000
             assert dictionary == 0
-            assert parquet_pages._largest_pages(file, metadata.row_group(group).column(2), "a")[1] == 2 * 14
+            assert parquet_pages._largest_pages(file, word, "a")[1] == 2 * 14
     records = list(open_source(path))
     assert [records[row].load() for row in (199, 0, 95)] == [cells[199], cells[0], cells[95]]
+
+
+FOOTERS = """
+import sys
+from pathlib import Path
+from embedstore.errors import EmbedStoreError
+from embedstore.sources import open_source
+content, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+length = int.from_bytes(content[-8:-4], "little")
+refused = 0
+for place in range(len(content) - 8 - length, len(content) - 8):
+    for bit in range(8):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+        try:
+            list(open_source(path))
+        except EmbedStoreError:
+            refused += 1
+print(refused, length)
+"""
+
+
+def test_no_damaged_footer_of_parquet_ends_the_process(tmp_path: Path) -> None:
+    """Whichever bit of it is flipped: 28 of them make pyarrow abort when it is asked for its column chunks."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": [{"bytes": b"x", "path": None}]}), path, store_schema=False)
+    words = [sys.executable, "-c", FOOTERS, str(path), str(tmp_path / "b.parquet")]
+    child = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert child.returncode == 0, child.stderr[-500:]
+    refused, length = map(int, child.stdout.split())
+    assert length < refused < 8 * length
+
+
+@pytest.mark.parametrize("data", [b"\x19" * 5_000, b"\x1c" * 5_000, b"\x15", b"\x19\xfc\xff\xff\xff\x7f", b"\x1d\0"])
+def test_a_footer_that_is_none_is_an_error(data: bytes) -> None:
+    """Deep, cut short, longer than it is, or of no known kind."""
+    content = b"PAR1" + data + len(data).to_bytes(4, "little") + b"PAR1"
+    with pytest.raises(SourceError, match="its footer cannot be read"):
+        parquet_pages._chunks(io.BytesIO(content), "a.parquet")
 
 
 def test_pages_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -426,32 +426,49 @@ HOSTILE = {
     "pattern": "label ~ '" + "(a|b)*" * 1_600 + "'",
 }
 CHILD = """
-import json, sys, time
+import contextlib, json, sys, time
 import pyarrow as pa
 from embedstore.errors import FilterError
+from embedstore.storage import where
 from embedstore.storage.where import parse_where
+
+def counted(text, cursor=where._cursor):
+    asked.append(text)
+    return cursor(text)
+
+asked = []
+where._cursor = counted
 table = pa.table({"label": ["a", "b"], "width": [1, 2], "good": [True, False], "meta": [{"a": 1}, {"a": 2}]})
 parse_where("good", table.schema).mask(table)
 for name, text in json.load(sys.stdin).items():
+    asked.clear()
     start = time.perf_counter()
     try:
         said = parse_where(text, table.schema).mask(table).tolist()
     except FilterError as error:
         said = str(error)
-    print(json.dumps([name, time.perf_counter() - start, said]), flush=True)
+    print(json.dumps([name, time.perf_counter() - start, bool(asked), said]), flush=True)
 """
+PARSED = {
+    "6,000 or", "900 plus", "90 not", "90 nested", "searched case", "calls", "fields", "casts", "lambdas", "pattern",
+}  # fmt: skip
+"""What of these texts the parser sees at all; with some of the others it would be busy for minutes."""
 
 
 def test_hostile_texts_end_soon_and_crash_nothing() -> None:
-    """Texts of any depth and length end in an answer or in an error, each within 2 seconds; the process lives on."""
+    """Texts of any depth and length end in an answer or in an error, none hangs, and the process lives on.
+
+    A text hangs after 10 seconds, as in `scripts/torture`; on a quiet machine none takes one.
+    """
     child = subprocess.run(
         [sys.executable, "-c", CHILD], input=json.dumps(HOSTILE), capture_output=True, text=True, timeout=120
     )
-    said = {name: (seconds, what) for name, seconds, what in map(json.loads, child.stdout.splitlines())}
+    said = {name: rest for name, *rest in map(json.loads, child.stdout.splitlines())}
     assert (child.returncode, list(said)) == (0, list(HOSTILE)), child.stderr[-500:]
-    assert not {name: seconds for name, (seconds, _) in said.items() if seconds > 2}
-    assert all(isinstance(what, list) or len(what) < 1200 for _, what in said.values())
-    answered = {name: what for name, (_, what) in said.items() if isinstance(what, list)}
+    assert not {name: seconds for name, (seconds, *_) in said.items() if seconds > 10}
+    assert {name for name, (_, parsed, _) in said.items() if parsed} == PARSED
+    assert all(isinstance(what, list) or len(what) < 1200 for *_, what in said.values())
+    answered = {name: what for name, (*_, what) in said.items() if isinstance(what, list)}
     assert answered == {
         "6,000 or": [True, True],
         "90 not": [True, False],
