@@ -14,6 +14,7 @@ import pytest
 
 from embedstore import files
 from embedstore.errors import DamagedStoreError, StoreNotFoundError
+from embedstore.storage.folder import Manifest
 from embedstore.store import EmbedStore
 from embedstore.upkeep import repair, verify
 
@@ -306,3 +307,21 @@ def test_a_part_that_was_never_finished_is_no_damage(path: Path) -> None:
     assert (report.problems, report.unnamed_parts) == ([], [half.name])
     EmbedStore.open(path).vacuum(0)
     assert not half.exists()
+
+
+def test_a_vacuum_ends_its_work_beside_a_damaged_ledger(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It gives back what it can, and names the ledger."""
+    store = EmbedStore.open(path)
+    store.compact()
+    ledger = path / "ledger.sqlite"
+    ledger.write_bytes(b"no ledger" * 1000)
+    assert EmbedStore.open(path).vacuum(0)
+    assert "ledger.sqlite" in caplog.text
+    assert EmbedStore.open(path).vacuum(0) == []
+
+
+@pytest.mark.parametrize("content", [{}, {"format_version": "2"}, {"format_version": 1, "store_id": "1"}, 7])
+def test_a_manifest_that_lacks_something_is_no_manifest(content: object) -> None:
+    """Also one without a checksum, as an early embedstore wrote it."""
+    with pytest.raises(ValueError, match=r"it (lacks|is)|supported"):
+        Manifest.from_text(json.dumps(content))

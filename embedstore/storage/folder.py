@@ -105,13 +105,16 @@ class Manifest:
             raise ValueError("it is no JSON object")
         if files.is_sealed(content) and not files.is_intact(content):
             raise ValueError("it does not fit its checksum")
-        version = content["format_version"]
-        if version > FORMAT_VERSION:
-            raise FormatVersionError(
-                f"it has format version {version}; this embedstore reads up to {FORMAT_VERSION}. "
-                "Upgrade with: pip install -U embedstore"
-            )
-        return cls(content["store_id"], content["created_at"], Space.from_dict(content["space"]))
+        try:
+            version = content["format_version"]
+            if version > FORMAT_VERSION:
+                raise FormatVersionError(
+                    f"it has format version {version}; this embedstore reads up to {FORMAT_VERSION}. "
+                    "Upgrade with: pip install -U embedstore"
+                )
+            return cls(content["store_id"], content["created_at"], Space.from_dict(content["space"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"it lacks {error}" if isinstance(error, KeyError) else str(error)) from error
 
     def write(self, path: Path) -> None:
         """Write ``store.json`` in one step; from then on the folder is a store."""
@@ -133,7 +136,7 @@ class Manifest:
             raise StoreNotFoundError(
                 f"{path} is no store: it {what}. Make one with `embedstore add {path} FOLDER`, or EmbedStore.create"
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+        except (ValueError, RecursionError, OSError) as error:
             raise DamagedStoreError(
                 f"{file} cannot be read ({error}); `embedstore repair` writes it anew from its copy"
             ) from error
@@ -356,7 +359,13 @@ class StoreFolder:
             names = self.images.vacuum(keep_hours, dry_run)
             old = [self.path / name for name in _OLD_FOLDERS if (self.path / name).is_dir()]
             if not dry_run:
-                self.ledger.shrink()
+                self._shrink_ledger()
                 for folder in old:
                     shutil.rmtree(folder)
             return names + [folder.name for folder in old]
+
+    def _shrink_ledger(self) -> None:
+        try:
+            self.ledger.shrink()
+        except DamagedStoreError as error:  # what no version needs is gone all the same
+            _log.warning("%s", error)
