@@ -118,7 +118,9 @@ def _from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
             data = gathered(file, member.file_size)
             file.read(1)  # where nothing follows the checksum is compared
             return data
-    except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
+    except ImageError:
+        raise
+    except (*_DAMAGED, RuntimeError) as error:  # a password is wanted: RuntimeError
         raise ImageError(f"it cannot be unpacked from the archive: {error}") from error
 
 

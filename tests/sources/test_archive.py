@@ -56,3 +56,16 @@ def test_damaged_archives(tmp_path: Path) -> None:
         archive.writestr("a.txt", "x")
     with pytest.raises(SourceError, match="holds no pictures"):
         open_source(path)
+
+
+def test_a_member_whose_name_is_damaged_is_a_failure_of_its_own(tmp_path: Path) -> None:
+    """The local name of a member, marked as UTF-8, is none; the other members are read."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, name in enumerate(("\u00e9.png", "b.png")):
+            archive.writestr(name, png(number))
+    path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xdb\xdb", 1))
+    first, second = list(open_source(path))
+    assert second.load() == png(1)
+    with pytest.raises(ImageError, match="cannot be unpacked from the archive"):
+        first.load()
