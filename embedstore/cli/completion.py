@@ -30,7 +30,7 @@ Once, for every new shell:
 """
 
 
-@click.command(help=_HELP, epilog='\b\nExample:\n  eval "$(embedstore completion bash)"')
+@click.command(help=_HELP, epilog="\b\nExample:\n  embedstore completion bash")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
@@ -52,7 +52,7 @@ def stores(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 def classifiers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Offer the names of the classifiers that the store keeps, or that of ``--from``; then JSON files."""
-    store = ctx.params.get("origin") or ctx.params.get("store")
+    store = ctx.params.get("origin") or _store(ctx)
     files = [] if store is None else Path(store).glob("classifiers/*.json")
     return _beginning(incomplete, sorted(file.stem for file in files)) or files_here(ctx, param, incomplete)
 
@@ -60,7 +60,7 @@ def classifiers(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
 def columns(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Offer the names of the store's columns."""
     names: list[str] = []
-    if store := ctx.params.get("store"):
+    if store := _store(ctx):
         with contextlib.suppress(EmbedStoreError, OSError):
             from embedstore.store import EmbedStore
 
@@ -81,6 +81,13 @@ def query(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
 def files_here(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Let the shell offer files."""
     return [CompletionItem(incomplete, type="file")]
+
+
+def _store(ctx: click.Context) -> Path | None:
+    """Return the store that the line names."""
+    # Where the value of an option is yet to come, click leaves all words in `args`.
+    named = [ctx.params.get("store") or "", *ctx.args]
+    return next((Path(word) for word in named if os.path.isfile(os.path.join(word, "store.json"))), None)
 
 
 def _beginning(incomplete: str, names: Iterable[str]) -> list[CompletionItem[str]]:

@@ -154,7 +154,7 @@ def _standard_input() -> bytes:
     """Read a picture from stdin."""
     content = sys.stdin.buffer.read(MOST_FROM_STDIN + 1)
     if not content:
-        raise click.UsageError("there is no picture on stdin; --image - is for such as: cat dog.jpg | embedstore ...")
+        raise click.UsageError("there is no picture on stdin, which `--image -` reads; pipe one in, or name its file")
     if len(content) > MOST_FROM_STDIN:
         raise click.UsageError(f"stdin holds more than {MOST_FROM_STDIN:,} bytes; name the picture's file")
     return content

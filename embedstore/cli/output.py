@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -98,27 +99,22 @@ class Output:
 
         copies = copy_pictures(rows.column("uri").to_pylist(), self.pictures)
         missing = copies.count(None)
-        rest = (
-            f"; {missing:,} are not to be had: their files are gone, or were never on this machine" if missing else ""
-        )
-        self.say(f"{len(copies) - missing:,} pictures copied to {self.pictures}{rest}")
+        rest = f"; {missing:,} not to be had: gone, or never on this machine" if missing else ""
+        copied = len(copies) - missing
+        self.say(f"{copied:,} picture{'' if copied == 1 else 's'} copied to {self.pictures}{rest}")
 
     def draw(self, rows: pa.Table, title: str, notes: Sequence[str]) -> None:
-        """Draw rows with the first of their columns `notes` where a sheet was asked for, and say what is on it.
-
-        Where it is to be looked at, a viewer is started.
-        """
-        if self.sheet is None and not self.look:
+        """Draw rows with the first of their columns `notes` where a sheet was asked for, and say what is on it."""
+        if self.sheet is None:
             return
         if not len(rows):
             self.say("nothing matches, so there is nothing to draw")
             return
-        file = _temporary_sheet() if self.sheet is None else self.sheet
-        draw(rows, file, title, next(iter(notes), None))
+        draw(rows, self.sheet, title, next(iter(notes), None))
         part = f"the first {MOST_DRAWN} of {len(rows):,} pictures " if len(rows) > MOST_DRAWN else ""
-        self.say(f"{part}drawn in {file}")
-        if self.look and (why := _not_opened(file)):
-            click.echo(f"no viewer has opened it ({why}); the file stays: {file}", err=True)
+        self.say(f"{part}drawn in {self.sheet}")
+        if self.look and (why := _not_opened(self.sheet)):
+            click.echo(f"no viewer has opened it ({why}); the file stays: {self.sheet}", err=True)
 
 
 def _gives_output(function: F) -> F:
@@ -128,6 +124,9 @@ def _gives_output(function: F) -> F:
     def with_output(**values: Any) -> Any:
         fields = ("form", "file", "null", "quiet", "sheet", "look", "pictures")
         chosen = {name: values.pop(name) for name in fields if name in values}
+        if chosen.get("look") and chosen["sheet"] is None:
+            # It outlasts this process, as its viewer does.
+            chosen["sheet"] = Path(tempfile.gettempdir(), f"embedstore-{uuid.uuid4().hex}.png")
         return function(output=Output(**chosen), **values)
 
     return with_output  # type: ignore[return-value]
@@ -191,13 +190,6 @@ pictures_option = click.option(
 
 look_options = options(sheet_option, open_option, pictures_option)
 """The options of a command whose answer is pictures, to be looked at or taken."""
-
-
-def _temporary_sheet() -> Path:
-    """Return a new file that outlasts this process, as its viewer does."""
-    descriptor, name = tempfile.mkstemp(prefix="embedstore-", suffix=".png")
-    os.close(descriptor)
-    return Path(name)
 
 
 def _not_opened(file: Path) -> str:

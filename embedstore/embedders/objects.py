@@ -71,16 +71,17 @@ class ObjectsEmbedder:
 
     @classmethod
     def unknown(cls, texts: Sequence[str]) -> list[str]:
-        """Return those texts with no word that stands whole in the text table or in the name of a class.
+        """Return those texts whose words all stand whole neither in the text table nor in the name of a class.
 
-        Of other words there are only pieces, ``qu ##ux``, and their mean says little.
+        Of such words there are only pieces, ``qu ##ux``, and their mean says little. A text with no word at all is
+        none of these: `embed_texts` refuses it.
         """
         known = _known_words()
-        return [
-            text
-            for text in texts
-            if not any(word in known or word.removesuffix("s") in known for word in words_of(text))
-        ]
+
+        def is_unknown(words: list[str]) -> bool:
+            return bool(words) and not any(word in known or word.removesuffix("s") in known for word in words)
+
+        return [text for text in texts if is_unknown(words_of(text))]
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return the centre crop of an RGB picture, resized: uint8 of shape (3, 224, 224), values 0-255."""

@@ -29,7 +29,7 @@ SLOT = "{}"
 _SIGNS = {"+": 1.0, "-": -1.0}
 _WORD = re.compile(r'(?:"[^"]*"|\S)+')
 _WEIGHTED = re.compile(r"(\d+\.?\d*|\.\d+):(.+)", re.DOTALL)
-_WORDS_MEANT = "to look for the words say --text, in Python Query.text(...)"
+_FORCED = "--text (in Python Query.text) takes it for words"
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +125,8 @@ class Query:
 
         Examples
         --------
-        >>> Query.parse("2:golden retriever - fruit").label
-        "2:'golden retriever' - 'fruit'"
+        >>> Query.parse("2:golden retriever + a black-and-white cat - fruit").texts
+        ['golden retriever', 'a black-and-white cat', 'fruit']
         """
         if isinstance(words, str):
             words = [word.replace('"', "") if word.count('"') > 1 else word for word in _WORD.findall(words)]
@@ -163,7 +163,7 @@ class Query:
             picture = picture_named(query)
             if picture is None:
                 return cls.text(query)
-            _log.warning("%r is a file here, so pictures like it are looked for; %s", query, _WORDS_MEANT)
+            _log.warning("%r is a picture here: looking for others like it; %s", query, _FORCED)
             return cls.image(picture)
         if isinstance(query, np.ndarray) and query.ndim == 2:
             raise QueryError(
@@ -310,10 +310,10 @@ def picture_named(text: str) -> Path | None:
     if not ending and not below:
         return None
     if text.lower().startswith(("http://", "https://")):
-        raise QueryError(f"{text!r} is an address, and queries fetch none; download the picture; {_WORDS_MEANT}")
+        raise QueryError(f"{text!r} is an address, and a query fetches none; download the picture; {_FORCED}")
     if os.path.isdir(path):
         if below:
-            raise QueryError(f"{text!r} is a folder; ask with one picture; {_WORDS_MEANT}")
+            raise QueryError(f"{text!r} is a folder; ask with one picture; {_FORCED}")
         return None
     if os.path.exists(path) or holder_of(path) is not None:
         return Path(path)
@@ -321,7 +321,7 @@ def picture_named(text: str) -> Path | None:
         from embedstore.images import SUFFIXES  # late: a query in words needs no Pillow
 
         if ending.lower() in SUFFIXES:
-            raise QueryError(f"there is no picture {text!r}; check the path; {_WORDS_MEANT}")
+            raise QueryError(f"there is no picture {text!r}; check the path; {_FORCED}")
     return None
 
 

@@ -114,7 +114,7 @@ def test_a_picture_may_be_asked_with_prompts(photo_store: EmbedStore) -> None:
         (("search", "--also", "dog"), 2, "ask with one of"),
         (("search", "dog", "--text", "cat"), 2, "ask with one of: a query, --text TEXT, --image FILE, --id ID"),
         (("sweep", "--text", "cat", "--id", "7"), 2, "ask with one of"),
-        (("search", "photo of no.jpg"), 1, "there is no picture 'photo of no.jpg'; check the path; to look for"),
+        (("search", "photo of no.jpg"), 1, "there is no picture 'photo of no.jpg'; check the path; --text (in Python"),
         (("search", "dog", "+", "-", "cat"), 1, "nothing stands after the +"),
         (("count", "dog", "-", "--threshold", "0"), 1, "nothing stands after the -"),
         (("search", "bird", "--template", "a photo"), 1, "exactly once"),
@@ -133,7 +133,7 @@ def test_prompts_and_sheets_that_make_no_sense_are_refused(
     assert says in result.stderr
 
 
-CUCKOO = PHOTOS / "cuckoo.jpg"
+CUCKOO = PHOTOS / "bird" / "cuckoo.jpg"
 
 
 def test_a_path_typed_as_a_query_is_a_picture(photo_store: EmbedStore) -> None:
@@ -141,15 +141,12 @@ def test_a_path_typed_as_a_query_is_a_picture(photo_store: EmbedStore) -> None:
     done = run_process("search", photo_store.path, CUCKOO, "-n", 1, "--json")
     (row,) = json.loads(done.stdout)
     assert (row["uri"], round(row["score"], 3)) == (str(CUCKOO), 1)
-    assert (
-        f"'{CUCKOO}' is a file here, so pictures like it are looked for; to look for the words say --text"
-        in done.stderr
-    )
+    assert f"'{CUCKOO}' is a picture here: looking for others like it; --text" in done.stderr
     words = run_process("search", photo_store.path, "--text", CUCKOO, "-n", 1, "--json")
     (row,) = json.loads(words.stdout)
     assert row["score"] == photo_store.search(Query.text(str(CUCKOO)), k=1).score[0]
     assert row["score"] < 0.9
-    assert "is a file here" not in words.stderr
+    assert "is a picture here" not in words.stderr
 
 
 def test_every_command_that_takes_a_query_takes_a_picture(photo_store: EmbedStore, tmp_path: Path) -> None:
@@ -180,7 +177,7 @@ def test_signs_mix_queries_in_search_classify_and_count(photo_store: EmbedStore)
     assert run("classify", path, *MIX, "--threshold", 0.3, "-f").stdout.splitlines() == every.uri
     done = run_process("count", path, *MIX, "--threshold", 0.3, "--json")
     assert json.loads(done.stdout) == {"query": mix.label, "threshold": 0.3, "count": len(every)}
-    assert "is a file here" in done.stderr
+    assert "is a picture here" in done.stderr
     unquoted = run("search", path, "golden", "retriever", "-n", 1, "--json").stdout
     assert unquoted == run("search", path, "golden retriever", "-n", 1, "--json").stdout
 
@@ -349,5 +346,5 @@ def test_pictures_are_copied_with_their_bytes(tmp_path: Path) -> None:
     assert sorted(path.name for path in copies if path) == ["a.png", "t-0.png"]
     exported = run("export", store.path, "--where", "uri like '%a.png'", "--pictures", tmp_path / "e", "-f")
     assert len(exported.stdout.splitlines()) == 2
-    assert "1 pictures copied to" in exported.stderr
-    assert "1 are not to be had" in exported.stderr
+    assert "1 picture copied to" in exported.stderr
+    assert "; 1 not to be had" in exported.stderr

@@ -22,7 +22,7 @@ def offered(*words: str, folder: Path) -> list[str]:
         COMP_CWORD=str(len(words)),
     )
     assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    return done.stdout.split()
 
 
 def test_stores_classifiers_columns_and_files_are_offered(store: EmbedStore, tmp_path: Path) -> None:

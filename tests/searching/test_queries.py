@@ -123,7 +123,8 @@ def test_a_mix_is_the_direction_of_the_weighted_sum(
     total = 2 * texts[0] + 1 * picture - 0.5 * texts[1]
     expected = rows @ (total / np.linalg.norm(total))
     mix = Query.parse("2:golden retriever + ./my pool.jpg - .5:fruit")
-    assert mix.label == "2:'golden retriever' + my pool.jpg - 0.5:'fruit'"
+    retriever, fruit = (Query.text(text).label for text in mix.texts)
+    assert mix.label == f"2:{retriever} + my pool.jpg - 0.5:{fruit}"
     assert mix.texts == ["golden retriever", "fruit"]
     scores = photo_store.scores(mix)[0]
     np.testing.assert_allclose(scores, expected, atol=1e-6)
@@ -154,7 +155,7 @@ def test_a_mix_takes_templates_and_further_queries(photo_store: EmbedStore) -> N
     found, opponents = photo_store.reader.concept_vectors([several])[0]
     np.testing.assert_allclose(found, unit(unit(dog - 2 * snow) + cat), atol=1e-6)
     np.testing.assert_allclose(opponents, [unit(cat + snow)], atol=1e-6)
-    assert several.label == "('dog' - 2:'snow') + 'cat' against 'cat' + 'snow'"
+    assert several.label == f"({mix.label}) + {Query.text('cat').label} against {several.opposing[0].label}"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_a_path_is_a_picture_and_a_word_a_word(
         caplog.clear()
         query = Query.of(text)
         assert (query.kind, query.label) == ("image", label)
-        assert f"{text!r} is a file here" in caplog.text
+        assert f"{text!r} is a picture here" in caplog.text
         assert "--text" in caplog.text
         assert (Query.text(text).kind, Query.text(text).value) == ("text", text)
     caplog.clear()
