@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 from click.testing import CliRunner, Result
@@ -18,11 +17,10 @@ def run(*words: object, stdin: str | None = None) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words], input=stdin, catch_exceptions=False)
 
 
-def run_process(*words: object, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_process(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "embedstore", *(str(word) for word in words)],
-        cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -63,7 +63,10 @@ def _label_option(required: bool) -> Callable[[F], F]:
 def sweep(
     store: Path, labels: str | None, thresholds: str | None, n: int, noise: bool, output: Output, **query: Any
 ) -> None:
-    """Print what each threshold gives: matches and, with labels, precision, recall and F1."""
+    """Print what each threshold gives: matches and, with labels, precision, recall and F1.
+
+    A QUERY is the same as in `search`.
+    """
     chosen = None if thresholds is None else [number(one) for one in thresholds.split(",")]
     concept = concept_of(query)
     opened = open_store(store)
@@ -87,7 +90,7 @@ def sweep(
 
 @command('embedstore rank photos.store bird "a bird in flight" penguin --label category=bird')
 @store_argument
-@click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
+@click.argument("texts", nargs=-1, required=True, metavar="TEXT...", shell_complete=completion.query)
 @_label_option(required=True)
 @rows_output
 def rank(store: Path, texts: tuple[str, ...], labels: str, output: Output) -> None:
@@ -140,7 +143,10 @@ def calibrate(
     output: Output,
     **options: Any,
 ) -> None:
-    """Choose the threshold of a query by labels, measure it on held-out rows, and save the classifier."""
+    """Choose the threshold of a query by labels, measure it on held-out rows, and save the classifier.
+
+    A QUERY is the same as in `search`.
+    """
     concept = concept_of(options)
     cost = {name: value for name, value in (("fp", cost_fp), ("fn", cost_fn)) if value is not None}
     opened = open_store(store)

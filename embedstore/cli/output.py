@@ -36,7 +36,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 MOST_DRAWN = 400
 """Most pictures on one sheet: 50 lines of eight are 23 million points already."""
 
-_OPENING_SECONDS = 3
+_OPENING_SECONDS = 2
 _ENDINGS = (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".arrow")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 

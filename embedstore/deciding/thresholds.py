@@ -194,5 +194,5 @@ def _groups(rows: Rows, labelled: Labelled) -> list[str]:
 
 def _name_of(concept: Concept) -> str:
     """Make a name of the letters and digits of a concept."""
-    text = "".join(c if c.isalnum() or c in " _-" else "" for c in concept.label).strip()
-    return text[:60].strip() or "classifier"
+    text = "".join(c if c.isalnum() or c in " _-" else "" for c in concept.label)
+    return " ".join(text.split())[:60].strip() or "classifier"

@@ -50,7 +50,10 @@ class Query:
 
     @classmethod
     def text(cls, text: str) -> Query:
-        """Ask for pictures that a text describes, also where it names a file; QueryError for an empty one."""
+        """Ask for pictures that a text describes; QueryError for an empty one.
+
+        It opens no file whatever the text says, as is right for texts of strangers.
+        """
         if not text.strip():
             raise QueryError("the query is empty; give some words, such as 'a tiny white ball'")
         return cls("text", text.strip(), repr(text.strip()))
@@ -163,8 +166,9 @@ class Query:
             picture = picture_named(query)
             if picture is None:
                 return cls.text(query)
+            asked = cls.image(picture)
             _log.warning("%r is a picture here: looking for others like it; %s", query, _FORCED)
-            return cls.image(picture)
+            return asked
         if isinstance(query, np.ndarray) and query.ndim == 2:
             raise QueryError(
                 f"an array of shape {query.shape} may be vectors or a grey picture; say Query.image(array) for the "
@@ -320,7 +324,7 @@ def picture_named(text: str) -> Path | None:
     if ending:
         from embedstore.images import SUFFIXES  # late: a query in words needs no Pillow
 
-        if ending.lower() in SUFFIXES:
+        if ending.lower() in (*SUFFIXES, ".heic", ".heif", ".avif"):
             raise QueryError(f"there is no picture {text!r}; check the path; {_FORCED}")
     return None
 

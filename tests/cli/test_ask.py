@@ -204,34 +204,25 @@ def test_nonsense_is_called_so(photo_store: EmbedStore) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="xdg-open is the opener of Linux")
-@pytest.mark.parametrize("command", ["search", "classify"])
-def test_open_starts_the_viewer_of_the_desktop(photo_store: EmbedStore, tmp_path: Path, command: str) -> None:
+def test_open_starts_the_viewer_of_the_desktop(photo_store: EmbedStore, tmp_path: Path) -> None:
     """It gets the sheet; where it fails, or there is no desktop, that is said, and the sheet stays."""
     opener = tmp_path / "xdg-open"
     opener.write_text(f'#!/bin/sh\necho "$1" >> {tmp_path}/opened\nexit $STATUS\n')
     opener.chmod(0o755)
     desktop = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "DISPLAY": ":0", "TMPDIR": str(tmp_path), "STATUS": "0"}
-    words = (command, photo_store.path, "bird", "--threshold", "0.5", "-f", "--open")
-
-    def sheet() -> Path:
-        """The one that was drawn last."""
-        return max(tmp_path.glob("embedstore-*.png"), key=lambda file: file.stat().st_mtime_ns)
-
-    done = run_process(*words, **desktop)
-    assert done.returncode == 0
-    assert f"drawn in {sheet()}\n" in done.stderr
+    done = run_process("search", photo_store.path, "bird", "--open", **desktop)
+    (sheet,) = tmp_path.glob("embedstore-*.png")
+    assert f"drawn in {sheet}\n" in done.stderr
     assert "no viewer" not in done.stderr
-    assert (tmp_path / "opened").read_text() == f"{sheet()}\n"
-    with Image.open(sheet()) as image:
+    assert (tmp_path / "opened").read_text() == f"{sheet}\n"
+    with Image.open(sheet) as image:
         assert image.width > 1000
-    if command == "classify":
-        return
+    sheet.unlink()
+    words = ("classify", photo_store.path, "bird", "--threshold", "0.5", "--open")
     failed = run_process(*words, "-q", **{**desktop, "STATUS": "3"})
     assert failed.returncode == 0
-    assert (
-        f"no viewer has opened it (the desktop's opener ended with status 3); the file stays: {sheet()}"
-        in failed.stderr
-    )
+    (sheet,) = tmp_path.glob("embedstore-*.png")
+    assert f"(the desktop's opener ended with status 3); the file stays: {sheet}\n" in failed.stderr
     named = run_process(*words, "--sheet", tmp_path / "s.jpg", **{**desktop, "DISPLAY": "", "WAYLAND_DISPLAY": ""})
     assert f"(there is no desktop here); the file stays: {tmp_path}/s.jpg" in named.stderr
     with Image.open(tmp_path / "s.jpg") as image:
@@ -348,3 +339,9 @@ def test_pictures_are_copied_with_their_bytes(tmp_path: Path) -> None:
     assert len(exported.stdout.splitlines()) == 2
     assert "1 picture copied to" in exported.stderr
     assert "; 1 not to be had" in exported.stderr
+    (tmp_path / "file").touch()
+    for place, says in ((tmp_path / "file", "there already"), (tmp_path / "file" / "in", "is a file and no folder")):
+        refused = run("search", store.path, "cat", "--pictures", place)
+        assert refused.exit_code == 1
+        assert f"{place}: " in refused.stderr
+        assert says in refused.stderr

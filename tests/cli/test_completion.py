@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import BashComplete
 from command_line import run, run_process
 
+from embedstore.cli import main
 from embedstore.store import EmbedStore
 
 
-def offered(*words: str, folder: Path) -> list[str]:
-    """Return what bash would be given for the last of the words, in a folder, from a process of its own."""
-    line = " ".join(["embedstore", *(f"'{word}'" if word else "''" for word in words)])
-    done = run_process(
-        folder=folder,
-        _EMBEDSTORE_COMPLETE="bash_complete",
-        COMP_WORDS=line.removesuffix("''"),
-        COMP_CWORD=str(len(words)),
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.split()
+def typed(*words: str) -> dict[str, str]:
+    """Return what bash hands over for words, the last of which is to be completed."""
+    line = " ".join(["embedstore", *words])
+    return {"COMP_WORDS": line, "COMP_CWORD": str(len(words)), "_EMBEDSTORE_COMPLETE": "bash_complete"}
 
 
-def test_stores_classifiers_columns_and_files_are_offered(store: EmbedStore, tmp_path: Path) -> None:
-    """As far as the line goes; where a store cannot be read, nothing fails."""
+def test_stores_classifiers_columns_and_files_are_offered(
+    store: EmbedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as the line goes; where a store cannot be read, nothing fails. A process of its own says the same."""
+    monkeypatch.chdir(tmp_path)
     for name in ("cats", "dogs"):
         store.save_classifier(store.calibrate("cat", "label=cat", name=name))
     (tmp_path / "broken.store").mkdir()
@@ -46,9 +45,17 @@ def test_stores_classifiers_columns_and_files_are_offered(store: EmbedStore, tmp
         ("sweep", "s.store", "cat", "--label", "la"): ["plain,label"],
         ("sweep", "broken.store", "cat", "--label", "la"): ["file,la"],
         ("completion", "f"): ["plain,fish"],
+        ("add", "new.store", "ph"): ["file,ph"],
     }
     for words, expected in cases.items():
-        assert offered(*words, folder=tmp_path) == expected, words
+        with monkeypatch.context() as shell:
+            for name, value in typed(*words).items():
+                shell.setenv(name, value)
+            found = BashComplete(main, {}, "embedstore", "_EMBEDSTORE_COMPLETE").complete()
+        assert found.split() == expected, words
+    for words in (("classify", "s.store", "--classifier", ""), ("search", "s.store", "--where", "w")):
+        done = run_process(**typed(*words))
+        assert (done.returncode, done.stderr, done.stdout.split()) == (0, "", cases[words])
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -65,7 +72,7 @@ def test_bash_itself_completes(store: EmbedStore, tmp_path: Path) -> None:
     """The script, in a real bash, fills in a store's name."""
     if shutil.which("bash") is None:
         pytest.skip("needs bash")
-    (tmp_path / "embedstore").write_text('#!/bin/sh\nexec python -m embedstore "$@"\n')
+    (tmp_path / "embedstore").write_text(f'#!/bin/sh\nexec {sys.executable} -m embedstore "$@"\n')
     (tmp_path / "embedstore").chmod(0o755)
     code = """
         PATH="$PWD:$PATH"
