@@ -323,7 +323,7 @@ class EmbedStore:
         Parameters
         ----------
         queries : list of queries, or one
-            Texts, pictures, paths, vectors or `Query` objects.
+            Texts, pictures, paths, vectors or `Query` objects; or an array of vectors, of shape (n_queries, dim).
         where : str, Expression or mask, optional
             Which rows.
 
@@ -349,7 +349,8 @@ class EmbedStore:
         Parameters
         ----------
         query : str, path, picture, vector, Query, Concept or list of these
-            A ``str`` is always a text; several are averaged.
+            A ``str`` is a text, or the path of a picture here, which is then said: see `Query.of`; with + and - it is
+            read by `Query.parse`. Several are averaged, also the rows of an array of vectors.
         k : int
             At most so many.
         threshold : float, optional

@@ -7,7 +7,8 @@ the three steps there, each a module beside this one:
 
 * vision.onnx: EfficientNet-Lite0 as ONNX, int8, calibrated on data/photos (`objects_vision`);
 * tokens.npy, token_scales.npy, vocab.txt: the text table distilled from all-MiniLM-L6-v2 (`objects_text`);
-* classes.npy: a vector for each ImageNet class, of its name and its WordNet hypernyms (`objects_classes`).
+* classes.npy: a vector for each ImageNet class, of its name and its WordNet hypernyms, and class_words.txt
+  (`objects_classes`).
 
 At the end it prints the measures of `measure_objects`. It needs pip's and Debian's package registries, no other
 network. The same machine writes the same bytes again.
@@ -67,6 +68,7 @@ def build(work: Path, wordnet_deb: Path | None) -> None:
     objects_text.write_table(MODEL_DIR)
     wordnet = unpack(WORDNET, work, wordnet_deb) / "usr/share/wordnet"
     objects_classes.write_classes(SCRIPTS / "imagenet_classes.tsv", wordnet, MODEL_DIR)
+    objects_classes.write_class_words(SCRIPTS / "imagenet_classes.tsv", MODEL_DIR)
     for path in sorted(MODEL_DIR.iterdir()):
         print(f"{path.stat().st_size:10,d}  {path.name}")
 

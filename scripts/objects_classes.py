@@ -1,5 +1,7 @@
 """ImageNet's class names and WordNet -> classes.npy: the vector of each class that ConSE weights by probability.
 
+And class_words.txt: the words of the names that the text table has no whole row for.
+
 A class is the text vector of its name plus those of its hypernyms, each step up counting 0.8 of the one below, so
 that a query for "bird" finds a magpie. Hypernyms that hold nearly everything are left out.
 """
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embedstore.embedders.objects import TextTable
+from embedstore.embedders.objects import TextTable, words_of
 
 DECAY = 0.8
 TOO_WIDE = {
@@ -65,3 +67,11 @@ def write_classes(names: Path, wordnet: Path, out: Path) -> None:
             total = weights @ table.vectors(texts)
             vectors.append(total / np.linalg.norm(total))
     np.save(out / "classes.npy", np.array(vectors, dtype=np.float16))
+
+
+def write_class_words(names: Path, out: Path) -> None:
+    """Write `out`/class_words.txt, a word a line, sorted: what `vocab.txt` lacks of the words in `names`."""
+    with names.open(encoding="utf-8", newline="") as file:
+        words = {word for row in csv.DictReader(file, delimiter="\t") for word in words_of(row["name"])}
+    words -= set((out / "vocab.txt").read_text(encoding="utf-8").split("\n"))
+    (out / "class_words.txt").write_text("\n".join(sorted(words)) + "\n", encoding="utf-8")

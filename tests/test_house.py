@@ -61,8 +61,8 @@ PUBLIC = {
     "search search_many snapshot space sweep to_table vacuum vectors verify version versions",
     "ImageClassifierFromTextQuery": "calibration_ classes_ decision_function embed fit get_params predict score scores "
     "set_params to_classifier",
-    "Matches": "id score table to_pandas to_polars to_pylist uri",
-    "Query": "id image kind label of text value vector",
+    "Matches": "id save_pictures score table to_pandas to_polars to_pylist uri",
+    "Query": "id image kind label of parse text texts value vector",
     "Space": "backend dim from_dict from_text given key model normalised precision preprocessing require rounded "
     "same_model takes to_dict to_json",
     "curves": "Curve curves metrics_at precision_recall",

@@ -17,10 +17,10 @@ from typing import Any
 import click
 
 from embedstore import __version__
-from embedstore.cli import ask, decide, demo, fill, keep, share
+from embedstore.cli import ask, completion, decide, demo, fill, keep, share
 from embedstore.cli.refusals import line_for
 
-_SECTIONS = {"Try": demo, "Fill": fill, "Ask": ask, "Decide": decide, "Keep": keep, "Share": share}
+_SECTIONS = {"Try": demo, "Fill": fill, "Ask": ask, "Decide": decide, "Keep": keep, "Share": share, "Shell": completion}
 
 
 class _Group(click.Group):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from embedstore.cli import completion
 from embedstore.cli.decide import find_classifier
 from embedstore.cli.options import (
     command,
@@ -24,7 +25,16 @@ from embedstore.cli.options import (
     version_option,
     where_option,
 )
-from embedstore.cli.output import Column, Output, columns, rows_output, sheet_option, value_output
+from embedstore.cli.output import (
+    Column,
+    Output,
+    columns,
+    look_options,
+    pictures_option,
+    rows_output,
+    sheet_option,
+    value_output,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +48,7 @@ _WIDEST = 24
 
 @command(
     'embedstore search photos.store "a tiny white ball" -n 5 --where "width >= 200"',
+    'embedstore search photos.store "2:golden retriever" + ./pool.jpg - snow --open',
     'embedstore search photos.store "bird" --against "aeroplane" --sheet birds.png',
 )
 @store_argument
@@ -47,14 +58,19 @@ _WIDEST = 24
 @click.option("--approximate", is_flag=True, help="Use an index of the kind ivf or rabitq; it may miss rows.")
 @where_option
 @version_option
-@sheet_option
+@look_options
 @rows_output
 def search(store: Path, version: int | None, output: Output, **options: Any) -> None:
-    """Print the pictures nearest to a query, nearest first."""
+    """Print the pictures nearest to a query, nearest first.
+
+    A QUERY is words or the path of a picture, or a mix of several with + and - between them, each a word of its own.
+    A number and a colon before one is its weight.
+    """
     concept = concept_of(options)
     opened = open_store(store, version)
     matches = opened.search(concept, **options)
     _print(opened, matches.table, output)
+    output.copy(matches.table)
     output.draw(matches.table, _title(matches), _labels(matches.table))
 
 
@@ -65,10 +81,16 @@ def search(store: Path, version: int | None, output: Output, **options: Any) -> 
 @store_argument
 @query_options
 @click.option("--threshold", type=number, help="A match is a score larger than this.")
-@click.option("--classifier", "name", metavar="NAME", help="Decide by a saved classifier; NAME or a JSON file.")
+@click.option(
+    "--classifier",
+    "name",
+    metavar="NAME",
+    shell_complete=completion.classifiers,
+    help="Decide by a saved classifier; NAME or a JSON file.",
+)
 @where_option
 @version_option
-@sheet_option
+@look_options
 @rows_output
 def classify(
     store: Path,
@@ -79,7 +101,10 @@ def classify(
     output: Output,
     **query: Any,
 ) -> None:
-    """Print every picture whose score is larger than the threshold, or that a saved classifier matches."""
+    """Print every picture whose score is larger than the threshold, or that a saved classifier matches.
+
+    A QUERY is the same as in `search`.
+    """
     decider: Any = concept_of(query) if name is None else None
     if name is None and threshold is None:
         raise click.UsageError("decide by --threshold or by --classifier; `calibrate` finds a threshold")
@@ -95,11 +120,13 @@ def classify(
 
             predicted = evaluation.predict(opened.reader, decider, where)
             _print(opened, predicted, output, widest=None)
+            output.copy(predicted)
             output.draw(predicted, decider.name, _labels(predicted))
             return
     matches = opened.classify(decider, threshold, where)
     _print(opened, matches.table, output)
     output.say(f"{len(matches):,} of {len(opened):,} images match {_title(matches, ' above ')}")
+    output.copy(matches.table)
     output.draw(matches.table, _title(matches), _labels(matches.table))
 
 
@@ -115,7 +142,10 @@ def classify(
 @sheet_option
 @value_output
 def count(store: Path, threshold: float, where: str | None, version: int | None, output: Output, **query: Any) -> None:
-    """Print how many pictures have a score larger than the threshold."""
+    """Print how many pictures have a score larger than the threshold.
+
+    A QUERY is the same as in `search`.
+    """
     concept = concept_of(query)
     opened = open_store(store, version)
     images = opened.count(concept, threshold, where)
@@ -125,12 +155,16 @@ def count(store: Path, threshold: float, where: str | None, version: int | None,
         output.draw(matches.table, _title(matches), _labels(matches.table))
 
 
-@command("embedstore export photos.store -o photos.parquet --embeddings")
+@command(
+    "embedstore export photos.store -o photos.parquet --embeddings",
+    "embedstore export photos.store --where \"label = 'cat'\" --pictures cats -q",
+)
 @store_argument
-@click.option("--columns", "names", metavar="A,B", help="Only these columns.")
+@click.option("--columns", "names", metavar="A,B", shell_complete=completion.columns, help="Only these columns.")
 @click.option("--embeddings", is_flag=True, help="The vectors too.")
 @where_option
 @version_option
+@pictures_option
 @rows_output
 def export(
     store: Path, names: str | None, embeddings: bool, where: str | None, version: int | None, output: Output
@@ -140,6 +174,8 @@ def export(
     chosen = [*(names.split(",") if names else opened.columns), *(["embedding"] if embeddings else [])]
     rows = opened.to_table(chosen, where)
     output.table(rows, _tab_separated(rows))
+    if output.pictures is not None:
+        output.copy(opened.to_table(["uri"], where))
 
 
 @command("embedstore index photos.store")

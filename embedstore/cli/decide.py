@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from embedstore.cli.options import PATH, command, concept_of, number, open_store, prompt_options, store_argument
+from embedstore.cli import completion
+from embedstore.cli.options import PATH, command, concept_of, number, open_store, query_options, store_argument
 from embedstore.cli.output import Column, Output, columns, rows_output, sheet_option, value_output
 
 if TYPE_CHECKING:
@@ -41,14 +42,20 @@ _RANKED = (
 
 def _label_option(required: bool) -> Callable[[F], F]:
     """Add ``--label``, which says which rows are positive."""
-    return click.option("--label", "labels", metavar="LABELS", required=required, help=_LABEL_HELP)
+    return click.option(
+        "--label",
+        "labels",
+        metavar="LABELS",
+        required=required,
+        shell_complete=completion.labels,
+        help=_LABEL_HELP,
+    )
 
 
 @command('embedstore sweep photos.store "bird" --label category=bird --thresholds 0.3,0.4,0.5')
 @store_argument
-@click.argument("text", metavar="TEXT")
+@query_options
 @_label_option(required=False)
-@prompt_options
 @click.option("--thresholds", metavar="A,B,C", help="These thresholds.  [default: spread over the top half]")
 @click.option("-n", type=click.IntRange(min=2), default=20, show_default=True, help="How many, when not given.")
 @click.option("--noise", is_flag=True, help="Also say what queries that mean nothing score.")
@@ -56,9 +63,11 @@ def _label_option(required: bool) -> Callable[[F], F]:
 def sweep(
     store: Path, labels: str | None, thresholds: str | None, n: int, noise: bool, output: Output, **query: Any
 ) -> None:
-    """Print what each threshold gives: matches and, with labels, precision, recall and F1."""
+    """Print what each threshold gives: matches and, with labels, precision, recall and F1.
+
+    A QUERY is the same as in `search`.
+    """
     chosen = None if thresholds is None else [number(one) for one in thresholds.split(",")]
-    text = query["text"]
     concept = concept_of(query)
     opened = open_store(store)
     swept = opened.sweep(concept, labels)
@@ -75,13 +84,13 @@ def sweep(
     if noise:
         from embedstore.deciding.thresholds import noise_floor
 
-        floor = noise_floor(opened.reader, text)
+        floor = noise_floor(opened.reader, concept)
         output.say(f"queries that mean nothing exceed {floor:.4f} on at most 1 % of the images")
 
 
 @command('embedstore rank photos.store bird "a bird in flight" penguin --label category=bird')
 @store_argument
-@click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
+@click.argument("texts", nargs=-1, required=True, metavar="TEXT...", shell_complete=completion.query)
 @_label_option(required=True)
 @rows_output
 def rank(store: Path, texts: tuple[str, ...], labels: str, output: Output) -> None:
@@ -97,9 +106,8 @@ def rank(store: Path, texts: tuple[str, ...], labels: str, output: Output) -> No
     'embedstore calibrate photos.store "bird" --label category=bird --objective recall --min-precision 0.9',
 )
 @store_argument
-@click.argument("text", metavar="TEXT")
+@query_options
 @_label_option(required=True)
-@prompt_options
 @click.option("--name", metavar="NAME", help="Of the classifier.  [default: the query]")
 @click.option(
     "--objective",
@@ -135,7 +143,10 @@ def calibrate(
     output: Output,
     **options: Any,
 ) -> None:
-    """Choose the threshold of a query by labels, measure it on held-out rows, and save the classifier."""
+    """Choose the threshold of a query by labels, measure it on held-out rows, and save the classifier.
+
+    A QUERY is the same as in `search`.
+    """
     concept = concept_of(options)
     cost = {name: value for name, value in (("fp", cost_fp), ("fn", cost_fn)) if value is not None}
     opened = open_store(store)
@@ -147,7 +158,13 @@ def calibrate(
     "embedstore calibrate-classes photos.store --column category --class bird --class 'vehicle=a car' --name kinds"
 )
 @store_argument
-@click.option("--column", required=True, metavar="NAME", help="The column that holds each image's class.")
+@click.option(
+    "--column",
+    required=True,
+    metavar="NAME",
+    shell_complete=completion.columns,
+    help="The column that holds each image's class.",
+)
 @click.option(
     "--class",
     "classes",
@@ -181,9 +198,16 @@ def calibrate_classes(
 
 @command("embedstore evaluate other.store bird --from photos.store --label category=bird")
 @store_argument
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=completion.classifiers)
 @_label_option(required=True)
-@click.option("--from", "origin", type=PATH, metavar="STORE", help="The store that keeps the classifier.")
+@click.option(
+    "--from",
+    "origin",
+    type=PATH,
+    metavar="STORE",
+    shell_complete=completion.stores,
+    help="The store that keeps the classifier.",
+)
 @value_output
 def evaluate(store: Path, name: str, labels: str, origin: Path | None, output: Output) -> None:
     """Measure a saved classifier on labelled rows, of its own or of another store."""
@@ -194,7 +218,7 @@ def evaluate(store: Path, name: str, labels: str, origin: Path | None, output: O
 
 @command("embedstore classifiers photos.store", "embedstore classifiers photos.store bird")
 @store_argument
-@click.argument("name", required=False, metavar="[NAME]")
+@click.argument("name", required=False, metavar="[NAME]", shell_complete=completion.classifiers)
 @value_output
 def classifiers(store: Path, name: str | None, output: Output) -> None:
     """Print the classifiers that a store keeps, or all of one."""
@@ -208,7 +232,7 @@ def classifiers(store: Path, name: str | None, output: Output) -> None:
 
 @command("embedstore review photos.store bird -o review.csv --sheet review.png")
 @store_argument
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=completion.classifiers)
 @_label_option(required=False)
 @click.option("--near", type=click.IntRange(min=0), default=20, show_default=True, help="How many near the threshold.")
 @click.option("--spread", type=click.IntRange(min=0), default=20, show_default=True, help="How many over all scores.")
@@ -250,7 +274,7 @@ def review(
 
 @command("embedstore plot photos.store bird --label category=bird --kind pr -o bird.png")
 @store_argument
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=completion.classifiers)
 @_label_option(required=True)
 @click.option(
     "--kind", type=click.Choice(["pr", "roc", "threshold", "histogram", "boundary"]), default="pr", show_default=True
@@ -281,7 +305,7 @@ def plot(store: Path, name: str, labels: str, kind: str, file: Path) -> None:
 
 @command("embedstore report photos.store bird --label category=bird -o bird.html")
 @store_argument
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=completion.classifiers)
 @_label_option(required=True)
 @click.option("-o", "file", type=PATH, required=True, help="The HTML file to write.")
 def report(store: Path, name: str, labels: str, file: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from embedstore.cli import completion
 from embedstore.cli.options import (
     PATH,
     api_key_option,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     "embedstore add copy.store atlas://my-org/photos",
 )
 @store_argument
-@click.argument("source", nargs=-1, metavar="SOURCE...")
+@click.argument("source", nargs=-1, metavar="SOURCE...", shell_complete=completion.files_here)
 @model_options
 @source_options
 @click.option("--embedding-column", metavar="NAME", help="The source holds vectors: store them, embed nothing.")

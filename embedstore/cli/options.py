@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from embedstore.cli import completion
 
 if TYPE_CHECKING:
     from embedstore.searching.queries import Concept
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+MOST_FROM_STDIN = 100 << 20
 
 
 def command(*examples: str) -> Callable[[Callable[..., Any]], click.Command]:
@@ -71,9 +75,12 @@ def _use_api_key(ctx: click.Context, param: click.Parameter, file: Any) -> None:
     ctx.call_on_close(restore)
 
 
-store_argument = click.argument("store", type=PATH, metavar="STORE")
+store_argument = click.argument("store", type=PATH, metavar="STORE", shell_complete=completion.stores)
 where_option = click.option(
-    "--where", metavar="EXPR", help="Only rows that this keeps, such as: \"label = 'cat' and width > 300\"."
+    "--where",
+    metavar="EXPR",
+    shell_complete=completion.columns,
+    help="Only rows that this keeps, such as: \"label = 'cat' and width > 300\".",
 )
 version_option = click.option("--at", "version", type=int, metavar="VERSION", help="Read an older version.")
 api_key_option = click.option(
@@ -89,17 +96,18 @@ prompt_options = options(
     click.option(
         "--template", multiple=True, metavar="TEXT", help='Prompt such as "a photo of a {}"; several are averaged.'
     ),
-    click.option("--also", multiple=True, metavar="TEXT", help="Further prompts, averaged with the query."),
-    click.option("--against", multiple=True, metavar="TEXT", help="Score: the query's minus the best of these."),
+    click.option("--also", multiple=True, metavar="QUERY", help="Further queries, averaged with the first."),
+    click.option("--against", multiple=True, metavar="QUERY", help="Score: the query's minus the best of these."),
 )
 """What a query is combined with; see `concept_of`."""
 query_options = options(
-    click.argument("text", required=False, metavar="[TEXT]"),
-    click.option("--image", type=PATH, metavar="FILE", help="Ask with a picture."),
+    click.argument("query", nargs=-1, metavar="[QUERY...]", shell_complete=completion.query),
+    click.option("--text", metavar="TEXT", help="Ask with these words, also where they name a file."),
+    click.option("--image", type=PATH, metavar="FILE", help="Ask with a picture; `-` reads it from stdin."),
     click.option("--id", "identity", metavar="ID", help="Ask with a record of the store."),
     prompt_options,
 )
-"""A query: a text, a picture or a record, and its prompts; see `concept_of`."""
+"""A query: words, a picture, a mix of them or a record, and its prompts; see `concept_of`."""
 model_options = options(
     click.option(
         "--model",
@@ -121,23 +129,35 @@ source_options = options(
 
 
 def concept_of(words: dict[str, Any]) -> Concept:
-    """Take the values of `query_options`, or of a text and `prompt_options`, out of `words`; return them as one query.
+    """Take the values of `query_options` out of `words`; return them as one query.
 
     A command that takes other options too finds those left in `words`. UsageError where it is no query, or several.
     """
-    text, image, identity = (words.pop(name, None) for name in ("text", "image", "identity"))
+    query, text, image, identity = (words.pop(name) for name in ("query", "text", "image", "identity"))
     template, also, against = (list(words.pop(name)) for name in ("template", "also", "against"))
-    if (text, image, identity).count(None) != 2:
-        raise click.UsageError("ask with one of: a text, --image FILE, --id ID")
+    if (query or None, text, image, identity).count(None) != 3:
+        raise click.UsageError("ask with one of: a query, --text TEXT, --image FILE, --id ID")
     from embedstore.searching.queries import Concept, Query
 
-    if text is not None:
-        query = Query.text(text)
+    if query:
+        asked = Query.parse(query)
+    elif text is not None:
+        asked = Query.text(text)
     elif image is not None:
-        query = Query.image(image)
+        asked = Query.image(_standard_input() if str(image) == "-" else image)
     else:
-        query = Query.id(str(identity))
-    return Concept.of([query, *also], template=template or None, opposing=against)
+        asked = Query.id(str(identity))
+    return Concept.of([asked, *also], template=template or None, opposing=against)
+
+
+def _standard_input() -> bytes:
+    """Read a picture from stdin."""
+    content = sys.stdin.buffer.read(MOST_FROM_STDIN + 1)
+    if not content:
+        raise click.UsageError("there is no picture on stdin, which `--image -` reads; pipe one in, or name its file")
+    if len(content) > MOST_FROM_STDIN:
+        raise click.UsageError(f"stdin holds more than {MOST_FROM_STDIN:,} bytes; name the picture's file")
+    return content
 
 
 def open_store(path: Path, version: int | None = None) -> EmbedStore:

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
+import tempfile
+import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -32,6 +36,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 MOST_DRAWN = 400
 """Most pictures on one sheet: 50 lines of eight are 23 million points already."""
 
+_OPENING_SECONDS = 2
 _ENDINGS = (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".arrow")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
@@ -45,6 +50,8 @@ class Output:
     null: bool = False
     quiet: bool = False
     sheet: Path | None = None
+    look: bool = False
+    pictures: Path | None = None
 
     @property
     def on_terminal(self) -> bool:
@@ -84,6 +91,18 @@ class Output:
         if not self.quiet:
             click.echo(text, err=True)
 
+    def copy(self, rows: pa.Table) -> None:
+        """Copy the pictures of rows where a folder was named for them, and say how many."""
+        if self.pictures is None:
+            return
+        from embedstore.sources.copies import copy_pictures
+
+        copies = copy_pictures(rows.column("uri").to_pylist(), self.pictures)
+        missing = copies.count(None)
+        rest = f"; {missing:,} not to be had: gone, or never on this machine" if missing else ""
+        copied = len(copies) - missing
+        self.say(f"{copied:,} picture{'' if copied == 1 else 's'} copied to {self.pictures}{rest}")
+
     def draw(self, rows: pa.Table, title: str, notes: Sequence[str]) -> None:
         """Draw rows with the first of their columns `notes` where a sheet was asked for, and say what is on it."""
         if self.sheet is None:
@@ -94,6 +113,8 @@ class Output:
         draw(rows, self.sheet, title, next(iter(notes), None))
         part = f"the first {MOST_DRAWN} of {len(rows):,} pictures " if len(rows) > MOST_DRAWN else ""
         self.say(f"{part}drawn in {self.sheet}")
+        if self.look and (why := _not_opened(self.sheet)):
+            click.echo(f"no viewer has opened it ({why}); the file stays: {self.sheet}", err=True)
 
 
 def _gives_output(function: F) -> F:
@@ -101,7 +122,11 @@ def _gives_output(function: F) -> F:
 
     @functools.wraps(function)
     def with_output(**values: Any) -> Any:
-        chosen = {name: values.pop(name) for name in ("form", "file", "null", "quiet", "sheet") if name in values}
+        fields = ("form", "file", "null", "quiet", "sheet", "look", "pictures")
+        chosen = {name: values.pop(name) for name in fields if name in values}
+        if chosen.get("look") and chosen["sheet"] is None:
+            # It outlasts this process, as its viewer does.
+            chosen["sheet"] = Path(tempfile.gettempdir(), f"embedstore-{uuid.uuid4().hex}.png")
         return function(output=Output(**chosen), **values)
 
     return with_output  # type: ignore[return-value]
@@ -152,6 +177,31 @@ sheet_option = click.option(
     metavar="FILE",
     help="Draw the pictures into this PNG or JPEG.",
 )
+
+
+open_option = click.option(
+    "--open", "look", is_flag=True, help="Draw the pictures into --sheet, or a temporary PNG, and open that."
+)
+
+
+pictures_option = click.option(
+    "--pictures", type=PATH, metavar="FOLDER", help="Copy the pictures themselves into FOLDER; nothing is overwritten."
+)
+
+look_options = options(sheet_option, open_option, pictures_option)
+"""The options of a command whose answer is pictures, to be looked at or taken."""
+
+
+def _not_opened(file: Path) -> str:
+    """Open a file with the desktop's viewer; return why that failed, nothing where it did not."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return "there is no desktop here"
+    status: list[int] = []
+    # Some openers end when the viewer is closed: what fails does so at once.
+    opening = threading.Thread(target=lambda: status.append(click.launch(str(file), wait=True)), daemon=True)
+    opening.start()
+    opening.join(_OPENING_SECONDS)
+    return f"the desktop's opener ended with status {status[0]}" if any(status) else ""
 
 
 class Column(NamedTuple):

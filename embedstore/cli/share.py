@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from embedstore.cli import completion
 from embedstore.cli.options import example, open_store, store_argument, where_option
 from embedstore.cli.output import Output, value_output
 
@@ -30,7 +31,12 @@ def sync() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what is there, missing and different; send nothing.")
 @click.option("--images", is_flag=True, help="Send the pictures, for Atlas to embed; not the vectors.")
 @where_option
-@click.option("--classifier", metavar="NAME", help="Add a saved classifier's scores and matches as columns.")
+@click.option(
+    "--classifier",
+    metavar="NAME",
+    shell_complete=completion.classifiers,
+    help="Add a saved classifier's scores and matches as columns.",
+)
 @click.option("--create", is_flag=True, help="Make the dataset if it is not there.")
 @click.option("--public", is_flag=True, help="With --create: everybody may see it. Default: your organisation.")
 @click.option("--index", is_flag=True, help="Then make a map, wait for it and print its link.")

@@ -109,8 +109,9 @@ def rank(reader: Reader, queries: Sequence[Any], labels: Any, **words: Any) -> l
 
 def noise_floor(reader: Reader, query: Any, share: float = 0.01) -> float:
     """Return the threshold that nonsense queries exceed on at most `share` of the rows each."""
-    distribution = ScoreDistribution.of(reader.scores([query])[0])
-    return distribution.noise_floor(reader.scores(list(NONSENSE)), share)
+    distribution = ScoreDistribution.of(reader.concept_scores(Concept.of(query)))
+    # As vectors, for which nobody is warned that they hold no known word.
+    return distribution.noise_floor(reader.scores(reader.query_vectors(NONSENSE)), share)
 
 
 def calibrate(
@@ -193,5 +194,5 @@ def _groups(rows: Rows, labelled: Labelled) -> list[str]:
 
 def _name_of(concept: Concept) -> str:
     """Make a name of the letters and digits of a concept."""
-    text = "".join(c if c.isalnum() or c in " _-" else "" for c in concept.label).strip()
-    return text[:60].strip() or "classifier"
+    text = "".join(c if c.isalnum() or c in " _-" else "" for c in concept.label)
+    return " ".join(text.split())[:60].strip() or "classifier"

@@ -9,6 +9,7 @@ their orientation and colour are left to `images`.
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 import unicodedata
@@ -67,6 +68,20 @@ class ObjectsEmbedder:
         """Ready always: its files are part of the package."""
         size = sum(file.stat().st_size for file in MODEL_DIR.iterdir() if file.is_file())
         return State(True, size, MODEL_DIR)
+
+    @classmethod
+    def unknown(cls, texts: Sequence[str]) -> list[str]:
+        """Return those texts whose words all stand whole neither in the text table nor in the name of a class.
+
+        Of such words there are only pieces, ``qu ##ux``, and their mean says little. A text with no word at all is
+        none of these: `embed_texts` refuses it.
+        """
+        known = _known_words()
+
+        def is_unknown(words: list[str]) -> bool:
+            return bool(words) and not any(word in known or word.removesuffix("s") in known for word in words)
+
+        return [text for text in texts if is_unknown(words_of(text))]
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return the centre crop of an RGB picture, resized: uint8 of shape (3, 224, 224), values 0-255."""
@@ -170,6 +185,13 @@ class TextTable:
             ids.append(self._ids[mark + word[start:end]])
             start = end
         return ids
+
+
+@functools.cache
+def _known_words() -> frozenset[str]:
+    """Return the words that the model knows whole."""
+    files = (_file(MODEL_DIR, name).read_text(encoding="utf-8") for name in ("vocab.txt", "class_words.txt"))
+    return frozenset(word for text in files for word in text.split("\n"))
 
 
 def words_of(text: str) -> list[str]:

@@ -16,7 +16,7 @@ import difflib
 import logging
 import os
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,15 @@ def embedder_for_space(space: Space, *, other_backend: bool = False, **options: 
         others = (other for other in _names() if space.same_model(space_of(other)))
         name = next((other for other in others if _state(other).ready), name)
     return make_embedder(name, **options)
+
+
+def unknown_texts(space: Space, texts: Sequence[str]) -> list[str]:
+    """Return those texts of which the model of a space knows no word; none where it does not say.
+
+    Only a model of this package that has the name of its space is asked: that loads nothing else.
+    """
+    ask = getattr(_maker(space.model), "unknown", None) if space.model in MODELS else None
+    return ask(texts) if ask is not None else []
 
 
 def list_models() -> list[ModelInfo]:

@@ -6,11 +6,12 @@ from embedstore.images.decoding import (
     PictureSource,
     as_source,
     content_hash,
+    ending_of,
     file_content,
     is_image,
     read,
 )
 from embedstore.images.sheets import contact_sheet, figure, thumbnail
 
-__all__ = ["SUFFIXES", "Picture", "PictureSource", "as_source", "content_hash", "file_content", "is_image", "read"]
-__all__ += ["contact_sheet", "figure", "thumbnail"]
+__all__ = ["SUFFIXES", "Picture", "PictureSource", "as_source", "content_hash", "ending_of", "file_content", "is_image"]
+__all__ += ["contact_sheet", "figure", "read", "thumbnail"]

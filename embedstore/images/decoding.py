@@ -149,6 +149,15 @@ def file_content(path: str | os.PathLike[str]) -> bytes | Path:
         return data
 
 
+def ending_of(content: bytes) -> str:
+    """Return the ending that the name of such a file should have, such as ``.jpg``; nothing where it is no picture."""
+    try:
+        form = _open_file(io.BytesIO(content), MAX_PIXELS).format or ""
+    except ImageError:
+        return ""
+    return {"": "", "JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}.get(form, f".{form.lower()}")
+
+
 def shrunk(source: PictureSource, size: int) -> Image.Image:
     """Decode a picture so that no side is longer than `size` pixels; small pictures are not enlarged.
 

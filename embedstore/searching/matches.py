@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -163,6 +165,12 @@ class Matches:
         frame = pl.from_arrow(self.table)
         assert isinstance(frame, pl.DataFrame)
         return frame
+
+    def save_pictures(self, folder: str | os.PathLike[str]) -> list[Path | None]:
+        """Copy the pictures themselves into a folder; return where each is, see `copies.copy_pictures`."""
+        from embedstore.sources.copies import copy_pictures  # only who copies needs the pictures themselves
+
+        return copy_pictures(self.uri, folder)
 
     def _repr_html_(self) -> str:
         """Show the nearest pictures in a notebook."""

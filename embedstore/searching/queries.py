@@ -1,12 +1,15 @@
 """What may be asked: a `Query`, and a `Concept` made of several, with templates, weights and opponents.
 
 Turns what a caller would naturally pass into queries to embed, and their vectors into one vector and its opponents.
-Making the vectors is left to `query_vectors`, the scores of rows to `reader`.
+Here is decided whether a text is words, the path of a picture, or a mix of both. Making the vectors is left to
+`query_vectors`, the scores of rows to `reader`.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +19,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedstore.errors import InputError, QueryError
+from embedstore.files import holder_of
 from embedstore.vectors import Vectors, as_vectors, normalise
+
+_log = logging.getLogger("embedstore")
 
 SLOT = "{}"
 """Where the text goes in a template."""
+_SIGNS = {"+": 1.0, "-": -1.0}
+_WORD = re.compile(r'(?:"[^"]*"|\S)+')
+_WEIGHTED = re.compile(r"(\d+\.?\d*|\.\d+):(.+)", re.DOTALL)
+_FORCED = "--text (in Python Query.text) takes it for words"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,19 +38,22 @@ class Query:
 
     Attributes
     ----------
-    kind : {"text", "image", "id", "vector"}
-    value : str, bytes, PIL.Image.Image or ndarray
+    kind : {"text", "image", "id", "vector", "mix"}
+    value : str, bytes, PIL.Image.Image, ndarray, or for a mix a tuple of (weight, Query)
     label : str
         The query in words, for people.
     """
 
-    kind: Literal["text", "image", "id", "vector"]
+    kind: Literal["text", "image", "id", "vector", "mix"]
     value: Any
     label: str
 
     @classmethod
     def text(cls, text: str) -> Query:
-        """Ask for pictures that a text describes; QueryError for an empty one."""
+        """Ask for pictures that a text describes; QueryError for an empty one.
+
+        It opens no file whatever the text says, as is right for texts of strangers.
+        """
         if not text.strip():
             raise QueryError("the query is empty; give some words, such as 'a tiny white ball'")
         return cls("text", text.strip(), repr(text.strip()))
@@ -49,10 +62,12 @@ class Query:
     def image(cls, source: Any) -> Query:
         """Ask for pictures like this one: a path, bytes, a PIL image or an array of pixels.
 
+        A path may lead into a table or an archive, as the uris of a store do: ``photos.parquet#12``.
+
         Raises
         ------
         QueryError
-            The path cannot be read.
+            The path cannot be read, or leads to no picture.
         ImageError
             Of no such type.
         """
@@ -61,6 +76,13 @@ class Query:
         picture = as_source(source)
         if not isinstance(picture, Path):
             return cls("image", picture, "a picture")
+        if not picture.exists() and holder_of(uri := os.path.abspath(picture)) is not None:
+            from embedstore.sources import pictures_at  # late: most queries lie in no table
+
+            found = pictures_at([uri])
+            if uri not in found:
+                raise QueryError(f"there is no picture {str(picture)!r}; {holder_of(uri)} does not hold it")
+            return cls("image", found[uri], str(picture))
         try:
             return cls("image", file_content(picture), str(picture))
         except OSError as error:
@@ -77,18 +99,81 @@ class Query:
         return cls("vector", values, "a vector")
 
     @classmethod
-    def of(cls, query: Any) -> Query:
-        """Read a query: text (any ``str``), path, PIL image, bytes of a picture, 1-d vector, or a `Query`.
+    def parse(cls, words: str | Sequence[str]) -> Query:
+        """Read a mix: queries with ``+`` or ``-`` between them, such as ``2:golden retriever + ./pool.jpg - fruit``.
+
+        Only a ``+`` or ``-`` that is a word of its own is a sign: "black-and-white" and "C++" stay whole, and so does
+        "T-shirt - red" as one word of a sequence, or in double quotes in a text. What stands between signs is one
+        query, read as `of` reads a text: words, or the path of a picture. A number and a colon before it are its
+        weight, where there is a sign at all: "16:9" alone is a text.
+
+        The vector of a mix is ``s / |s|``, ``s = sum(w_i * u_i)``: ``u_i`` is the unit vector of a query, ``w_i`` its
+        weight, 1 unless given, and negative after a ``-``; see `combine`. Its scores are cosines like all others.
+        (rclip, whose signs these are, ranks by ``s`` itself: the same order.)
+
+        Parameters
+        ----------
+        words : str or sequence of str
+            One text, or words as a shell hands them over.
+
+        Returns
+        -------
+        Query
+            Of the kind ``"mix"``; without a sign, what `of` makes of the text.
 
         Raises
         ------
         QueryError
-            None of these.
+            Nothing stands after a sign, or a picture stands among words with no sign between.
+
+        Examples
+        --------
+        >>> Query.parse("2:golden retriever + a black-and-white cat - fruit").texts
+        ['golden retriever', 'a black-and-white cat', 'fruit']
+        """
+        if isinstance(words, str):
+            words = [word.replace('"', "") if word.count('"') > 1 else word for word in _WORD.findall(words)]
+        elif len(words) == 1 and re.search(r"\s[+-]\s", words[0]):
+            _log.warning("%r is one text; + and - mix queries where they stand outside of quotes", words[0])
+        terms = _terms(words)
+        if len(terms) == 1 and not terms[0][0]:
+            return cls.of(terms[0][1])
+        parts, label = [], ""
+        for sign, text in terms:
+            weight, query = _weighted(text)
+            parts.append((_SIGNS.get(sign, 1.0) * weight, query))
+            joint = f" {sign} " if label else "- " if sign == "-" else ""
+            label += joint + (f"{weight:g}:" if weight != 1 else "") + query.label
+        return cls("mix", tuple(parts), label)
+
+    @classmethod
+    def of(cls, query: Any) -> Query:
+        """Read a query: text, path, PIL image, bytes of a picture, 1-d vector, or a `Query`.
+
+        A ``str`` is a text, unless it is the path of a file here that has an ending or a folder in it: then pictures
+        like that one are asked for, and a warning is logged that says so. `text` takes every ``str`` for words, `parse`
+        reads ``+`` and ``-``.
+
+        Raises
+        ------
+        QueryError
+            None of these; the name of a picture that is not here; a folder; an array of two axes by itself, which
+            may be vectors as well as a grey picture.
         """
         if isinstance(query, Query):
             return query
         if isinstance(query, str):
-            return cls.text(query)
+            picture = picture_named(query)
+            if picture is None:
+                return cls.text(query)
+            asked = cls.image(picture)
+            _log.warning("%r is a picture here: looking for others like it; %s", query, _FORCED)
+            return asked
+        if isinstance(query, np.ndarray) and query.ndim == 2:
+            raise QueryError(
+                f"an array of shape {query.shape} may be vectors or a grey picture; say Query.image(array) for the "
+                "picture, and give vectors one by one"
+            )
         if isinstance(query, np.ndarray):
             return cls.vector(query) if query.ndim == 1 else cls.image(query)
         from embedstore.images import is_image  # late: a query in words needs no Pillow
@@ -100,6 +185,13 @@ class Query:
         raise QueryError(
             f"cannot search for a {type(query).__name__}; give a text, a path or picture, a vector, or Query.id(...)"
         )
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts in it, all that a model has to embed in words."""
+        if self.kind == "mix":
+            return [text for _, query in self.value for text in query.texts]
+        return [self.value] if self.kind == "text" else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +231,7 @@ class Concept:
 
         Parameters
         ----------
-        query : query, list of queries, or Concept
+        query : query, list of queries, array of vectors of shape (n, dim), or Concept
             Several are averaged, as a prompt ensemble.
         template : str or list of str, optional
             Prompts such as ``"a photo of a {}"``; every text is set into every one.
@@ -156,14 +248,14 @@ class Concept:
         """
         if isinstance(query, Concept):
             return query
-        asked = [Query.of(one) for one in _listed(query)]
-        against = [Query.of(one) for one in _listed(opposing)]
+        asked = [Query.of(one) for one in listed(query)]
+        against = [Query.of(one) for one in listed(opposing)]
         if not asked:
             raise QueryError("give at least one query to look for, such as 'dog'")
         given = [] if weights is None else list(weights)
         if given and len(given) != len(asked):
             raise QueryError(f"{len(given)} weights for {len(asked)} queries; give one for each")
-        label = " + ".join(one.label for one in asked)
+        label = " + ".join(f"({one.label})" if one.kind == "mix" and len(asked) > 1 else one.label for one in asked)
         if against:
             label += " against " + ", ".join(one.label for one in against)
         if template is None and not given and not against:
@@ -201,16 +293,87 @@ class Concept:
         return np.asarray(vector, dtype=np.float32), opponents
 
 
-def _listed(queries: Any) -> list[Any]:
+def listed(queries: Any) -> list[Any]:
+    """Return one query as a list, and several as one; the rows of an array of shape (n, dim) are vectors."""
+    if isinstance(queries, np.ndarray) and queries.ndim == 2:
+        return [Query("vector", row, f"a row of an array of shape {queries.shape}") for row in queries]
     if isinstance(queries, list | tuple) and not (queries and all(isinstance(x, int | float) for x in queries)):
         return list(queries)
     return [queries]
 
 
+def picture_named(text: str) -> Path | None:
+    """Return the path of the file that a text names; None where it is words.
+
+    A path has an ending or a folder in it, and leads to a file: a word by itself is never one, whatever lies here.
+    QueryError for the name of a picture that is not here, a folder's path, and an address.
+    """
+    text = text.strip()
+    path = os.path.expanduser(text)
+    ending, below = os.path.splitext(path)[1], os.sep in text or "/" in text
+    if not ending and not below:
+        return None
+    if text.lower().startswith(("http://", "https://")):
+        raise QueryError(f"{text!r} is an address, and a query fetches none; download the picture; {_FORCED}")
+    if os.path.isdir(path):
+        if below:
+            raise QueryError(f"{text!r} is a folder; ask with one picture; {_FORCED}")
+        return None
+    if os.path.exists(path) or holder_of(path) is not None:
+        return Path(path)
+    if ending:
+        from embedstore.images import SUFFIXES  # late: a query in words needs no Pillow
+
+        if ending.lower() in (*SUFFIXES, ".heic", ".heif", ".avif"):
+            raise QueryError(f"there is no picture {text!r}; check the path; {_FORCED}")
+    return None
+
+
+def _terms(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Split words at the signs: (sign, text) for each query, with no sign before the first where none was given."""
+    terms: list[tuple[str, list[str]]] = [("", [])]
+    for word in words:
+        if word in _SIGNS:
+            terms.append((word, []))
+        else:
+            terms[-1][1].append(word)
+    if len(terms) > 1 and not terms[0][1]:
+        del terms[0]
+    for sign, between in terms:
+        if sign and not between:
+            raise QueryError(f"nothing stands after the {sign}; a mix is such as: dog + ./pool.jpg - 2:snow")
+    return [(sign, _one_query(between)) for sign, between in terms]
+
+
+def _one_query(words: list[str]) -> str:
+    """Join words that make one query; QueryError where one of several is a picture."""
+    text = " ".join(words)
+    if len(words) > 1 and not os.path.exists(os.path.expanduser(text)):
+        for word in words:
+            path = os.path.expanduser(word)
+            if os.path.splitext(path)[1] and os.path.isfile(path):
+                raise QueryError(f"the picture {word!r} stands beside other words; put a + or - between")
+    return text
+
+
+def _weighted(text: str) -> tuple[float, Query]:
+    """Read a query of a mix, and the weight before it."""
+    found = _WEIGHTED.fullmatch(text)
+    if found is None or os.path.exists(text):
+        return 1.0, Query.of(text)
+    return float(found[1]), Query.of(found[2])
+
+
 def _filled(query: Query, templates: Sequence[str]) -> list[Query]:
-    if query.kind != "text" or not templates:
+    """Set each text of a query into each template: a query for each."""
+    if not templates or not query.texts:
         return [query]
-    return [Query.text(text) for text in fill(templates, query.value)]
+    if query.kind == "text":
+        return [Query.text(text) for text in fill(templates, query.value)]
+    return [
+        Query("mix", tuple((weight, _filled(one, [template])[0]) for weight, one in query.value), query.label)
+        for template in templates
+    ]
 
 
 def _words(query: Query) -> str:

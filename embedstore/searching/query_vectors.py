@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedstore import vectors
-from embedstore.errors import QueryError, StoreError
-from embedstore.searching.queries import Query
+from embedstore.errors import ImageError, QueryError, StoreError, VectorError
+from embedstore.searching.queries import Query, combine
 from embedstore.space import Space
 from embedstore.storage.ledger import Ledger
 from embedstore.storage.rows import Rows
@@ -40,6 +40,7 @@ class QueryVectors:
         self.cache, self._space = cache, cache.space
         self._caches = [cache]
         self._embedder = embedder
+        self._checked: set[str] = set()
 
     def __len__(self) -> int:
         """Return how many vectors of the store's own space are kept."""
@@ -50,25 +51,52 @@ class QueryVectors:
 
         Raises QueryError for an id that is not among `rows`.
         """
-        self._embed_texts([query.value for query in queries if query.kind == "text"])
+        self._embed_texts([text for query in queries for text in query.texts])
         found = [self._vector(query, rows) for query in queries]
         return np.array(found) if found else np.empty((0, self._space.dim), np.float32)
+
+    def warn_of_unknown(self, queries: Sequence[Query]) -> None:
+        """Log a warning for texts of which the store's model knows no word, once for each."""
+        texts = [text for query in queries for text in query.texts if text not in self._checked]
+        if not texts:
+            return
+        from embedstore.embedders.registry import unknown_texts  # late: a vector or an id needs none
+
+        self._checked.update(texts)
+        if unknown := unknown_texts(self._space, texts):
+            more = f" and {len(unknown) - 1} more texts" if len(unknown) > 1 else ""
+            _log.warning(
+                "no known word in %r%s: the model %r has only pieces of such words, so these scores mean little",
+                unknown[0],
+                more,
+                self._space.model,
+            )
 
     def _vector(self, query: Query, rows: Rows) -> Vectors:
         if query.kind == "text":
             cached = self._cached("text", query.value)
             assert cached is not None
             return cached
+        if query.kind == "mix":
+            return combine([self._vector(one, rows) for _, one in query.value], [weight for weight, _ in query.value])
         if query.kind == "image":
-            return self._image_vector(query.value, rows)
+            return self._image_vector(query, rows)
         if query.kind == "vector":
-            given = vectors.as_vectors(query.value, self._space.dim, "the query")
-            unit: Vectors = vectors.normalise(given, "the query")[0]
-            return unit
+            return self._given_vector(query)
         known = rows.vector_where("id", query.value)
         if known is None:
             raise QueryError(f"there is no record with the id {query.value!r} in this store")
         return known
+
+    def _given_vector(self, query: Query) -> Vectors:
+        given = vectors.as_vectors(query.value, what=query.label)
+        if given.shape != (1, self._space.dim):
+            raise VectorError(
+                f"{query.label}: expected shape ({self._space.dim},), as the store's vectors have, found "
+                f"{np.shape(query.value)}; a grey picture is Query.image(array)"
+            )
+        unit: Vectors = vectors.normalise(given, query.label)[0]
+        return unit
 
     def _cached(self, kind: str, text: str) -> Vectors | None:
         """Look a vector up: of the store's own backend first, then of the one that stands in for it."""
@@ -101,10 +129,13 @@ class QueryVectors:
         new = [text for text in missing if cache.get("text", text) is None]
         embed_texts(embedder, new, functools.partial(cache.put, "text"))
 
-    def _image_vector(self, source: Any, rows: Rows) -> Vectors:
+    def _image_vector(self, query: Query, rows: Rows) -> Vectors:
         from embedstore import images
 
-        picture = images.read(source)
+        try:
+            picture = images.read(query.value)
+        except ImageError as error:
+            raise ImageError(f"{query.label}: {error}") from error
         known = rows.vector_where("content_hash", picture.content_hash)
         if known is None:
             known = self._cached("image", picture.content_hash)

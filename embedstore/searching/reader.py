@@ -21,7 +21,7 @@ from embedstore.measures.curves import above, as_threshold, floor
 from embedstore.searching import scan, shortlist
 from embedstore.searching.index import APPROXIMATE, EXACT, IndexFiles, PartIndex
 from embedstore.searching.matches import Matches
-from embedstore.searching.queries import Concept, Query, opposed
+from embedstore.searching.queries import Concept, Query, listed, opposed
 from embedstore.searching.query_vectors import QueryVectors
 from embedstore.searching.scan import FROM_QUERIES, PartialScan
 from embedstore.searching.shortlist import Shortlist
@@ -67,11 +67,13 @@ class Reader:
 
     def query_vectors(self, queries: Sequence[Any]) -> Vectors:
         """Return the unit vectors of queries, float32 of shape (n_queries, dim)."""
-        return self.queries.vectors([Query.of(query) for query in queries], self.rows)
+        return self.queries.vectors([Query.of(query) for query in listed(queries)], self.rows)
 
     def concept_vectors(self, concepts: Sequence[Concept]) -> list[tuple[Vectors, Vectors]]:
         """Return for each concept its vector, shape (dim,), and those of its opponents; texts are embedded together."""
-        found = self.query_vectors([query for concept in concepts for query in concept.all_queries])
+        queries = [query for concept in concepts for query in concept.all_queries]
+        self.queries.warn_of_unknown(queries)
+        found = self.query_vectors(queries)
         start, joined = 0, []
         for concept in concepts:
             part = found[start : start + len(concept.all_queries)]
@@ -81,8 +83,9 @@ class Reader:
 
     def scores(self, queries: Any, where: Any = None) -> Vectors:
         """Score every row against every query; see `EmbedStore.scores`."""
-        listed = queries if isinstance(queries, list | tuple) else [queries]
-        found = self._scores(self.query_vectors(listed))
+        asked = [Query.of(query) for query in listed(queries)]
+        self.queries.warn_of_unknown(asked)
+        found = self._scores(self.query_vectors(asked))
         mask = self.mask(where)
         return found if mask is None else found[:, mask]
 

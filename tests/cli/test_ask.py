@@ -7,12 +7,15 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from command_line import run
+from command_line import run, run_process
+from conftest import PHOTOS, save_picture
 from PIL import Image
 
 from embedstore.cli.ask import shorter
@@ -109,6 +112,11 @@ def test_a_picture_may_be_asked_with_prompts(photo_store: EmbedStore) -> None:
             "a classifier has its own query and prompts",
         ),
         (("search", "--also", "dog"), 2, "ask with one of"),
+        (("search", "dog", "--text", "cat"), 2, "ask with one of: a query, --text TEXT, --image FILE, --id ID"),
+        (("sweep", "--text", "cat", "--id", "7"), 2, "ask with one of"),
+        (("search", "photo of no.jpg"), 1, "there is no picture 'photo of no.jpg'; check the path; --text (in Python"),
+        (("search", "dog", "+", "-", "cat"), 1, "nothing stands after the +"),
+        (("count", "dog", "-", "--threshold", "0"), 1, "nothing stands after the -"),
         (("search", "bird", "--template", "a photo"), 1, "exactly once"),
         (("search", "bird", "--template", "{} or {}"), 1, "exactly once"),
         (("search", "bird", "--against", "car", "--approximate"), 1, "opponents"),
@@ -123,6 +131,102 @@ def test_prompts_and_sheets_that_make_no_sense_are_refused(
     result = run(words[0], photo_store.path, *words[1:])
     assert (result.exit_code, result.stdout) == (status, "")
     assert says in result.stderr
+
+
+CUCKOO = PHOTOS / "bird" / "cuckoo.jpg"
+
+
+def test_a_path_typed_as_a_query_is_a_picture(photo_store: EmbedStore) -> None:
+    """A process answers with the picture itself, and says so on stderr; --text looks for the words."""
+    done = run_process("search", photo_store.path, CUCKOO, "-n", 1, "--json")
+    (row,) = json.loads(done.stdout)
+    assert (row["uri"], round(row["score"], 3)) == (str(CUCKOO), 1)
+    assert f"'{CUCKOO}' is a picture here: looking for others like it; --text" in done.stderr
+    words = run_process("search", photo_store.path, "--text", CUCKOO, "-n", 1, "--json")
+    (row,) = json.loads(words.stdout)
+    assert row["score"] == photo_store.search(Query.text(str(CUCKOO)), k=1).score[0]
+    assert row["score"] < 0.9
+    assert "is a picture here" not in words.stderr
+
+
+def test_every_command_that_takes_a_query_takes_a_picture(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """classify, count, sweep, calibrate and rank look for pictures like it; the library's scores decide."""
+    path, score = photo_store.path, photo_store.scores(CUCKOO)[0]
+    above = int((score > 0.5).sum())
+    assert len(run("classify", path, CUCKOO, "--threshold", 0.5, "-f").stdout.splitlines()) == above > 1
+    assert run("count", path, CUCKOO, "--threshold", 0.5).stdout == f"{above}\n"
+    swept = json.loads(run("sweep", path, CUCKOO, "--thresholds", 0.5, "--noise", "--json").stdout)
+    assert swept[0]["matches"] == above
+    words = ("--label", "category=bird", "--json")
+    made = json.loads(run("calibrate", path, CUCKOO, *words, "--no-save").stdout)
+    assert made["targets"][0]["queries"] == [str(CUCKOO)]
+    assert json.loads(run("rank", path, CUCKOO, "bird", *words).stdout)[0]["average_precision"] > 0.5
+    again = json.loads(run("calibrate", path, "--image", CUCKOO, *words, "--no-save").stdout)
+    assert again["targets"] == made["targets"]
+
+
+MIX = ("2:golden", "retriever", "+", CUCKOO, "-", ".5:a bird")
+
+
+def test_signs_mix_queries_in_search_classify_and_count(photo_store: EmbedStore) -> None:
+    """Words with + and - between them are the mix that `Query.parse` reads in one text."""
+    path, mix = photo_store.path, Query.parse(f"2:golden retriever + {CUCKOO} - .5:a bird")
+    rows = json.loads(run("search", path, *MIX, "-n", 4, "--json").stdout)
+    assert [row["id"] for row in rows] == photo_store.search(mix, k=4).id
+    every = photo_store.classify(mix, 0.3)
+    assert run("classify", path, *MIX, "--threshold", 0.3, "-f").stdout.splitlines() == every.uri
+    done = run_process("count", path, *MIX, "--threshold", 0.3, "--json")
+    assert json.loads(done.stdout) == {"query": mix.label, "threshold": 0.3, "count": len(every)}
+    assert "is a picture here" in done.stderr
+    unquoted = run("search", path, "golden", "retriever", "-n", 1, "--json").stdout
+    assert unquoted == run("search", path, "golden retriever", "-n", 1, "--json").stdout
+
+
+def test_a_picture_is_read_from_stdin(photo_store: EmbedStore) -> None:
+    """--image - takes a picture's bytes; nothing, and what is no picture, are errors."""
+    words = [sys.executable, "-m", "embedstore", "search", str(photo_store.path), "--image", "-", "-n", "1", "-f"]
+    with CUCKOO.open("rb") as file:
+        done = subprocess.run(words, stdin=file, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{CUCKOO}\n"
+    for content, status, says in (("", 2, "no picture on stdin"), ("text", 1, "no picture format")):
+        result = run("search", photo_store.path, "--image", "-", stdin=content)
+        assert (result.exit_code, result.stdout) == (status, "")
+        assert says in result.stderr
+
+
+def test_nonsense_is_called_so(photo_store: EmbedStore) -> None:
+    """A text of which the model knows no word is answered, with a warning; a sweep's own nonsense is not told."""
+    done = run_process("search", photo_store.path, "quux zebrax", "-n", 1)
+    assert len(done.stdout.splitlines()) == 1
+    assert "no known word in 'quux zebrax': the model 'objects' has only pieces" in done.stderr
+    noise = run_process("sweep", photo_store.path, "bird", "--noise")
+    assert "no known word" not in noise.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="xdg-open is the opener of Linux")
+def test_open_starts_the_viewer_of_the_desktop(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """It gets the sheet; where it fails, or there is no desktop, that is said, and the sheet stays."""
+    opener = tmp_path / "xdg-open"
+    opener.write_text(f'#!/bin/sh\necho "$1" >> {tmp_path}/opened\nexit $STATUS\n')
+    opener.chmod(0o755)
+    desktop = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "DISPLAY": ":0", "TMPDIR": str(tmp_path), "STATUS": "0"}
+    done = run_process("search", photo_store.path, "bird", "--open", **desktop)
+    (sheet,) = tmp_path.glob("embedstore-*.png")
+    assert f"drawn in {sheet}\n" in done.stderr
+    assert "no viewer" not in done.stderr
+    assert (tmp_path / "opened").read_text() == f"{sheet}\n"
+    with Image.open(sheet) as image:
+        assert image.width > 1000
+    sheet.unlink()
+    words = ("classify", photo_store.path, "bird", "--threshold", "0.5", "--open")
+    failed = run_process(*words, "-q", **{**desktop, "STATUS": "3"})
+    assert failed.returncode == 0
+    (sheet,) = tmp_path.glob("embedstore-*.png")
+    assert f"(the desktop's opener ended with status 3); the file stays: {sheet}\n" in failed.stderr
+    named = run_process(*words, "--sheet", tmp_path / "s.jpg", **{**desktop, "DISPLAY": "", "WAYLAND_DISPLAY": ""})
+    assert f"(there is no desktop here); the file stays: {tmp_path}/s.jpg" in named.stderr
+    with Image.open(tmp_path / "s.jpg") as image:
+        assert image.format == "JPEG"
 
 
 @pytest.mark.parametrize("suffix", [".png", ".JPG"])
@@ -207,3 +311,37 @@ def in_terminal(folder: Path, *words: str) -> str:
             shown += block
     os.close(reader)
     return shown.decode()
+
+
+def test_pictures_are_copied_with_their_bytes(tmp_path: Path) -> None:
+    """Files, members of archives and rows of tables, by the shell and in Python; nothing is overwritten."""
+    first, second, third = (save_picture(tmp_path / f"{number}.png", number).read_bytes() for number in range(3))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "0.png").rename(tmp_path / "in" / "a.png")
+    with zipfile.ZipFile(tmp_path / "in" / "z.zip", "w") as archive:
+        archive.writestr("deep/a.png", second)
+    pq.write_table(pa.table({"image": [third]}), tmp_path / "in" / "t.parquet")
+    store = EmbedStore.create(tmp_path / "s.store", model="objects")
+    store.add([tmp_path / "in" / name for name in ("a.png", "z.zip", "t.parquet")])
+    out = tmp_path / "out"
+    for _ in range(2):  # the second time all are there
+        done = run("search", store.path, "cat", "--pictures", out)
+        assert "3 pictures copied to" in done.stderr
+        assert sorted(file.name for file in out.iterdir()) == ["a-2.png", "a.png", "t-0.png"]
+    assert {(out / name).read_bytes() for name in ("a.png", "a-2.png")} == {first, second}
+    assert (out / "t-0.png").read_bytes() == third
+    (row,) = (uri for uri in store.to_table().column("uri").to_pylist() if "#" in uri)
+    assert json.loads(run("search", store.path, row, "-n", 1, "--json").stdout)[0]["uri"] == row
+    (tmp_path / "in" / "a.png").unlink()
+    copies = store.search("cat").save_pictures(tmp_path / "again")
+    assert sorted(path.name for path in copies if path) == ["a.png", "t-0.png"]
+    exported = run("export", store.path, "--where", "uri like '%a.png'", "--pictures", tmp_path / "e", "-f")
+    assert len(exported.stdout.splitlines()) == 2
+    assert "1 picture copied to" in exported.stderr
+    assert "; 1 not to be had" in exported.stderr
+    (tmp_path / "file").touch()
+    for place, says in ((tmp_path / "file", "there already"), (tmp_path / "file" / "in", "is a file and no folder")):
+        refused = run("search", store.path, "cat", "--pictures", place)
+        assert refused.exit_code == 1
+        assert f"{place}: " in refused.stderr
+        assert says in refused.stderr

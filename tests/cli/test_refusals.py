@@ -25,7 +25,7 @@ from embedstore.store import EmbedStore
 
 STORE, PICTURES, LABELS, WORDS, FAILED, PICTURE = "STORE", "PICTURES", "LABELS.csv", "WORDS.txt", "FAILED.csv", "P.png"
 OTHER, NEW, CLASSIFIER, VECTORS = "OTHER", "NEW", "CLASSIFIER.json", "VECTORS.parquet"
-KEY = "KEY.txt"
+KEY, COPIES = "KEY.txt", "COPIES"
 READ = {PICTURES, LABELS, WORDS, FAILED, PICTURE, CLASSIFIER, VECTORS, KEY}
 """What is read; what begins with OUT is written."""
 
@@ -36,20 +36,27 @@ VALID: dict[str, list[list[str]]] = {
         [NEW, VECTORS, "--embedding-column", "v", "--space", "own"],
         [STORE, PICTURES, "--dry-run", "--api-key-file", KEY],
     ],
-    "calibrate": [[STORE, "dog", "--label", LABELS, "--name", "again"]],
+    "calibrate": [
+        [STORE, "dog", "--label", LABELS, "--name", "again"],
+        [STORE, "--image", PICTURE, "--label", "label=cat", "--no-save"],
+    ],
     "calibrate-classes": [[STORE, "--column", "label", "--class", "cat=a cat", "--class", "dog", "--name", "two"]],
     "classifiers": [[STORE, "cat"]],
     "classify": [
         [STORE, "dog", "--threshold", "0.1", "-o", "OUT.csv", "--sheet", "OUT.png"],
         [STORE, "--classifier", CLASSIFIER],
-        [STORE, "--image", PICTURE, "--threshold", "0.1", "-o", "OUT.parquet"],
+        [STORE, "--image", PICTURE, "--threshold", "0.1", "-o", "OUT.parquet", "--pictures", COPIES],
     ],
+    "completion": [["bash"]],
     "compact": [[STORE]],
     "compare-backends": [[STORE, "--second", "objects", "--api-key-file", KEY], [PICTURES, "--first", "objects"]],
     "count": [[STORE, "--image", PICTURE, "--threshold", "0.1", "--sheet", "OUT.jpg"]],
     "demo": [["--photos", PICTURES, "--store", NEW]],
     "evaluate": [[STORE, "cat", "--label", LABELS, "--from", OTHER]],
-    "export": [[STORE, "-o", f"OUT{ending}"] for ending in (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".arrow")],
+    "export": [
+        [STORE, "-o", f"OUT{ending}", "--pictures", COPIES]
+        for ending in (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".arrow")
+    ],
     "index": [[STORE]],
     "info": [[STORE]],
     "models": [[]],
@@ -61,8 +68,8 @@ VALID: dict[str, list[list[str]]] = {
     "repair": [[STORE, "--yes"]],
     "report": [[STORE, "cat", "--label", LABELS, "-o", "OUT.html"]],
     "review": [[STORE, "cat", "--label", LABELS, "-o", "OUT.csv", "--sheet", "OUT.png"]],
-    "search": [[STORE, "--image", PICTURE, "-o", "OUT.csv", "--sheet", "OUT.png"]],
-    "sweep": [[STORE, "dog", "--label", LABELS, "-o", "OUT.csv"]],
+    "search": [[STORE, "--image", PICTURE, "-o", "OUT.csv", "--sheet", "OUT.png", "--pictures", COPIES]],
+    "sweep": [[STORE, "dog", "--label", LABELS, "-o", "OUT.csv"], [STORE, "--image", PICTURE]],
     "sync atlas": [[STORE, "org/name", "--dry-run"]],
     "vacuum": [[STORE]],
     "verify": [[STORE, "--deep"]],

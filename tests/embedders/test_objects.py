@@ -111,6 +111,15 @@ class TestPictures:
 
 
 class TestTexts:
+    def test_unknown_texts_hold_no_whole_word(self) -> None:
+        """Words of the vocabulary and of class names are known, plurals too; pieces of words are not."""
+        names = (ROOT / "scripts" / "imagenet_classes.tsv").read_text(encoding="utf-8").splitlines()[1:]
+        assert ObjectsEmbedder.unknown([line.split("\t")[1] for line in names]) == []
+        assert ObjectsEmbedder.unknown(["a bird", "wombats", "quux", "quux dog", "Zebrax!", "..."]) == [
+            "quux",
+            "Zebrax!",
+        ]
+
     def test_a_text_is_the_mean_of_its_word_pieces(self, model: ObjectsEmbedder) -> None:
         """A text is the plain mean of its pieces' rows, each times its scale, at unit length."""
         pieces = (MODEL_DIR / "vocab.txt").read_text(encoding="utf-8").split("\n")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
+from conftest import save_picture
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,3 +109,115 @@ def test_prompts_are_combined_as_they_say(photo_store: EmbedStore) -> None:
         assert np.array_equal(photo_store.reader.concept_scores(concept), expected), concept.label
     mixed = Concept.of([Query.text("bird"), vectors[2]], weights=[2, 1])
     assert mixed.words["weights"] == (2, 1)
+
+
+def test_a_mix_is_the_direction_of_the_weighted_sum(
+    photo_store: EmbedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2:a + b - c with a picture among them is the sum of the unit vectors times their weights, at unit length."""
+    monkeypatch.chdir(tmp_path)
+    save_picture(tmp_path / "my pool.jpg", 3)
+    texts = photo_store.query_vectors(["golden retriever", "fruit"]).astype(np.float64)
+    picture = photo_store.query_vectors([Path("my pool.jpg")])[0].astype(np.float64)
+    rows = np.array(photo_store.to_table(["embedding"]).column("embedding").to_pylist(), np.float32)
+    total = 2 * texts[0] + 1 * picture - 0.5 * texts[1]
+    expected = rows @ (total / np.linalg.norm(total))
+    mix = Query.parse("2:golden retriever + ./my pool.jpg - .5:fruit")
+    retriever, fruit = (Query.text(text).label for text in mix.texts)
+    assert mix.label == f"2:{retriever} + my pool.jpg - 0.5:{fruit}"
+    assert mix.texts == ["golden retriever", "fruit"]
+    scores = photo_store.scores(mix)[0]
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    for same in (
+        Query.parse(["2:golden", "retriever", "+", "./my pool.jpg", "-", ".5:fruit"]),
+        Query.parse('"2:golden retriever" + "my pool.jpg" - .5:fruit'),
+        Concept.of(["golden retriever", Path("my pool.jpg"), "fruit"], weights=[2, 1, -0.5]),
+    ):
+        assert photo_store.search(same, k=3).score.tolist() == photo_store.search(mix, k=3).score.tolist()
+    away = photo_store.scores(Query.parse("- fruit"))[0]
+    np.testing.assert_allclose(away, rows @ -texts[1], atol=1e-6)
+
+
+def test_a_mix_takes_templates_and_further_queries(photo_store: EmbedStore) -> None:
+    """Each template makes a mix of its own; with further queries the mixes are averaged as any query is."""
+    vectors = photo_store.query_vectors(["dog", "snow", "a drawing of a dog", "a drawing of a snow", "cat"])
+    dog, snow, drawn_dog, drawn_snow, cat = vectors.astype(np.float64)
+
+    def unit(vector: np.ndarray) -> np.ndarray:
+        return vector / np.linalg.norm(vector)
+
+    mix = Query.parse("dog - 2:snow")
+    filled = Concept.of(mix, template=["{}", "a drawing of a {}"])
+    found, opponents = photo_store.reader.concept_vectors([filled])[0]
+    np.testing.assert_allclose(found, unit(unit(dog - 2 * snow) + unit(drawn_dog - 2 * drawn_snow)), atol=1e-6)
+    assert len(opponents) == 0
+    several = Concept.of([mix, "cat"], opposing=[Query.parse("cat + snow")])
+    found, opponents = photo_store.reader.concept_vectors([several])[0]
+    np.testing.assert_allclose(found, unit(unit(dog - 2 * snow) + cat), atol=1e-6)
+    np.testing.assert_allclose(opponents, [unit(cat + snow)], atol=1e-6)
+    assert several.label == f"({mix.label}) + {Query.text('cat').label} against {several.opposing[0].label}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a black-and-white cat", "C++", "a 16:9 photograph", "-5 degrees", "rock+roll", "a dog's toy", "1.5:1", '5" disk'],
+)
+def test_only_a_sign_that_is_a_word_takes_a_text_apart(text: str) -> None:
+    """Plus, hyphen and colon within words stay, in one text and as a word of the shell."""
+    for query in (Query.parse(text), Query.parse([text]), Query.of(text)):
+        assert (query.kind, query.value) == ("text", text)
+
+
+def test_signs_in_quotes_stay(caplog: pytest.LogCaptureFixture) -> None:
+    """A word with signs in it is one text: in quotes in a text, or from a shell, where that is said."""
+    mix = Query.parse('"T-shirt - red" + 2:cat')
+    assert mix.texts == ["T-shirt - red", "cat"]
+    assert not caplog.messages
+    assert Query.parse(["T-shirt - red"]).value == "T-shirt - red"
+    assert "one text" in caplog.text
+    assert Query.of("T-shirt - red").value == "T-shirt - red"
+
+
+@pytest.mark.parametrize("words", ["dog +", "+", "dog + - cat", "-", ["-", "+", "cat"]])
+def test_a_sign_with_nothing_after_it_is_refused(words: str | list[str]) -> None:
+    """Whatever stands before."""
+    with pytest.raises(QueryError, match="nothing stands after the"):
+        Query.parse(words)
+
+
+def test_a_path_is_a_picture_and_a_word_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file with an ending or a folder in its path is a picture, and that is said; files named like a word are not."""
+    monkeypatch.chdir(tmp_path)
+    save_picture(tmp_path / "x" / "a dog.jpg", 1)
+    os.rename(save_picture(tmp_path / "cat.png", 2), tmp_path / "cat")
+    for text, label in (
+        ("x/a dog.jpg", "x/a dog.jpg"),
+        ("./cat", "cat"),
+        (str(tmp_path / "cat"), str(tmp_path / "cat")),
+    ):
+        caplog.clear()
+        query = Query.of(text)
+        assert (query.kind, query.label) == ("image", label)
+        assert f"{text!r} is a picture here" in caplog.text
+        assert "--text" in caplog.text
+        assert (Query.text(text).kind, Query.text(text).value) == ("text", text)
+    caplog.clear()
+    assert Query.of(Path("cat")).kind == "image"
+    for text in ("cat", "x", "a dog.", "and/or", "Mr. T", "x\0.jpg!"):
+        assert Query.of(text).kind == "text"
+    assert not caplog.messages
+    for text, says in (
+        ("x/no.jpg", "there is no picture 'x/no.jpg'"),
+        ("a photo of no.PNG", "there is no picture"),
+        ("./x", "is a folder"),
+        ("https://host/cat.jpg", "is an address"),
+    ):
+        with pytest.raises(QueryError, match=f"{says}.*--text.*Query.text"):
+            Query.of(text)
+        assert Query.text(text).value == text
+    for words in (["x/a dog.jpg", "cat.png"], "a dog cat.txt + x"):
+        (tmp_path / "cat.txt").touch()
+        with pytest.raises(QueryError, match="stands beside other words"):
+            Query.parse(words)
