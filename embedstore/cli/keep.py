@@ -44,21 +44,14 @@ def info(store: Path, version: int | None, output: Output) -> None:
         lines.append(
             f"{about['waiting_in_ledger']:,} images wait in the ledger; the next `embedstore add` takes them in"
         )
-    if about["vacuum"] and about["vacuum"]["files"]:
-        lines.append(f"older     {_older(about['vacuum'], store)}")
+    if (held := about["vacuum"]) and held["files"]:
+        from embedstore.storage.older_versions import VacuumReport
+
+        lines.append(
+            f"older     {held['bytes'] / 1e6:,.1f} MB that only older versions need: `embedstore vacuum "
+            f"{shlex.quote(str(store))} --keep-hours 0` deletes them; {VacuumReport(images=held['images']).cost}"
+        )
     output.value(about, "\n".join(lines))
-
-
-def _older(held: dict[str, Any], store: Path) -> str:
-    """Return what older versions hold, and how it is given up or had again, in words."""
-    from embedstore.storage.older_versions import VacuumReport
-
-    cost = VacuumReport(images=held["images"]).cost
-    files = "1 file" if held["files"] == 1 else f"{held['files']:,} files"
-    return (
-        f"{files}, {held['bytes'] / 1e6:,.1f} MB, that only older versions need, {cost}; "
-        f"`embedstore vacuum {shlex.quote(str(store))} --keep-hours 0` deletes them"
-    )
 
 
 @command("embedstore verify photos.store --deep")

@@ -333,7 +333,7 @@ class Classifier:
             (_, threshold, _), *figures = figure_rows(self.target.figures, self.target.intervals)
             decides = f"score > {threshold:.4f}" + "".join(f", {name} {value:.4f}" for name, value, _ in figures)
         else:
-            decides = f"{self.mode} of {len(self.targets)} classes: {', '.join(self.labels)}"
+            decides = f"{self.mode} of {len(self.targets)} classes ({', '.join(self.labels)})"
         return f"Classifier({self.name!r}, {decides}, {self.space.model})"
 
     def _repr_html_(self) -> str:

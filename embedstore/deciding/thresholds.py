@@ -81,7 +81,7 @@ class Sweep:
         head, rows = self._cells()
         widths = [max(map(len, cells)) for cells in zip(head, *rows, strict=True)]
         lines = ("  ".join(map(str.rjust, cells, widths)) for cells in (head, *rows))
-        return "\n".join([f"Sweep of {self.query}: {self._about()}", *lines])
+        return "\n".join([f"Sweep of {self.query}: {self._about()}", *self._measured(), *lines])
 
     def _repr_html_(self) -> str:
         """Show the curve and some thresholds in a notebook."""
@@ -97,7 +97,8 @@ class Sweep:
             drawn = curve.svg(5.6, 3.4)
         except MissingDependencyError as error:
             drawn = markup.warning(str(error))
-        return markup.heading(f"Sweep of {self.query}", self._about()) + drawn + markup.table(*self._cells(), texts=0)
+        about = "; ".join([self._about(), *self._measured()])
+        return markup.heading(f"Sweep of {self.query}", about) + drawn + markup.table(*self._cells(), texts=0)
 
     def _about(self) -> str:
         """Return what there is to say in a line."""
@@ -105,13 +106,17 @@ class Sweep:
         said = f"{len(scores):,} rows"
         if len(scores):
             said += f" with scores from {scores[0]:.4f} to {scores[-1]:.4f}"
+        return said + (", no labels" if self.curve is None else "")
+
+    def _measured(self) -> list[str]:
+        """Return what the labels say, in a line; none without labels."""
         if self.curve is None:
-            return f"{said}, no labels"
+            return []
         best = self._best()
-        return (
-            f"{said}, {self.curve.n:,} labelled, {self.curve.n_pos:,} of them yes; average precision "
+        return [
+            f"{self.curve.n:,} labelled, {self.curve.n_pos:,} of them yes: average precision "
             f"{self.curve.average_precision:.4f}, best F1 {best.f1:.4f} at score > {best.threshold:.4f}"
-        )
+        ]
 
     def _best(self) -> Metrics:
         """Return the figures at the threshold of the best F1, the lowest of several."""

@@ -156,19 +156,24 @@ class VacuumReport:
         return asdict(self)
 
     def __str__(self) -> str:
-        count = len(self.files)
-        names = "1 file" if count == 1 else f"{count:,} files"
+        if not self.files:
+            return "nothing to delete: younger versions need all files"
         if not self.dry_run:
-            return f"{names} deleted, {self.bytes / 1e6:,.1f} MB"
-        return f"{names} would be deleted, {self.bytes / 1e6:,.1f} MB; {self.cost}"
+            return f"{self._size} deleted"
+        return f"{self._size} would be deleted; {self.cost}"
+
+    @property
+    def _size(self) -> str:
+        count = len(self.files)
+        return f"{'1 file' if count == 1 else f'{count:,} files'} ({self.bytes / 1e6:,.1f} MB)"
 
     @property
     def cost(self) -> str:
         """What goes with the files, in words."""
         if not self.images:
             return "no image is in them alone"
-        them = "1 image that is" if self.images == 1 else f"{self.images:,} images that are"
-        return f"with {them} in no other version, and would have to be embedded again"
+        them = "1 image is" if self.images == 1 else f"{self.images:,} images are"
+        return f"{them} in them alone, and would have to be embedded again"
 
 
 def only_in(table: DeltaFolder, going: Collection[str], newest: Rows) -> int:

@@ -361,7 +361,7 @@ def test_a_classifier_shows_itself():
     """In a line, as a frame with a row for each class, and in a notebook, where words are only words."""
     classifier, _, result = calibrated()
     assert repr(classifier).startswith(f"Classifier('dogs', score > {classifier.threshold:.4f}, precision ")
-    assert repr(two_classes("argmax")) == "Classifier('pets', argmax of 2 classes: cat, dog, test-space)"
+    assert repr(two_classes("argmax")) == "Classifier('pets', argmax of 2 classes (cat, dog), test-space)"
     frame = classifier.to_pandas()
     assert frame["label"].tolist() == ["dog"]
     assert frame["f1"].iloc[0] == result.metrics.f1

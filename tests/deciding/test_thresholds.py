@@ -104,7 +104,7 @@ def test_a_sweep_shows_itself(photo_store: EmbedStore) -> None:
     assert text.startswith("Sweep of 'bird <script>': 242 rows with scores from ")
     assert f"{labels.sum()} of them yes" in text
     assert f"best F1 {best:.4f} at score > " in text
-    head, *lines = text.splitlines()[1:]
+    head, *lines = text.splitlines()[2:]
     assert head.split() == ["threshold", "matches", "percentile", "precision", "recall", "f1"]
     assert {len(line) for line in lines} == {len(head)}
     threshold = float(text.split("score > ")[1].split("\n")[0])

@@ -17,7 +17,7 @@ from embedstore.store import EmbedStore
 
 
 def test_matches_are_a_sequence_of_rows(store: EmbedStore) -> None:
-    """By number from both ends, in slices, which are nearest first too, one by one; a number too large is an IndexError."""
+    """By number from both ends, in slices, which are nearest first too, one by one; beyond the end is an IndexError."""
     found = store.search("dog", k=7)
     rows = found.to_pylist()
     assert [row["id"] for row in rows] == found.id
