@@ -106,7 +106,7 @@ def remove(store: Path, ids: tuple[str, ...], where: str | None, dry_run: bool, 
     pictures embeds nothing.
     """
     if bool(ids) == bool(where):
-        raise click.UsageError("say which records to remove: ids, - for ids on stdin, or --where EXPR")
+        raise click.UsageError("say which records to remove: ids, or --where EXPR; `-` reads ids from stdin")
     named = _with_stdin(ids) if ids else None
     opened = open_store(store)
     before, version = len(opened), opened.version
@@ -143,7 +143,8 @@ def _with_stdin(ids: Sequence[str]) -> list[str]:
 def restore(store: Path, version: int, output: Output) -> None:
     """Give a store the rows of an older version again; no version is lost.
 
-    `embedstore versions` lists them. What is restored is not embedded again.
+    `embedstore versions` lists them, and `embedstore info STORE --at VERSION` tells what one holds. Nothing is embedded
+    again.
     """
     opened = open_store(store)
     before = opened.version

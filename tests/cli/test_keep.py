@@ -64,10 +64,10 @@ def test_remove_says_first_and_restore_brings_back(store: EmbedStore, pictures: 
 
 
 def test_found_again_until_a_vacuum_whose_cost_is_said(store: EmbedStore, pictures: Path) -> None:
-    """Processes of their own: removed and added again without a request; info and a dry run name the cost; then it is
+    """Removed, and added again by a process of its own without a request; info and a dry run name the cost; then it is
     paid, and the version is gone."""
     path = store.path
-    assert run_process("remove", path, "--where", "label = 'cat'").returncode == 0
+    assert run("remove", path, "--where", "label = 'cat'").exit_code == 0
     again = run_process("add", path, pictures / "cat", "--model", "objects")
     assert "4 found: 4 found again in older versions" in again.stdout
     run("remove", path, "--where", "label is null")
@@ -78,7 +78,7 @@ def test_found_again_until_a_vacuum_whose_cost_is_said(store: EmbedStore, pictur
     assert json.loads(run("vacuum", path, "--keep-hours", 0, "--dry-run", "--json").stdout)["images"] == 4
     assert "MB) deleted\n" in run("vacuum", path, "--keep-hours", 0).stdout
     assert "older" not in run("info", path).stdout
-    refused = run_process("restore", path, store.version)
-    assert refused.returncode == 1
+    refused = run("restore", path, store.version)
+    assert refused.exit_code == 1
     assert "vacuum has removed; choose a later version" in refused.stderr
     assert "4 embedded" in run("add", path, pictures).stdout
