@@ -78,9 +78,11 @@ class Sweep:
         return pd.DataFrame(self.columns(thresholds, n))
 
     def __repr__(self) -> str:
-        head, rows = self._cells()
+        head, rows, best = self._cells()
         widths = [max(map(len, cells)) for cells in zip(head, *rows, strict=True)]
-        lines = ("  ".join(map(str.rjust, cells, widths)) for cells in (head, *rows))
+        lines = ["  ".join(map(str.rjust, cells, widths)) for cells in (head, *rows)]
+        if best is not None:
+            lines[best + 1] += "  best F1"
         return "\n".join([f"Sweep of {self.query}: {self._about()}", *self._measured(), *lines])
 
     def _repr_html_(self) -> str:
@@ -123,15 +125,25 @@ class Sweep:
         assert self.curve is not None
         return self.curve.at_cut(int(np.argmax(self.curve.f1)))
 
-    def _cells(self) -> tuple[list[str], list[list[str]]]:
-        """Return some thresholds as a head and lines of text."""
-        columns = self.columns(n=_SHOWN)
-        forms = {"matches": ",", "percentile": ".2f"}
-        head = [name for name in columns if name not in ("tp", "fp", "fn", "tn")]
+    def _cells(self) -> tuple[list[str], list[list[str]], int | None]:
+        """Return some thresholds as a head and lines of text, and the line of the best F1 where there are labels."""
+        chosen, best = self.columns(n=_SHOWN)["threshold"], None
+        if self.curve is not None:
+            chosen = np.union1d(chosen, self._best().threshold)
+            best = int(chosen.searchsorted(self._best().threshold))
+        columns = self.columns(chosen)
+        forms = {
+            "threshold": ".4f",
+            "matches": ",",
+            "percentile": ".2f",
+            "precision": ".4f",
+            "recall": ".4f",
+            "f1": ".4f",
+        }
+        head = [name for name in forms if name in columns]
         rows = zip(*(columns[name].tolist() for name in head), strict=True)
-        return head, [
-            [format(value, forms.get(name, ".4f")) for name, value in zip(head, row, strict=True)] for row in rows
-        ]
+        texts = [[format(value, forms[name]) for name, value in zip(head, row, strict=True)] for row in rows]
+        return head, texts, best
 
     def _spread(self, n: int) -> NDArray[np.float64]:
         """Return up to `n` thresholds at shares of the rows that halve and halve again towards the top."""
