@@ -14,6 +14,7 @@ from test_table import batch, flip, table_in
 
 from embedstore.errors import DamagedStoreError, InputError
 from embedstore.ingest.reports import AddReport
+from embedstore.searching import index
 from embedstore.storage import changes
 from embedstore.storage.log_files import History
 from embedstore.storage.older_versions import OlderPictures
@@ -142,6 +143,22 @@ def test_restore_gives_the_rows_of_a_version_again(store: EmbedStore, pictures: 
     assert rows_of(store) == before
     store.vacuum(0)
     assert rows_of(EmbedStore.open(store.path)) == before
+    assert store.verify(deep=True).ok
+
+
+def test_the_index_of_what_was_restored_is_made_again(store: EmbedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files went when its parts did: they come back on the disk, and answers are the same with and without."""
+    monkeypatch.setattr(index, "PATIENCE", 0)
+    first, answer = store.version, store.search("cat", k=5)
+    assert store.index().built == 1
+    store.remove(where="label = 'cat'")
+    assert (len(store.index().deleted), store.search("cat", k=12).table.num_rows) == (2, 8)
+    store.restore(first)
+    assert store.search("cat", k=5).table == answer.table
+    assert (store.index().built, len(list(store.folder.index.glob("*.faiss")))) == (1, 1)
+    opened = EmbedStore.open(store.path)
+    assert opened.search("cat", k=5).table == answer.table
+    assert opened.reader.index_files._open
     assert store.verify(deep=True).ok
 
 
