@@ -25,6 +25,7 @@ from embedstore.storage.table import Snapshot
 from embedstore.vectors import Mask, Vectors
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from embedstore.deciding.classifier import Classifier
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from embedstore.deciding.thresholds import Sweep
     from embedstore.embedders.protocol import Embedder
     from embedstore.ingest.reports import AddPlan, AddReport
+    from embedstore.storage.older_versions import VacuumReport
     from embedstore.storage.verify import VerifyReport
 
 
@@ -214,27 +216,17 @@ class EmbedStore:
     def __repr__(self) -> str:
         return f"EmbedStore({str(self.path)!r}, {len(self):,} images, {self.space.model}, version {self.version})"
 
+    def _repr_html_(self) -> str:
+        """Show what the store is, and its first pictures, in a notebook."""
+        from embedstore import upkeep
+
+        return upkeep.shown(self.folder, self.reader)
+
     def info(self) -> dict[str, Any]:
-        """Return what there is to say of the store, as plain values: counts, bytes, space, columns."""
-        reader = self.reader
-        parts = reader.rows.snapshot.parts
-        part_bytes = sum(part.path.stat().st_size for part in parts)
-        return {
-            "path": str(self.path),
-            "images": len(reader),
-            "model": self.space.model,
-            "space": self.space.to_dict(),
-            "store_id": self.id,
-            "created_at": self.folder.created_at,
-            "version": reader.version,
-            "columns": reader.rows.columns,
-            "parts": len(parts),
-            "foreign_parts": sum(not part.mapped for part in parts),
-            "bytes": part_bytes,
-            "bytes_per_image": round(part_bytes / len(reader), 1) if len(reader) else None,
-            "cached_queries": len(reader.queries),
-            "waiting_in_ledger": sum(self.folder.ledger.waiting().values()),
-        }
+        """Return what there is to say of the store, as plain values: see `upkeep.info`."""
+        from embedstore import upkeep
+
+        return upkeep.info(self.folder, self.reader)
 
     def refresh(self) -> None:
         """Move on to the newest version, for rows that others have added; no effect on a store opened at a version."""
@@ -272,14 +264,33 @@ class EmbedStore:
 
         return upkeep.verify(self.path, deep, self.folder.pinned)
 
-    def remove(self, ids: Sequence[str] | None = None, *, where: Any = None) -> int:
-        """Remove records by id or by a condition, and return how many; older versions keep them until `vacuum`.
+    def remove(self, ids: Sequence[str] | None = None, *, where: Any = None, dry_run: bool = False) -> int:
+        """Remove records by id or by a condition, and return how many.
+
+        Older versions keep them until `vacuum`: `restore` brings them back, and an `add` of the same pictures embeds
+        nothing. With `dry_run` nothing is removed; ``to_table(where=where)`` has the rows that would be.
 
         Raises InputError when neither or both are given, or an id is not in the store.
         """
+        if dry_run:
+            self.refresh()
+            return int(self.folder.leaving(self.rows, ids, where).sum())
         removed = self.folder.remove(ids, where)
         self.refresh()
         return removed
+
+    def restore(self, version: int) -> int:
+        """Give the store the rows of an older version again, and return the number of the version that this makes.
+
+        No version is lost, the newest included, and nothing is copied or embedded; see `versions`. Columns that are
+        newer stay, empty. Where the newest version has just these rows, its number is returned.
+
+        Raises InputError when there is no such version, `vacuum` has removed its files, or this store was opened at a
+        version; DamagedStoreError when a file of that version is damaged.
+        """
+        made = self.folder.restore(version)
+        self.refresh()
+        return made.version
 
     def compact(self) -> int:
         """Merge small parts, lay out anew what another program has written; return the number of parts left."""
@@ -291,8 +302,12 @@ class EmbedStore:
         """Return the versions, newest first, as dictionaries of version, timestamp and operation."""
         return self.folder.images.versions()
 
-    def vacuum(self, keep_hours: int = 168, *, dry_run: bool = False) -> list[str]:
-        """Delete files that only versions older than `keep_hours` hours need; return their names."""
+    def vacuum(self, keep_hours: int = 168, *, dry_run: bool = False) -> VacuumReport:
+        """Delete files that only versions older than `keep_hours` hours need.
+
+        Those versions can no longer be opened or restored, and a picture that only they hold is embedded again when it
+        is added again. With `dry_run` nothing is deleted, and the report counts these pictures.
+        """
         return self.folder.vacuum(keep_hours, dry_run)
 
     # Ask.
@@ -303,6 +318,10 @@ class EmbedStore:
         By default with all columns but the embedding, which is returned when named.
         """
         return self.rows.to_table(columns, where)
+
+    def to_pandas(self, columns: Sequence[str] | None = None, where: Any = None) -> pd.DataFrame:
+        """Return rows as a pandas DataFrame; see `to_table`."""
+        return self.to_table(columns, where).to_pandas()
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
         """Return the vectors of records by id, float32 of shape (len(ids), dim); InputError for an id not here."""

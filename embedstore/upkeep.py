@@ -1,22 +1,79 @@
-"""Looking after a store by its path, also one that cannot be opened: is it sound, and what can be mended?
+"""Looking after a store: what is there to say of it, is it sound, and what can be mended?
 
-`verify` and `repair` put together what each package can say of its own files: `storage` of the rows, the log and the
-ledger, `searching` of the index, `deciding` of the classifiers. How each is done is theirs.
+`info` and `shown` describe an open store, for programs and for people. `verify` and `repair` take the path of a store,
+also of one that cannot be opened, and put together what each package can say of its own files: `storage` of the rows,
+the log and the ledger, `searching` of the index, `deciding` of the classifiers. How each is done is theirs.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from embedstore import markup
 from embedstore.deciding import classifier
+from embedstore.errors import DamagedStoreError
 from embedstore.searching.index import IndexFiles
+from embedstore.searching.matches import strip
+from embedstore.searching.reader import Reader
 from embedstore.storage import repair as mending
 from embedstore.storage import verify as checking
 from embedstore.storage.folder import StoreFolder
 from embedstore.storage.repair import RepairReport
 from embedstore.storage.table import Snapshot
 from embedstore.storage.verify import VerifyReport
+
+_SHOWN = 8
+
+
+def info(folder: StoreFolder, reader: Reader) -> dict[str, Any]:
+    """Return what there is to say of a store, as plain values: counts, bytes, space, columns.
+
+    ``vacuum`` is what older versions hold: the files and bytes that `vacuum` with ``keep_hours=0`` would give back, and
+    how many images are in no newer version, and would have to be embedded again; None where the log is damaged.
+    """
+    held: dict[str, int | None] | None
+    parts = reader.rows.snapshot.parts
+    part_bytes = sum(part.path.stat().st_size for part in parts)
+    try:
+        older = folder.vacuum_plan(keep_hours=0)
+        held = {"files": len(older.files), "bytes": older.bytes, "images": older.images}
+    except DamagedStoreError:  # the rows can be read without the log's older files
+        held = None
+    return {
+        "path": str(folder.path),
+        "images": len(reader),
+        "model": folder.space.model,
+        "space": folder.space.to_dict(),
+        "store_id": folder.id,
+        "created_at": folder.created_at,
+        "version": reader.version,
+        "columns": reader.rows.columns,
+        "parts": len(parts),
+        "foreign_parts": sum(not part.mapped for part in parts),
+        "bytes": part_bytes,
+        "bytes_per_image": round(part_bytes / len(reader), 1) if len(reader) else None,
+        "cached_queries": len(reader.queries),
+        "waiting_in_ledger": sum(folder.ledger.waiting().values()),
+        "vacuum": held,
+    }
+
+
+def shown(folder: StoreFolder, reader: Reader) -> str:
+    """Return what a store is, and its first pictures, as HTML for a notebook."""
+    first = reader.rows.take(np.arange(min(len(reader), _SHOWN)), ["uri"]).column("uri").to_pylist()
+    kept = sorted(file.stem for file in folder.classifiers.glob("*.json"))
+    about = [
+        ("space", str(folder.space)),
+        ("version", f"{reader.version}, store made {folder.created_at}"),
+        ("columns", ", ".join(reader.rows.columns)),
+        ("classifiers", ", ".join(kept) or "none yet"),
+    ]
+    images = "1 image" if len(reader) == 1 else f"{len(reader):,} images"
+    return markup.heading(str(folder.path), images) + markup.facts(about) + strip(first, [""] * len(first), 96)
 
 
 def verify(path: str | os.PathLike[str], deep: bool = False, version: int | None = None) -> VerifyReport:

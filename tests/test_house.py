@@ -53,15 +53,17 @@ def test_every_module_is_on_a_floor_and_says_what_it_is_for(rooms: ModuleType) -
 
 PUBLIC = {
     "Classifier": "confidence constraints created_at from_dict labels load match mode n n_pos name objective predict "
-    "require_space save score_rows scores space store_id store_version targets threshold to_dict validation vectors "
+    "require_space save score_rows scores space store_id store_version targets threshold to_dict to_pandas validation "
+    "vectors "
     "warnings",
     "Concept": "all_queries join label of opposing queries template weights words",
     "EmbedStore": "add calibrate classifier classifiers classify columns compact count create created_at embedder "
-    "evaluate exceeding id index info mask open path plan_add query_vectors refresh remove rows save_classifier scores "
-    "search search_many snapshot space sweep to_table vacuum vectors verify version versions",
+    "evaluate exceeding id index info mask open path plan_add query_vectors refresh remove restore rows "
+    "save_classifier scores search search_many snapshot space sweep to_pandas to_table vacuum vectors verify version "
+    "versions",
     "ImageClassifierFromTextQuery": "calibration_ classes_ decision_function embed fit get_params predict score scores "
     "set_params to_classifier",
-    "Matches": "id save_pictures score table to_pandas to_polars to_pylist uri",
+    "Matches": "id save_pictures score table to_arrow to_pandas to_polars to_pylist uri",
     "Query": "id image kind label of parse text texts value vector",
     "Space": "backend dim from_dict from_text given key model normalised precision preprocessing require rounded "
     "same_model takes to_dict to_json",

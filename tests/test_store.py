@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from html_pages import NASTY, Seen
 from PIL import Image
 
 from embedstore import files
@@ -153,6 +154,22 @@ def test_results_show_themselves(store: EmbedStore) -> None:
     assert [row["uri"] for row in found] == found.uri
     assert repr(found).startswith("3 matches for 'dog'\n")
     assert found._repr_html_().count("data:image/jpeg;base64,") == 3
+
+
+def test_a_store_shows_itself(store: EmbedStore, tmp_path: Path) -> None:
+    """As a frame, and in a notebook with its first pictures; an empty one too."""
+    assert store.to_pandas(["id", "label"], where="label = 'cat'")["label"].tolist() == ["cat"] * 4
+    assert store.to_pandas().to_dict("list") == store.to_table().to_pydict()
+    seen = Seen(store._repr_html_())
+    assert seen.open == []
+    assert str(store.path) in seen.text
+    assert "12 images" in seen.text
+    assert seen.tags.count("img") == 8
+    empty = EmbedStore.create(tmp_path / "<i>.store", space=NASTY, dim=3)
+    seen = Seen(empty._repr_html_())
+    assert NASTY in seen.text
+    assert "<i>.store" in seen.text
+    assert {"script", "i"} & set(seen.tags) == set()
 
 
 @pytest.mark.parametrize(

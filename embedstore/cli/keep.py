@@ -1,11 +1,15 @@
-"""Commands that look after a store: info, verify, repair, remove, compact, versions, vacuum.
+"""Commands that look after a store: info, verify, repair, remove, restore, compact, versions, vacuum.
 
 Each calls the method of `EmbedStore`, or the function of `embedstore`, of its name and prints what that returns.
 """
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,6 +17,9 @@ from embedstore.cli.options import command, open_store, store_argument, version_
 from embedstore.cli.output import Column, Output, columns, rows_output, value_output
 
 _VERSION = (Column("version"), Column("timestamp", "%Y-%m-%d %H:%M:%S"), Column("operation"))
+_RECORD = (Column("id"), Column("uri"))
+_LISTED = 20
+"""So many records that would be removed are shown to people."""
 
 
 @command("embedstore info photos.store")
@@ -36,6 +43,13 @@ def info(store: Path, version: int | None, output: Output) -> None:
     if about["waiting_in_ledger"]:
         lines.append(
             f"{about['waiting_in_ledger']:,} images wait in the ledger; the next `embedstore add` takes them in"
+        )
+    if (held := about["vacuum"]) and held["files"]:
+        from embedstore.storage.older_versions import VacuumReport
+
+        lines.append(
+            f"older     {held['bytes'] / 1e6:,.1f} MB that only older versions need: `embedstore vacuum "
+            f"{shlex.quote(str(store))} --keep-hours 0` deletes them; {VacuumReport(images=held['images']).cost}"
         )
     output.value(about, "\n".join(lines))
 
@@ -76,18 +90,69 @@ def repair(store: Path, dry_run: bool, yes: bool, output: Output) -> None:
     output.value(report.to_dict(), str(report))
 
 
-@command("embedstore remove photos.store --where \"label = 'blurred'\"")
+@command(
+    "embedstore remove photos.store --where \"label = 'blurred'\" --dry-run",
+    "embedstore remove photos.store - < ids.txt",
+)
 @store_argument
 @click.argument("ids", nargs=-1, metavar="[ID...]")
 @where_option
+@click.option("--dry-run", is_flag=True, help="Say how many and which would be removed.")
 @value_output
-def remove(store: Path, ids: tuple[str, ...], where: str | None, output: Output) -> None:
-    """Remove records by id or by a condition; older versions keep them until `vacuum`."""
+def remove(store: Path, ids: tuple[str, ...], where: str | None, dry_run: bool, output: Output) -> None:
+    """Remove records by id or by a condition; older versions keep them until `vacuum`.
+
+    `-` in place of ids reads them from stdin, one on a line. `restore` brings records back, and an `add` of the same
+    pictures embeds nothing.
+    """
     if bool(ids) == bool(where):
-        raise click.UsageError("say which records to remove: ids, or --where EXPR")
+        raise click.UsageError("say which records to remove: ids, or --where EXPR; `-` reads ids from stdin")
+    named = _with_stdin(ids) if ids else None
     opened = open_store(store)
-    number = opened.remove(list(ids)) if ids else opened.remove(where=where)
-    output.value({"removed": number, "images": len(opened)}, f"{number:,} removed, {len(opened):,} left")
+    before, version = len(opened), opened.version
+    number = opened.remove(named, where=where, dry_run=dry_run)
+    left = before - number if dry_run else len(opened)
+    told: dict[str, Any] = {"removed": number, "images": left}
+    if dry_run:
+        if named is None:
+            rows = opened.to_table(["id", "uri"], where)
+        else:
+            rows = opened.rows.take(opened.rows.positions(list(dict.fromkeys(named))), ["id", "uri"])
+        lines = [f"{number:,} would be removed, {left:,} left", *columns(rows.slice(0, _LISTED), _RECORD)]
+        if number > _LISTED:
+            lines.append(f"and {number - _LISTED:,} more (--json has all)")
+        output.value({**told, "dry_run": True, "records": rows.to_pylist()}, "\n".join(lines))
+        return
+    undo = f"; `embedstore restore {shlex.quote(str(store))} {version}` brings them back" if number else ""
+    output.value(told, f"{number:,} removed, {left:,} left{undo}")
+
+
+def _with_stdin(ids: Sequence[str]) -> list[str]:
+    """Return ids, with the lines of stdin in place of ``-``."""
+    found: list[str] = []
+    for one in ids:
+        lines = (line.rstrip("\r\n") for line in sys.stdin) if one == "-" else [one]
+        found.extend(line for line in lines if line)
+    return found
+
+
+@command("embedstore restore photos.store 3")
+@store_argument
+@click.argument("version", type=click.IntRange(min=0), metavar="VERSION")
+@value_output
+def restore(store: Path, version: int, output: Output) -> None:
+    """Give a store the rows of an older version again; no version is lost.
+
+    `embedstore versions` lists them, and `embedstore info STORE --at VERSION` tells what one holds. Nothing is embedded
+    again.
+    """
+    opened = open_store(store)
+    before = opened.version
+    images, made = len(opened), opened.restore(version)
+    text = f"version {made} has the rows of version {version}: {len(opened):,} images, where there were {images:,}"
+    if made == before:
+        text = f"nothing to do: version {made}, the newest, has the rows of version {version}"
+    output.value({"restored": version, "version": made, "images": len(opened)}, text)
 
 
 @command("embedstore compact photos.store")
@@ -113,13 +178,16 @@ def versions(store: Path, output: Output) -> None:
 @click.option(
     "--keep-hours", type=click.IntRange(min=0), default=168, show_default=True, help="Keep versions younger than this."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be deleted.")
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and what that would cost.")
 @value_output
 def vacuum(store: Path, keep_hours: int, dry_run: bool, output: Output) -> None:
-    """Delete files that only old versions need."""
-    names = open_store(store).vacuum(keep_hours, dry_run=dry_run)
-    what = "would be deleted" if dry_run else "deleted"
-    output.value({"files": names, "dry_run": dry_run}, f"{len(names)} files {what}")
+    """Delete files that only old versions need.
+
+    These versions can no longer be read or restored. A picture that only they hold is embedded, and paid for, again
+    when it is added again: --dry-run says how many there are.
+    """
+    report = open_store(store).vacuum(keep_hours, dry_run=dry_run)
+    output.value(report.to_dict(), str(report))
 
 
-COMMANDS = (info, verify, repair, remove, compact, versions, vacuum)
+COMMANDS = (info, verify, repair, remove, restore, compact, versions, vacuum)

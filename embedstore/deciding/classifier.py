@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -21,12 +22,14 @@ from numpy.typing import ArrayLike, NDArray
 from embedstore import files
 from embedstore.deciding.target import Target
 from embedstore.errors import ClassifierError, EmbedStoreError
-from embedstore.measures.calibration import Calibration, figure_rows
+from embedstore.measures.calibration import FIGURES, Calibration, figure_rows
 from embedstore.searching.reader import Reader
 from embedstore.space import Space
 from embedstore.vectors import Vectors, as_vectors, scores
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from embedstore.embedders.protocol import Embedder
 
 FORMAT = "embedstore.classifier"
@@ -307,6 +310,49 @@ class Classifier:
                 f"{path} is not JSON ({error}); restore it from a copy, or calibrate again"
             ) from error
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a pandas DataFrame with a row for each class.
+
+        Columns ``label``, ``queries``, ``opposing``, ``threshold``, and what was measured at it: ``precision``,
+        ``recall``, ``f1``, each with ``_low`` and ``_high``, the ends of its interval; NaN where nobody measured.
+        """
+        import pandas as pd
+
+        rows = []
+        for target in self.targets:
+            row: dict[str, Any] = {"label": target.label, "queries": list(target.queries)}
+            row |= {"opposing": list(target.opposing), "threshold": target.threshold}
+            for name in FIGURES:
+                low, high = target.intervals.get(name, (math.nan, math.nan))
+                row |= {name: target.figures.get(name, math.nan), f"{name}_low": low, f"{name}_high": high}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        if self.mode == "single":
+            (_, threshold, _), *figures = figure_rows(self.target.figures, self.target.intervals)
+            decides = f"score > {threshold:.4f}" + "".join(f", {name} {value:.4f}" for name, value, _ in figures)
+        else:
+            decides = f"{self.mode} of {len(self.targets)} classes ({', '.join(self.labels)})"
+        return f"Classifier({self.name!r}, {decides}, {self.space.model})"
+
+    def _repr_html_(self) -> str:
+        """Show the classes, their thresholds and figures in a notebook."""
+        from embedstore import markup  # only a notebook needs it
+
+        head = ("class", "looks for", "score >", *FIGURES)
+        rows = []
+        for target in self.targets:
+            against = f" against {', '.join(target.opposing)}" if target.opposing else ""
+            figures = (_with_interval(target, name) for name in FIGURES)
+            rows.append((target.label, ", ".join(target.queries) + against, f"{target.threshold:.4f}", *figures))
+        chosen = ""
+        if self.objective:
+            chosen = f", chosen for {self.objective} with {self.constraints}, measured {self.validation}"
+        about = f"{self.mode}, in {self.space}{chosen}"
+        page = markup.heading(self.name, about) + markup.table(head, rows, texts=2)
+        return page + "".join(map(markup.warning, self.warnings))
+
     def __str__(self) -> str:
         lines = [f"{self.name} ({self.mode}) in {self.space}"]
         for target in self.targets:
@@ -316,6 +362,13 @@ class Classifier:
         if self.objective:
             lines.append(f"  chosen for {self.objective} with {self.constraints}, measured {self.validation}")
         return "\n".join(lines)
+
+
+def _with_interval(target: Target, name: str) -> str:
+    if name not in target.figures:
+        return ""
+    ends = target.intervals.get(name)
+    return f"{target.figures[name]:.4f}" + (f" [{ends[0]:.4f}, {ends[1]:.4f}]" if ends else "")
 
 
 def find(folder: Path, name: str) -> Classifier:

@@ -38,8 +38,8 @@ class Display:
     figure_: Any = field(default=None, init=False, repr=False)
     title: ClassVar[str]
 
-    def plot(self, ax: Any = None) -> Self:
-        """Draw into `ax`, or into a new figure.
+    def plot(self, ax: Any = None, size: tuple[float, float] = (6.4, 4.8)) -> Self:
+        """Draw into `ax`, or into a new figure of `size` inches, width and height.
 
         Raises
         ------
@@ -53,7 +53,7 @@ class Display:
                 raise MissingDependencyError(
                     "pictures need matplotlib, which is not installed: pip install 'embedstore[plots]'"
                 ) from error
-            ax = Figure(figsize=(6.4, 4.8), layout="constrained").add_subplot()
+            ax = Figure(figsize=size, layout="constrained").add_subplot()
         self.ax_, self.figure_ = ax, ax.figure
         for side in ("top", "right"):
             ax.spines[side].set_visible(False)
@@ -84,6 +84,14 @@ class Display:
         with naming(file):
             file.write_bytes(drawn.getvalue())
         return file
+
+    def svg(self, width: float = 6.4, height: float = 4.8) -> str:
+        """Draw into a new figure of so many inches, and return it as an ``<svg>`` element; raises as `plot`."""
+        self.plot(size=(width, height))
+        drawn = io.StringIO()
+        self.figure_.savefig(drawn, format="svg", facecolor="white")
+        text = drawn.getvalue()
+        return text[text.index("<svg") :]
 
     def _draw(self, ax: Any) -> None:
         """Draw the numbers."""

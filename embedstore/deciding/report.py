@@ -5,7 +5,6 @@ Plain functions make the HTML. The numbers come from `thresholds`, the curves fr
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -70,7 +69,7 @@ def write_report(reader: Reader, classifier: Classifier, labels: Any, path: str 
         f"<h2>On {len(labelled):,} labelled rows ({escape(labelled.source)})</h2>",
         f"<p class=note>{escape(str(shift))}</p>" if shift is not None else "",
         _thresholds(swept, threshold),
-        f"<div class=plots>{''.join(_svg(display) for display in displays)}</div>",
+        f"<div class=plots>{''.join(display.svg() for display in displays)}</div>",
         "<h2>Around the threshold</h2>",
         _pictures(rows.around()),
         f"<h2>{len(wrong)} false positives</h2>",
@@ -122,13 +121,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], chosen: int | Non
         for number, row in enumerate(rows)
     )
     return f"<table><tr>{cells}</tr>{lines}</table>"
-
-
-def _svg(display: Display) -> str:
-    buffer = io.StringIO()
-    display.plot().figure_.savefig(buffer, format="svg")
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 def _pictures(review: Review) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,15 +16,21 @@ from numpy.typing import ArrayLike, NDArray
 from embedstore.deciding.classifier import Classifier, Mode
 from embedstore.deciding.labels import Labelled, labels_for
 from embedstore.deciding.target import Target
-from embedstore.errors import LabelError, QueryError
+from embedstore.errors import LabelError, MissingDependencyError, QueryError
 from embedstore.measures.calibration import Calibration, calibrate_scores
 from embedstore.measures.curves import Curve, as_thresholds, curves, precision_recall
 from embedstore.measures.distribution import ScoreDistribution
-from embedstore.measures.rates import REPORTED
+from embedstore.measures.rates import REPORTED, Metrics
 from embedstore.searching.queries import Concept
 from embedstore.searching.reader import Reader
 from embedstore.storage.rows import Rows
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from embedstore.deciding.plots import Display
+
+_SHOWN = 10
 NONSENSE = ("flurble", "qwxz", "the of and", "zzz", "lorem ipsum dolor", "blorptastic", "a b c", "vnrk")
 """Texts that mean nothing: what they score is the noise that a real match must exceed."""
 
@@ -64,6 +70,80 @@ class Sweep:
         columns = self.columns(thresholds, n)
         rows = zip(*(column.tolist() for column in columns.values()), strict=True)
         return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def to_pandas(self, thresholds: ArrayLike | None = None, n: int = 20) -> pd.DataFrame:
+        """Return `columns` as a pandas DataFrame, a row for each threshold."""
+        import pandas as pd
+
+        return pd.DataFrame(self.columns(thresholds, n))
+
+    def __repr__(self) -> str:
+        head, rows, best = self._cells()
+        widths = [max(map(len, cells)) for cells in zip(head, *rows, strict=True)]
+        lines = ["  ".join(map(str.rjust, cells, widths)) for cells in (head, *rows)]
+        if best is not None:
+            lines[best + 1] += "  best F1"
+        return "\n".join([f"Sweep of {self.query}: {self._about()}", *self._measured(), *lines])
+
+    def _repr_html_(self) -> str:
+        """Show the curve and some thresholds in a notebook."""
+        from embedstore import markup  # only a notebook needs these
+        from embedstore.deciding.plots import ScoreHistogramDisplay, ThresholdDisplay
+
+        curve: Display
+        if self.curve is None:
+            curve = ScoreHistogramDisplay.from_scores(self.scores, name=f"Scores of {len(self.scores):,} rows")
+        else:
+            curve = ThresholdDisplay.from_curve(self.curve, self._best().threshold)
+        try:
+            drawn = curve.svg(5.6, 3.4)
+        except MissingDependencyError as error:
+            drawn = markup.warning(str(error))
+        about = "; ".join([self._about(), *self._measured()])
+        return markup.heading(f"Sweep of {self.query}", about) + drawn + markup.table(*self._cells(), texts=0)
+
+    def _about(self) -> str:
+        """Return what there is to say in a line."""
+        scores = self.distribution.scores
+        said = f"{len(scores):,} rows"
+        if len(scores):
+            said += f" with scores from {scores[0]:.4f} to {scores[-1]:.4f}"
+        return said + (", no labels" if self.curve is None else "")
+
+    def _measured(self) -> list[str]:
+        """Return what the labels say, in a line; none without labels."""
+        if self.curve is None:
+            return []
+        best = self._best()
+        return [
+            f"{self.curve.n:,} labelled, {self.curve.n_pos:,} of them yes: average precision "
+            f"{self.curve.average_precision:.4f}, best F1 {best.f1:.4f} at score > {best.threshold:.4f}"
+        ]
+
+    def _best(self) -> Metrics:
+        """Return the figures at the threshold of the best F1, the lowest of several."""
+        assert self.curve is not None
+        return self.curve.at_cut(int(np.argmax(self.curve.f1)))
+
+    def _cells(self) -> tuple[list[str], list[list[str]], int | None]:
+        """Return some thresholds as a head and lines of text, and the line of the best F1 where there are labels."""
+        chosen, best = self.columns(n=_SHOWN)["threshold"], None
+        if self.curve is not None:
+            chosen = np.union1d(chosen, self._best().threshold)
+            best = int(chosen.searchsorted(self._best().threshold))
+        columns = self.columns(chosen)
+        forms = {
+            "threshold": ".4f",
+            "matches": ",",
+            "percentile": ".2f",
+            "precision": ".4f",
+            "recall": ".4f",
+            "f1": ".4f",
+        }
+        head = [name for name in forms if name in columns]
+        rows = zip(*(columns[name].tolist() for name in head), strict=True)
+        texts = [[format(value, forms[name]) for name, value in zip(head, row, strict=True)] for row in rows]
+        return head, texts, best
 
     def _spread(self, n: int) -> NDArray[np.float64]:
         """Return up to `n` thresholds at shares of the rows that halve and halve again towards the top."""

@@ -30,6 +30,7 @@ from embedstore.sources import Failure, Record, Source, open_source
 from embedstore.sources.record import Chain, MemorySource
 from embedstore.storage.folder import StoreFolder
 from embedstore.storage.metadata import Columns
+from embedstore.storage.older_versions import OlderPictures
 from embedstore.storage.rows import Rows
 
 _SAMPLE = 64
@@ -214,7 +215,7 @@ class _Planner:
             self._embedder = embedder()
         self._rate = getattr(self._embedder, "requests_per_second", None)
         rows = Rows(folder.snapshot())
-        self._known = KnownRecords(rows, reused)
+        self._known = KnownRecords(rows, reused, OlderPictures(folder.images, rows))
         self._intake = Intake(self._plan, Columns(rows.snapshot.schema))
         self._waiting = folder.ledger.paid_hashes()
         self._new: set[str] = set()
@@ -225,12 +226,12 @@ class _Planner:
         decision = self._intake.decide(record, content_hash, self._known)
         if decision is None or isinstance(content_hash, Failure):
             return
-        here = self._known.holds(content_hash)
-        if not here and content_hash in self._waiting:
+        origin = self._known.origin(content_hash)
+        if origin is None and content_hash in self._waiting:
             self._plan.recovered += 1
             return
-        needed = not here and content_hash not in self._new
-        self._plan.tally(decision.action, needed=needed, reused=self._known.is_reused(content_hash))
+        needed = origin is None and content_hash not in self._new
+        self._plan.tally(decision.action, needed=needed, origin=origin)
         if needed:
             self._new.add(content_hash)
             if size is not None and len(self._sizes) < _SAMPLE:

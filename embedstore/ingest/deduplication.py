@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from embedstore.files import holder_of
-from embedstore.ingest.reports import Counts
+from embedstore.ingest.reports import Counts, Origin
 from embedstore.sources import Failure, Record
 from embedstore.storage.folder import SCHEMA
 from embedstore.storage.metadata import Columns, equal
+from embedstore.storage.older_versions import OlderPictures
 from embedstore.storage.rows import Rows
 from embedstore.vectors import Vectors
 
@@ -37,10 +38,14 @@ class Decision:
 
 
 class KnownRecords:
-    """What a store holds already, and others of its space whose vectors may be reused. Threads may share one."""
+    """What a store holds already, and whose vectors may be taken besides. Threads may share one.
 
-    def __init__(self, rows: Rows, reused: Sequence[Rows] = ()) -> None:
-        self._rows, self._holders = rows, [rows, *reused]
+    These are the rows of other stores of its space, `reused`, and then what only older versions of the store hold,
+    `older`, which is asked last: to find out costs reading.
+    """
+
+    def __init__(self, rows: Rows, reused: Sequence[Rows] = (), older: OlderPictures | None = None) -> None:
+        self._rows, self._holders, self._older = rows, [rows, *reused], older
         self._of_uri, self._of_id, self._of_hash = map(rows.lookup, ("uri", "id", "content_hash"))
         self._of_hashes = [holder.lookup("content_hash") for holder in self._holders]
         self._column = functools.cache(lambda name: rows.metadata([name]).column(0))
@@ -48,17 +53,22 @@ class KnownRecords:
         self._perhaps_gone: dict[str, Iterator[int]] = {}
 
     def holds(self, content_hash: str) -> bool:
-        """Tell whether this picture has a vector in the store or in one to reuse."""
-        return any(content_hash in lookup for lookup in self._of_hashes)
+        """Tell whether this picture has a vector in the store, in one to reuse or in an older version."""
+        return self.origin(content_hash) is not None
 
-    def is_reused(self, content_hash: str) -> bool:
-        """Tell whether only a store to reuse has this picture's vector."""
-        return content_hash not in self._of_hash and self.holds(content_hash)
+    def origin(self, content_hash: str) -> Origin | None:
+        """Return where the vector of a picture is to be had, or None."""
+        if content_hash in self._of_hash:
+            return "store"
+        if any(content_hash in lookup for lookup in self._of_hashes):
+            return "reused"
+        return "older" if self._older is not None and content_hash in self._older else None
 
     def vector(self, content_hash: str) -> Vectors | None:
         """Return the vector of a picture, shape (dim,), or None."""
         vectors = (rows.vector_where("content_hash", content_hash) for rows in self._holders)
-        return next((vector for vector in vectors if vector is not None), None)
+        found = next((vector for vector in vectors if vector is not None), None)
+        return self._older.vector(content_hash) if found is None and self._older is not None else found
 
     def size(self, content_hash: str) -> tuple[int | None, int | None]:
         """Return (width, height) of a known picture, in pixels, upright; None where that is not known."""
@@ -66,7 +76,7 @@ class KnownRecords:
             if (position := lookup.first(content_hash)) is not None:
                 width, height = (column[position].as_py() for column in rows.metadata(["width", "height"]).columns)
                 return width, height
-        return None, None
+        return (None, None) if self._older is None else self._older.size(content_hash)
 
     def decide(self, record: Record, content_hash: str, metadata: Mapping[str, Any]) -> Decision:
         """Say what a record of a picture means for the store; `metadata` as `metadata.Columns.fit` returns it."""

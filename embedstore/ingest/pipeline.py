@@ -245,8 +245,7 @@ class Run:
         row = NewRow(decision, record, ready.content_hash, ready.width, ready.height)
         vector = self._writer.vector(ready.content_hash)
         if vector is not None:
-            reused = known.is_reused(ready.content_hash)
-            self._report.tally(decision.action, needed=False, reused=reused)
+            self._report.tally(decision.action, needed=False, origin=known.origin(ready.content_hash))
             self._writer.write_later(row, vector)
         elif ready.content_hash in self._waiting:
             self._waiting[ready.content_hash].append(row)

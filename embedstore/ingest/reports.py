@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from embedstore import cells, files
 from embedstore.errors import InputError
@@ -19,10 +19,14 @@ _log = logging.getLogger("embedstore")
 FAILURES = "failures.csv"
 """Name, in the store's folder, of the list of what the newest `add` could not take."""
 
+Origin = Literal["store", "reused", "older"]
+"""Where the vector of a known picture comes from: a row of the store, another store, an older version of the store."""
+
 _WORDS = {
     "embedded": "embedded",
     "copied": "copied from the same picture",
     "reused": "taken from other stores",
+    "found_again": "found again in older versions",
     "added": "added with their vectors",
     "replaced": "replaced",
     "updated": "with new metadata",
@@ -34,6 +38,7 @@ _PLAN_WORDS = {
     "embedded": "to embed",
     "copied": "with the content of another, so embedded once",
     "reused": "to take from other stores",
+    "found_again": "to take from older versions of this store",
     "recovered": "embedded already by an add that was cut short",
     "replaced": "to replace: another picture under a known name",
     "updated": "with new metadata",
@@ -49,14 +54,16 @@ class Counts:
 
     `found` are all that the source had. `embedded` counts the pictures that a model had to turn into a vector, those of
     `replaced` records too; `copied` and `reused` new records whose vector was in the store already, or in one named by
-    ``reuse``; `added` new records that came with a vector; `recovered` rows of an earlier `add` that was cut short,
-    from the ledger; `requests` calls to the embedder. `failures` are records that could not be used, with the reason.
+    ``reuse``; `found_again` records whose vector only an older version of the store had; `added` new records that came
+    with a vector; `recovered` rows of an earlier `add` that was cut short, from the ledger; `requests` calls to the
+    embedder. `failures` are records that could not be used, with the reason.
     """
 
     found: int = 0
     embedded: int = 0
     copied: int = 0
     reused: int = 0
+    found_again: int = 0
     added: int = 0
     replaced: int = 0
     updated: int = 0
@@ -66,14 +73,16 @@ class Counts:
     requests: int = 0
     failures: list[Failure] = field(default_factory=list)
 
-    def tally(self, action: str, *, needed: bool, reused: bool = False) -> None:
-        """Count a `Decision.action`; `needed`: it costs an embedding, `reused`: another store has the vector."""
+    def tally(self, action: str, *, needed: bool, origin: Origin | None = None) -> None:
+        """Count a `Decision.action`; `needed`: it costs an embedding; `origin`: where else the vector comes from."""
         if action in ("unchanged", "updated", "moved", "replaced"):
             setattr(self, action, getattr(self, action) + 1)
         if needed:
             self.embedded += 1
-        elif reused:
+        elif origin == "reused":
             self.reused += 1
+        elif origin == "older":
+            self.found_again += 1
         elif action in ("copied", "embedded"):
             self.copied += 1
 

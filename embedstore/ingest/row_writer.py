@@ -23,6 +23,7 @@ from embedstore.storage import arrow_columns, parts
 from embedstore.storage.arrow_columns import EMBEDDING
 from embedstore.storage.folder import SCHEMA, StoreFolder
 from embedstore.storage.metadata import Columns
+from embedstore.storage.older_versions import OlderPictures
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import Snapshot
 from embedstore.vectors import Vectors
@@ -175,7 +176,7 @@ class RowWriter:
     def _read(self, snapshot: Snapshot) -> None:
         """Learn what the store holds now."""
         self.rows = Rows(snapshot)
-        self.known = KnownRecords(self.rows, self._reused)
+        self.known = KnownRecords(self.rows, self._reused, OlderPictures(self._folder.images, self.rows))
         self.columns.stored(snapshot.schema)
         self._folded_at = time.monotonic()
 

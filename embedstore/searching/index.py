@@ -232,6 +232,9 @@ class IndexFiles:
         ]
         for path in gone:
             path.unlink(missing_ok=True)
+        for opened in list(self._open):
+            if Path(opened[0]).stem not in stems:
+                self._open.pop(opened, None)  # the part may come back, by `restore`, without these files
         return sorted(path.name for path in gone)
 
     def _path(self, part: Part, kind: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ class Matches:
     """The result of `EmbedStore.search` or `EmbedStore.classify`.
 
     Ordered by score, largest first, and by id among equals; put in order and read when first looked at. A slice is
-    `Matches` too, and reads its own rows only.
+    `Matches` too, nearest first whatever its step, and reads its own rows only.
 
     Parameters
     ----------
@@ -47,6 +46,8 @@ class Matches:
     --------
     >>> matches = store.search("bird", k=3)                        # doctest: +SKIP
     >>> [(round(m["score"], 2), m["uri"]) for m in matches]        # doctest: +SKIP
+    >>> matches[0]["id"], len(matches[:2])                         # doctest: +SKIP
+    >>> pa.table(matches), pl.DataFrame(matches)                   # doctest: +SKIP
     """
 
     def __init__(
@@ -125,12 +126,19 @@ class Matches:
         return iter(self.to_pylist())
 
     def __repr__(self) -> str:
-        above = "" if self.threshold is None else f" above {self.threshold:.4f}"
-        lines = [f"{len(self)} matches for {self.query}{above}"]
+        lines = [f"{self._found} {self._asked}"]
         lines += [f"  {row['score']:.4f}  {row['uri']}" for row in self[:10]]
         if len(self) > 10:
-            lines.append(f"  and {len(self) - 10} more")
+            lines.append(f"  and {len(self) - 10:,} more")
         return "\n".join(lines)
+
+    @property
+    def _found(self) -> str:
+        return "1 match" if len(self) == 1 else f"{len(self):,} matches"
+
+    @property
+    def _asked(self) -> str:
+        return f"for {self.query}" + ("" if self.threshold is None else f" above {self.threshold:.4f}")
 
     @property
     def id(self) -> list[str]:
@@ -147,6 +155,14 @@ class Matches:
         """Scores, descending."""
         self._in_order()
         return self._scores.copy()
+
+    def to_arrow(self) -> pa.Table:
+        """Return an Arrow table, which is `table`."""
+        return self.table
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """Hand the rows to whatever reads Arrow: pyarrow, Polars, DuckDB, pandas."""
+        return self.table.__arrow_c_stream__(requested_schema)
 
     def to_pylist(self) -> list[dict[str, Any]]:
         """Return one dictionary for each row."""
@@ -174,12 +190,20 @@ class Matches:
 
     def _repr_html_(self) -> str:
         """Show the nearest pictures in a notebook."""
-        from embedstore.images import figure  # only a notebook needs the pictures themselves
-        from embedstore.sources import pictures_at
+        from embedstore import markup  # only a notebook needs it
 
         shown = self[:_SHOWN_IN_NOTEBOOK]
-        pictures = pictures_at(shown.uri)
-        pairs = zip(shown.uri, shown.score, strict=True)
-        cells = [figure(pictures.get(uri), uri, f"{score:.4f}", 128) for uri, score in pairs]
-        head = html.escape(repr(self).splitlines()[0])
-        return f"<p>{head}</p><div style='display:flex;flex-wrap:wrap;gap:8px'>{''.join(cells)}</div>"
+        more = f"; the nearest {len(shown)} are shown" if len(shown) < len(self) else ""
+        captions = [f"{score:.4f}" for score in shown.score]
+        return markup.heading(self._found, self._asked + more) + strip(shown.uri, captions)
+
+
+def strip(uris: Sequence[str], captions: Sequence[str], side: int = 128) -> str:
+    """Return the pictures at `uris` as HTML, `side` pixels wide and high, each with its caption."""
+    from embedstore import markup  # only a notebook needs the pictures themselves
+    from embedstore.images import figure
+    from embedstore.sources import pictures_at
+
+    pictures = pictures_at(uri for uri in uris if uri)
+    pairs = zip(uris, captions, strict=True)
+    return markup.side_by_side(figure(pictures.get(uri), uri or "", caption, side) for uri, caption in pairs)

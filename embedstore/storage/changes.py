@@ -1,4 +1,4 @@
-"""Changes to the rows of a table: take paid rows in, remove rows, merge small parts.
+"""Changes to the rows of a table: take paid rows in, remove rows, restore older ones, merge small parts.
 
 Each is one commit. Whoever calls holds the store's lock, because the log does not check removes for conflicts. No byte
 is copied from one part to another before it was compared with its checksum, so that damage is never passed on as sound.
@@ -99,6 +99,20 @@ def remove(table: DeltaFolder, snapshot: Snapshot, leaving: Mask) -> Snapshot:
     starts = dict(zip(snapshot.parts, np.cumsum([0, *(part.rows for part in snapshot.parts)]), strict=False))
     added, removed = _without(table, snapshot, lambda part: leaving[starts[part] : starts[part] + part.rows])
     return table.commit(added, removed, operation="remove") if removed else snapshot
+
+
+def restore(table: DeltaFolder, newest: Snapshot, older: Snapshot) -> Snapshot:
+    """Make a new version with the rows of an older one, by its parts: nothing is copied, and no version is lost.
+
+    Columns that the table has got since stay, empty. DamagedStoreError where a part that would come back is damaged.
+    """
+    now, then = ({part.name for part in snapshot.parts} for snapshot in (newest, older))
+    added = [part for part in older.parts if part.name not in now]
+    removed = [part for part in newest.parts if part.name not in then]
+    if not added and not removed:
+        return newest
+    _require_sound(added)
+    return table.commit(added, removed, operation=f"restore of version {older.version}")
 
 
 def merge_small(table: DeltaFolder, snapshot: Snapshot) -> Snapshot:

@@ -35,10 +35,11 @@ from embedstore.storage import changes, journal, parts
 from embedstore.storage.commits import location
 from embedstore.storage.creation import discard, is_free, whole_folder
 from embedstore.storage.ledger import Ledger, PaidBatch
+from embedstore.storage.older_versions import VacuumReport, only_in
 from embedstore.storage.rows import Rows
 from embedstore.storage.running import Running
 from embedstore.storage.table import DeltaFolder, Snapshot
-from embedstore.vectors import Vectors
+from embedstore.vectors import Mask, Vectors
 
 _log = logging.getLogger("embedstore")
 
@@ -335,34 +336,55 @@ class StoreFolder:
         """Add rows with their vectors in one commit; the caller holds `writing`. See `changes.upsert`."""
         return changes.upsert(self.images, rows, vectors, replaces=replaces, by_uri=by_uri)
 
-    def remove(self, ids: Sequence[str] | None, where: Any) -> int:
-        """Remove records by id or by a condition, in one commit; return how many. See `EmbedStore.remove`."""
+    def leaving(self, rows: Rows, ids: Sequence[str] | None, where: Any) -> Mask:
+        """Return which rows `remove` would remove, bool of shape (n_rows,)."""
         if (ids is None) == (where is None):
             raise InputError("say which records to remove, either by ids or by where='...'")
+        leaving = rows.mask(where)
+        if leaving is None:
+            leaving = np.zeros(len(rows), dtype=bool)
+            leaving[rows.positions(list(ids or ()))] = True
+        return leaving
+
+    def remove(self, ids: Sequence[str] | None, where: Any) -> int:
+        """Remove records by id or by a condition, in one commit; return how many. See `EmbedStore.remove`."""
         with self.writing() as newest:
-            rows = Rows(newest)
-            leaving = rows.mask(where)
-            if leaving is None:
-                leaving = np.zeros(len(rows), dtype=bool)
-                leaving[rows.positions(list(ids or ()))] = True
+            leaving = self.leaving(Rows(newest), ids, where)
             changes.remove(self.images, newest, leaving)
         return int(leaving.sum())
+
+    def restore(self, version: int) -> Snapshot:
+        """Make a new version with the rows of an older one; see `EmbedStore.restore`."""
+        with self.writing() as newest:
+            return changes.restore(self.images, newest, self.images.snapshot(version))
 
     def compact(self) -> Snapshot:
         """Merge small parts into large ones, and lay out anew what another program has written."""
         with self.writing() as newest:
             return changes.compact(self.images, newest)
 
-    def vacuum(self, keep_hours: int, dry_run: bool) -> list[str]:
-        """Delete files that only versions older than `keep_hours` hours need; return their names."""
+    def vacuum(self, keep_hours: int, dry_run: bool) -> VacuumReport:
+        """Delete files that only versions older than `keep_hours` hours need; a dry run says what that would cost."""
+        if dry_run:
+            return self.vacuum_plan(keep_hours)
         with self.writing():
-            names = self.images.vacuum(keep_hours, dry_run)
-            old = [self.path / name for name in _OLD_FOLDERS if (self.path / name).is_dir()]
-            if not dry_run:
-                self._shrink_ledger()
-                for folder in old:
-                    shutil.rmtree(folder)
-            return names + [folder.name for folder in old]
+            deleted = self.images.vacuum(keep_hours, dry_run=False)
+            folders = self._old_folders()
+            self._shrink_ledger()
+            for name in folders:
+                shutil.rmtree(self.path / name)
+        return VacuumReport([*deleted, *folders], sum((deleted | folders).values()))
+
+    def vacuum_plan(self, keep_hours: int) -> VacuumReport:
+        """Return what `vacuum` would delete, and what that would cost; nothing is written or locked."""
+        going, folders = self.images.vacuum(keep_hours, dry_run=True), self._old_folders()
+        images = only_in(self.images, going.keys(), Rows(self.images.snapshot())) if going else 0
+        return VacuumReport([*going, *folders], sum((going | folders).values()), images, dry_run=True)
+
+    def _old_folders(self) -> dict[str, int]:
+        """Return the names of folders of earlier formats, with the bytes in them."""
+        there = [self.path / name for name in _OLD_FOLDERS if (self.path / name).is_dir()]
+        return {folder.name: sum(file.stat().st_size for file in folder.rglob("*")) for folder in there}
 
     def _shrink_ledger(self) -> None:
         try:

@@ -55,6 +55,8 @@ class History:
         Size of each part that was ever added, by its name.
     removed : set of str
         Names of parts that were taken out again, or replaced.
+    rewritten : set of str
+        Those of `removed` whose rows were only laid out anew, by what the commits say: they are all in other parts.
     transactions : dict of str to int
         Number of the last unit of each series; see `DeltaFolder.applied`.
     schema : str or None
@@ -65,6 +67,7 @@ class History:
 
     added: dict[str, int] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
+    rewritten: set[str] = field(default_factory=set)
     transactions: dict[str, int] = field(default_factory=dict)
     schema: str | None = None
     unreadable: list[str] = field(default_factory=list)
@@ -87,14 +90,18 @@ class History:
         schema = None if self.schema is None else json.loads(self.schema)
         return {name: self.added[name] for name in self.live}, self.transactions, schema
 
-    def take(self, action: Mapping[str, Any]) -> None:
-        """Take one action of a commit or a checkpoint in, in the order of the log."""
+    def take(self, action: Mapping[str, Any], *, summed_up: bool = False) -> None:
+        """Take one action of a commit in, in the order of the log; `summed_up`: of a checkpoint."""
         if add := action.get("add"):
             name = urllib.parse.unquote(add["path"])
             self.added[name] = int(add["size"])
             self.removed.discard(name)
+            self.rewritten.discard(name)
         if remove := action.get("remove"):
-            self.removed.add(urllib.parse.unquote(remove["path"]))
+            name = urllib.parse.unquote(remove["path"])
+            self.removed.add(name)
+            if not summed_up:  # a checkpoint no longer knows which rows have changed
+                (self.rewritten.add if remove.get("dataChange") is False else self.rewritten.discard)(name)
         if transaction := action.get("txn"):
             series, number = transaction["appId"], int(transaction["version"])
             self.transactions[series] = max(number, self.transactions.get(series, -1))
@@ -173,7 +180,7 @@ class Log:
                 found.append(path)
             elif number != base:
                 if not broken and number < min(commits) and any(n > version for n in checkpoints):
-                    raise InputError(f"version {version} needs files that vacuum has removed; open a later version")
+                    raise InputError(f"version {version} needs files that vacuum has removed; choose a later version")
                 raise DamagedStoreError(self._advice(broken or f"{self.folder / commit_name(number)} is not there"))
         if broken:
             _log.warning("%s; the table is read without it", broken)
@@ -246,7 +253,7 @@ class Log:
                     history.unreadable.append(path.name)
                     continue
                 for action in _actions(path):
-                    history.take(action)
+                    history.take(action, summed_up=path != commits.get(number))
         return history
 
     def timestamps(self) -> dict[int, float]:

@@ -8,6 +8,7 @@ file. What the rows mean is left to `folder`.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -22,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from embedstore import files
-from embedstore.errors import DamagedStoreError, InputError, StoreLockedError, VersionGoneError
+from embedstore.errors import DamagedStoreError, InputError, StoreError, StoreLockedError, VersionGoneError
 from embedstore.storage import arrow_columns, log_files, parts
 from embedstore.storage.arrow_columns import EMBEDDING
 from embedstore.storage.commits import location, write_commit
@@ -128,7 +129,7 @@ class DeltaFolder:
             missing = sum(not (self.path / name).exists() for name in _names(table))
             if missing:
                 raise InputError(
-                    f"version {version} needs {missing} files that vacuum has removed; open a later version"
+                    f"version {version} needs {missing} files that vacuum has removed; choose a later version"
                 )
             return self._read(version, table)
 
@@ -199,11 +200,32 @@ class DeltaFolder:
             entries.append({"version": entry["version"], "timestamp": stamp, "operation": str(operation).lower()})
         return sorted(entries, key=lambda entry: -entry["version"])
 
-    def vacuum(self, keep_hours: int, dry_run: bool) -> list[str]:
-        """Delete files that no version younger than `keep_hours` needs; return the names of parts. Needs the lock.
+    def former(self, current: Snapshot) -> list[Part]:
+        """Return the parts that only versions older than the newest, `current`, need, as far as they are on the disk.
 
-        Nothing is deleted before the log, and a checkpoint of the newest version, outlast a power cut.
+        Without those whose rows were only laid out anew, which are in other parts, and those whose footer is damaged.
+        The log is read only where there are other files than `current` has.
         """
+        others = self._besides(current)
+        if not others:
+            return []
+        history, found = self._files.history(), []
+        for name in sorted(others.keys() & history.added.keys() - history.live - history.rewritten):
+            try:
+                if others[name].stat().st_size == history.added[name]:
+                    found.append(parts.open_part(others[name], self.dim))
+            except (StoreError, OSError) as error:  # a vacuum may be deleting them
+                _log.debug("nothing is taken from an older version's part: %s", error)
+        return found
+
+    def vacuum(self, keep_hours: int, dry_run: bool) -> dict[str, int]:
+        """Delete files that no version younger than `keep_hours` needs; return the names of parts, with their bytes.
+
+        Nothing is deleted before the log, and a checkpoint of the newest version, outlast a power cut. Needs the lock,
+        but for a dry run.
+        """
+        if dry_run and not self._besides(self.snapshot()):
+            return {}
         newest = self.newest_version()
         cut = time.time() - keep_hours * 3600
         oldest = newest if keep_hours == 0 else self._current_at(cut, newest)
@@ -211,7 +233,8 @@ class DeltaFolder:
             needed = set(_names(table))
         for number, path in self._files.commits().items():
             needed |= log_files.parts_added(path) if number > oldest else set()
-        old = [path for name, path in self._on_disk().items() if name not in needed and path.stat().st_mtime <= cut]
+        others = [path for name, path in self._on_disk().items() if name not in needed]
+        old = {path: about.st_size for path in others if (about := _stat(path)) and about.st_mtime <= cut}
         if not dry_run:
             self._files.sync()
             self._checkpoint(newest)
@@ -223,7 +246,7 @@ class DeltaFolder:
                 self._files.expire(before=max(kept))
             for folder in self.path.glob(f"{_STAGE}*"):
                 shutil.rmtree(folder, ignore_errors=True)
-        return sorted(path.relative_to(self.path).as_posix() for path in old)
+        return {path.relative_to(self.path).as_posix(): old[path] for path in sorted(old)}
 
     def check(self) -> list[str]:
         """Read the log and look for the parts that it names; return what is damaged, in words; [] when sound.
@@ -381,10 +404,22 @@ class DeltaFolder:
         first = 0 if 0 in made else min((n for n in self._files.checkpoints() if n + 1 >= min(made)), default=newest)
         return max([first, *(number for number, at in made.items() if at <= moment)])
 
+    def _besides(self, current: Snapshot) -> dict[str, Path]:
+        """Return the Parquet files in the folder that a version does not need."""
+        needed = {part.name for part in current.parts}
+        return {name: path for name, path in self._on_disk().items() if name not in needed}
+
     def _on_disk(self) -> dict[str, Path]:
         """Return the Parquet files in the folder, by the name that the log would have for them."""
         found = {path.relative_to(self.path): path for path in self.path.rglob("*.parquet")}
         return {at.as_posix(): path for at, path in found.items() if at.parts[0][0] not in "_."}
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None  # another vacuum has just deleted it
 
 
 def _names(table: Any) -> list[str]:

@@ -67,6 +67,7 @@ VALID: dict[str, list[list[str]]] = {
     "remove": [[STORE, "--where", "label = 'cat'"]],
     "repair": [[STORE, "--yes"]],
     "report": [[STORE, "cat", "--label", LABELS, "-o", "OUT.html"]],
+    "restore": [[STORE, "1"]],
     "review": [[STORE, "cat", "--label", LABELS, "-o", "OUT.csv", "--sheet", "OUT.png"]],
     "search": [[STORE, "--image", PICTURE, "-o", "OUT.csv", "--sheet", "OUT.png", "--pictures", COPIES]],
     "sweep": [[STORE, "dog", "--label", LABELS, "-o", "OUT.csv"], [STORE, "--image", PICTURE]],

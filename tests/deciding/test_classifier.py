@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from html_pages import NASTY, Seen
 
 from embedstore.deciding.classifier import Classifier, check, check_name
 from embedstore.deciding.target import Target
@@ -353,3 +355,24 @@ def test_a_classifier_predicts_stores_and_pictures(photo_store: EmbedStore) -> N
     assert classifier.predict(paths) == predicted[:12]
     assert classifier.predict(paths[0]) == predicted[:1]
     assert classifier.predict(photo_store.scores("bird")) == predicted
+
+
+def test_a_classifier_shows_itself():
+    """In a line, as a frame with a row for each class, and in a notebook, where words are only words."""
+    classifier, _, result = calibrated()
+    assert repr(classifier).startswith(f"Classifier('dogs', score > {classifier.threshold:.4f}, precision ")
+    assert repr(two_classes("argmax")) == "Classifier('pets', argmax of 2 classes (cat, dog), test-space)"
+    frame = classifier.to_pandas()
+    assert frame["label"].tolist() == ["dog"]
+    assert frame["f1"].iloc[0] == result.metrics.f1
+    assert tuple(frame.loc[0, ["recall_low", "recall_high"]]) == result.intervals["recall"]
+    assert two_classes("argmax").to_pandas()["threshold"].tolist() == [0.1, 0.3]
+    assert two_classes("argmax").to_pandas()["f1"].isna().all()
+    nasty = dataclasses.replace(
+        classifier, targets=(dataclasses.replace(classifier.target, label=NASTY, queries=(NASTY,)),), warnings=(NASTY,)
+    )
+    seen = Seen(nasty._repr_html_())
+    assert seen.open == []
+    assert "script" not in seen.tags
+    assert seen.text.count(NASTY) == 3
+    assert f"{result.metrics.f1:.4f} [" in seen.text

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from html_pages import Seen
 from sklearn import metrics as sk
 
 from embedstore.deciding import evaluation, thresholds
@@ -91,3 +93,43 @@ def test_queries_are_ranked_by_average_precision(photo_store: EmbedStore) -> Non
         assert row["best_f1"] >= max(tried) - 1e-12
     with pytest.raises(QueryError, match="at least one query"):
         thresholds.rank(photo_store.reader, [], "category=bird")
+
+
+def test_a_sweep_shows_itself(photo_store: EmbedStore) -> None:
+    """As text, as a frame and in a notebook with its curve; the best F1 is that of trying every score."""
+    swept = photo_store.sweep("bird <script>", "category=bird")
+    labels = truth(photo_store, "bird")
+    found = swept.scores > swept.scores[:, np.newaxis]
+    best = (2 * (found & labels).sum(1) / (found.sum(1) + labels.sum())).max()
+    text = repr(swept)
+    assert text.startswith("Sweep of 'bird <script>': 242 rows with scores from ")
+    assert f"{labels.sum()} of them yes" in text
+    assert f"best F1 {best:.4f} at score > " in text
+    head, *lines = text.splitlines()[2:]
+    assert head.split() == ["threshold", "matches", "percentile", "precision", "recall", "f1"]
+    assert {len(line) for line in lines} == {len(head), len(head) + len("  best F1")}
+    assert [line.split()[5] for line in lines if "best F1" in line] == [f"{best:.4f}"]
+    threshold = float(text.split("score > ")[1].split("\n")[0])
+    frame = swept.to_pandas([threshold])
+    assert frame["f1"].iloc[0] == pytest.approx(best, abs=1e-3)
+    assert frame.to_dict("records") == swept.table([threshold])
+    assert len(swept.to_pandas(n=5)) == len(swept.table(n=5))
+    seen = Seen(swept._repr_html_())
+    assert seen.open == []
+    assert seen.tags.count("svg") == 1
+    assert "script" not in seen.tags
+    assert "Sweep of 'bird <script>'" in seen.text
+
+
+def test_a_sweep_without_labels_or_matplotlib_shows_itself(
+    photo_store: EmbedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without labels the scores are drawn; without matplotlib the table comes, and how to have the curve."""
+    swept = photo_store.sweep("bird")
+    assert "no labels\n" in repr(swept)
+    assert Seen(swept._repr_html_()).tags.count("svg") == 1
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    seen = Seen(swept._repr_html_())
+    assert seen.tags.count("svg") == 0
+    assert seen.tags.count("table") == 1
+    assert "pip install 'embedstore[plots]'" in seen.text

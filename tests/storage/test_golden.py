@@ -59,7 +59,7 @@ def test_the_first_format_is_written_further(golden: EmbedStore) -> None:
     assert len(EmbedStore.open(golden.path, version=2)) == 10
     assert golden.remove(where="label == 'dog'") == 4
     golden.compact()
-    assert "queries" in golden.vacuum()
+    assert "queries" in golden.vacuum().files
     assert not (golden.path / "queries").exists()
     assert golden.search(np.array([1.0, 0, 0, 0]), k=2).id == ["row-0", "row-2"]
     assert golden.verify(deep=True).ok
