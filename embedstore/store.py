@@ -23,6 +23,7 @@ from embedstore.storage.folder import StoreFolder
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import Snapshot
 from embedstore.vectors import Mask, Vectors
+from embedstore.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -212,7 +213,9 @@ class EmbedStore:
         return len(self.reader)
 
     def __repr__(self) -> str:
-        return f"EmbedStore({str(self.path)!r}, {len(self):,} images, {self.space.model}, version {self.version})"
+        return (
+            f"EmbedStore({str(self.path)!r}, {counted(len(self), 'image')}, {self.space.model}, version {self.version})"
+        )
 
     def info(self) -> dict[str, Any]:
         """Return what there is to say of the store, as plain values: counts, bytes, space, columns."""

@@ -10,9 +10,14 @@ from pathlib import Path
 import click
 
 from embedstore.cli.options import command, open_store, store_argument, version_option, where_option
-from embedstore.cli.output import Column, Output, columns, rows_output, value_output
+from embedstore.cli.output import Column, Output, columns, figures_output, tell, value_output
+from embedstore.wording import counted
 
-_VERSION = (Column("version"), Column("timestamp", "%Y-%m-%d %H:%M:%S"), Column("operation"))
+_VERSION = (
+    Column("version", head="version"),
+    Column("timestamp", "%Y-%m-%d %H:%M:%S", "made"),
+    Column("operation", head="by"),
+)
 
 
 @command("embedstore info photos.store")
@@ -24,7 +29,7 @@ def info(store: Path, version: int | None, output: Output) -> None:
     opened = open_store(store, version)
     about = opened.info()
     lines = [
-        f"{about['images']:,} images in {about['parts']} parts, {about['bytes'] / 1e6:,.1f} MB"
+        f"{counted(about['images'], 'image')} in {counted(about['parts'], 'part')}, {about['bytes'] / 1e6:,.1f} MB"
         + (f" ({about['bytes_per_image']:,.0f} bytes an image)" if about["bytes_per_image"] else ""),
         f"space     {opened.space}",
         f"columns   {', '.join(about['columns'])}",
@@ -32,11 +37,11 @@ def info(store: Path, version: int | None, output: Output) -> None:
         f"queries   {about['cached_queries']} kept",
     ]
     if about["foreign_parts"]:
-        lines.append(f"{about['foreign_parts']} parts in a foreign layout: `embedstore compact` makes them faster")
+        parts = counted(about["foreign_parts"], "part")
+        lines.append(f"{parts} in a foreign layout: `embedstore compact` makes searching faster")
     if about["waiting_in_ledger"]:
-        lines.append(
-            f"{about['waiting_in_ledger']:,} images wait in the ledger; the next `embedstore add` takes them in"
-        )
+        images = counted(about["waiting_in_ledger"], "image waits", "images wait")
+        lines.append(f"{images} in the ledger; the next `embedstore add` takes them in")
     output.value(about, "\n".join(lines))
 
 
@@ -70,7 +75,7 @@ def repair(store: Path, dry_run: bool, yes: bool, output: Output) -> None:
     report = upkeep.repair(store, dry_run=True)
     if report.steps and not dry_run:
         if not yes:
-            click.echo(str(report), err=True)
+            tell(str(report))
             click.confirm("Go on?", abort=True, err=True)
         report = upkeep.repair(store)
     output.value(report.to_dict(), str(report))
@@ -96,12 +101,12 @@ def remove(store: Path, ids: tuple[str, ...], where: str | None, output: Output)
 def compact(store: Path, output: Output) -> None:
     """Merge small parts, and lay out anew what another program has written."""
     number = open_store(store).compact()
-    output.value({"parts": number}, f"{number} parts")
+    output.value({"parts": number}, counted(number, "part"))
 
 
 @command("embedstore versions photos.store")
 @store_argument
-@rows_output
+@figures_output
 def versions(store: Path, output: Output) -> None:
     """Print the versions of a store, newest first."""
     rows = open_store(store).versions()
@@ -119,7 +124,7 @@ def vacuum(store: Path, keep_hours: int, dry_run: bool, output: Output) -> None:
     """Delete files that only old versions need."""
     names = open_store(store).vacuum(keep_hours, dry_run=dry_run)
     what = "would be deleted" if dry_run else "deleted"
-    output.value({"files": names, "dry_run": dry_run}, f"{len(names)} files {what}")
+    output.value({"files": names, "dry_run": dry_run}, f"{counted(len(names), 'file')} {what}")
 
 
 COMMANDS = (info, verify, repair, remove, compact, versions, vacuum)

@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from embedstore.files import open_regular
 
 if TYPE_CHECKING:
     from embedstore.searching.queries import Concept
@@ -23,6 +26,22 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+_STREAM = re.compile(r"-|/dev/stdin|(/dev|/proc/self)/fd/\d+")
+"""What a person means to be read as it comes: stdin, and what a shell makes of ``<(...)``."""
+
+
+class TextFile(click.File):
+    """A text file to read: a regular one, as any other could be waited for without end; or one of the streams."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Open the file; wrong usage where that cannot be done."""
+        if not isinstance(value, str) or _STREAM.fullmatch(value):
+            return super().convert(value, param, ctx)
+        try:
+            open_regular(value).close()
+        except OSError as error:
+            self.fail(f"{value!r}: {error.strerror}", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def command(*examples: str) -> Callable[[Callable[..., Any]], click.Command]:
@@ -78,7 +97,7 @@ where_option = click.option(
 version_option = click.option("--at", "version", type=int, metavar="VERSION", help="Read an older version.")
 api_key_option = click.option(
     "--api-key-file",
-    type=click.File("r"),
+    type=TextFile("r"),
     callback=_use_api_key,
     expose_value=False,
     metavar="FILE",

@@ -20,6 +20,7 @@ from embedstore.errors import LabelError
 from embedstore.measures.samples import as_labels
 from embedstore.storage.rows import Rows
 from embedstore.vectors import Positions
+from embedstore.wording import counted
 
 _TRUE = ("1", "true", "yes", "y", "t", "x")
 _FALSE = ("0", "false", "no", "n", "f", "-")
@@ -137,9 +138,8 @@ def _of_pairs(rows: Rows, names: list[Any], values: list[Any], positive: str | N
         positions[relative] = lookup.first_of_each(paths)
     lost = np.flatnonzero(positions < 0)
     if len(lost):
-        raise LabelError(
-            f"{source} names {len(lost)} rows that are not in the store; the first is {names[int(lost[0])]!r}"
-        )
+        unknown = counted(len(lost), "row that is", "rows that are")
+        raise LabelError(f"{source} names {unknown} not in the store; the first is {names[int(lost[0])]!r}")
     order = np.argsort(positions)
     positions = positions[order]
     if (positions[1:] == positions[:-1]).any():

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedstore.errors import InputError, LabelError
 from embedstore.measures.rates import Ints
+from embedstore.wording import counted
 
 Validation = Literal["kfold", "split", "none"]
 
@@ -145,7 +146,7 @@ def holdouts(
         held = np.floor((place + 1) * test_fraction) > np.floor(place * test_fraction)
         rows = held[sample.groups]
         both = all(len(np.unique(sample.labels[side])) == 2 for side in (rows, ~rows))
-        return ([rows], f"split: on {int(rows.sum())} rows held out at random") if both else ([], flat)
+        return ([rows], f"split: on {counted(int(rows.sum()), 'row')} held out at random") if both else ([], flat)
     folds = min(folds, scarcest)
     return [(place % folds == k)[sample.groups] for k in range(folds)], f"by {folds}-fold cross-validation"
 

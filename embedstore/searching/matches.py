@@ -15,6 +15,7 @@ from embedstore.errors import MissingDependencyError
 from embedstore.storage.arrow_columns import float32_array, pick
 from embedstore.storage.rows import Rows
 from embedstore.vectors import Positions
+from embedstore.wording import counted, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,8 +125,8 @@ class Matches:
 
     def __repr__(self) -> str:
         above = "" if self.threshold is None else f" above {self.threshold:.4f}"
-        lines = [f"{len(self)} matches for {self.query}{above}"]
-        lines += [f"  {row['score']:.4f}  {row['uri']}" for row in self[:10]]
+        lines = [f"{counted(len(self), 'match', 'matches')} for {self.query!r}{above}"]
+        lines += [f"  {row['score']:.4f}  {quoted(row['uri'])}" for row in self[:10]]
         if len(self) > 10:
             lines.append(f"  and {len(self) - 10} more")
         return "\n".join(lines)

@@ -43,7 +43,7 @@ class Query:
         """Ask for pictures that a text describes; QueryError for an empty one."""
         if not text.strip():
             raise QueryError("the query is empty; give some words, such as 'a tiny white ball'")
-        return cls("text", text.strip(), repr(text.strip()))
+        return cls("text", text.strip(), text.strip())
 
     @classmethod
     def image(cls, source: Any) -> Query:

@@ -96,7 +96,7 @@ def test_rank_orders_queries_by_average_precision(photo_store: EmbedStore) -> No
     labels = np.array(photo_store.to_table(["category"]).column("category").to_pylist()) == "bird"
     result = run("rank", photo_store.path, "flower", "bird", "--label", "category=bird", "--json")
     rows = json.loads(result.stdout)
-    assert [row["query"] for row in rows] == ["'bird'", "'flower'"]
+    assert [row["query"] for row in rows] == ["bird", "flower"]
     expected = average_precision_score(labels, photo_store.scores("bird")[0])
     assert rows[0]["average_precision"] == pytest.approx(expected, abs=1e-12)
 
