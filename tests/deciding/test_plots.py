@@ -39,7 +39,7 @@ def displays():
 @pytest.mark.parametrize("display", displays(), ids=lambda display: type(display).__name__)
 def test_pictures_are_written(display, tmp_path):
     """Each display writes a PNG with something drawn on it, and an SVG, whatever the case of the ending."""
-    png = display.save(tmp_path / "new folder" / "plot.PNG")
+    png = display.save(tmp_path / "plot.PNG")
     with Image.open(png) as picture:
         assert picture.size == (960, 720)
         assert len(picture.convert("RGB").getcolors(100_000)) > 50
