@@ -171,7 +171,8 @@ def to_write(path: str | os.PathLike[str], endings: Sequence[str]) -> Path:
     """
     file = Path(path)
     if file.suffix.lower() not in endings:
-        raise InputError(f"{file.name!r} should end in one of {' '.join(endings)}")
+        known = f"one of {' '.join(endings)}" if len(endings) > 1 else endings[0]
+        raise InputError(f"{file.name!r} should end in {known}")
     folder = file.absolute().parent
     if not folder.is_dir():
         what = f"{folder} is a file and no folder" if folder.exists() else f"the folder {folder} is not there"

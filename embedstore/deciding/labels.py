@@ -76,7 +76,8 @@ def labels_for(rows: Rows, labels: Any) -> Labelled:
         return _of_column(rows.metadata([column]).column(column), value, labels)
     values = np.asarray(labels, dtype=object).tolist()
     if len(values) != len(rows):
-        raise LabelError(f"{len(values)} labels for {len(rows)} rows; give one for each, None where there is none")
+        found = f"{counted(len(values), 'label')} for {counted(len(rows), 'row')}"
+        raise LabelError(f"{found}; give one for each, None where there is none")
     return _of_values(np.arange(len(rows)), values, None, "an array")
 
 
@@ -87,7 +88,7 @@ def classes_for(rows: Rows, labels: str) -> Labelled:
     values = np.array(rows.metadata([labels]).column(labels).to_pylist(), dtype=object)
     known = np.flatnonzero([value is not None for value in values])
     if not len(known):
-        raise LabelError(f"column {labels!r} is null in all {len(values)} rows; there is nothing to learn from")
+        raise LabelError(f"column {labels!r} is null in every row ({len(values):,}); there is nothing to learn from")
     return Labelled(known, np.array([str(value) for value in values[known]], dtype=object), labels)
 
 

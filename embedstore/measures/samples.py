@@ -53,7 +53,9 @@ def as_labels(labels: ArrayLike, n: int | None = None, what: str = "labels") -> 
     if values.ndim != 1:
         raise LabelError(f"{what}: expected one label for each row, shape (n,), found shape {values.shape}")
     if n is not None and len(values) != n:
-        raise LabelError(f"{what}: {len(values)} labels for {n} scores; give exactly one for each row")
+        raise LabelError(
+            f"{what}: {counted(len(values), 'label')} for {counted(n, 'score')}; give exactly one for each row"
+        )
     if values.dtype == np.bool_:
         return values
     plain: list[Any] = values.tolist() if values.dtype.kind not in "iuf" else []

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedstore.errors import InputError, QueryError
 from embedstore.vectors import Vectors, as_vectors, normalise
+from embedstore.wording import counted
 
 SLOT = "{}"
 """Where the text goes in a template."""
@@ -162,7 +163,9 @@ class Concept:
             raise QueryError("give at least one query to look for, such as 'dog'")
         given = [] if weights is None else list(weights)
         if given and len(given) != len(asked):
-            raise QueryError(f"{len(given)} weights for {len(asked)} queries; give one for each")
+            raise QueryError(
+                f"{counted(len(given), 'weight')} for {counted(len(asked), 'query', 'queries')}; give one for each"
+            )
         label = " + ".join(one.label for one in asked)
         if against:
             label += " against " + ", ".join(one.label for one in against)

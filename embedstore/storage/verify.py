@@ -202,7 +202,7 @@ def _check_part(part: Part, report: VerifyReport, deep: bool) -> list[str]:
     report.foreign_parts += not fresh.mapped
     report.unsealed_parts += fresh.mapped and not fresh.checked
     if fresh.rows != part.rows:
-        problems.append(f"part {part.name} holds {fresh.rows} rows; the log says {part.rows}")
+        problems.append(f"part {part.name} holds {counted(fresh.rows, 'row')}; the log says {part.rows}")
     if fresh.blocks != part.blocks:
         problems.append(f"part {part.name} is laid out otherwise than index/images.json says; delete that file")
     for number, group in enumerate(fresh.groups()):

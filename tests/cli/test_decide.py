@@ -210,3 +210,25 @@ def test_a_wrong_decision_is_refused_in_one_line(
     assert result.exit_code == status
     assert says in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("review", "STORE", "bird", "-o", "r.csv", "--sheet", "r.png"),
+        ("plot", "STORE", "bird", "--label", "category=bird", "-o", "p.svg"),
+        ("report", "STORE", "bird", "--label", "category=bird", "-o", "r.html"),
+        ("models",),
+        ("versions", "STORE"),
+        ("count", "STORE", "bird", "--threshold", "0.4"),
+    ],
+)
+def test_quiet_is_quiet(
+    calibrated: EmbedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """With -q not a word, and the files are written all the same."""
+    monkeypatch.chdir(tmp_path)
+    result = run(*(calibrated.path if word == "STORE" else word for word in words), "-q")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    written = {word for word in words if word[1:2] == "."}
+    assert {path.name for path in tmp_path.iterdir()} == {"p.store", *written}
