@@ -80,13 +80,13 @@ class Output:
         """Print where the pictures are: as they are for programs, quoted as ``ls`` does for who reads a terminal."""
         if "uri" not in _names(rows):
             raise click.UsageError("these rows have no column 'uri', so there are no paths to print")
-        broken = 0
+        on_terminal, broken = sys.stdout.isatty(), 0
         for row in plain(rows if isinstance(rows, list) else rows.select(["uri"])):
             uri = row["uri"]
             broken += "\n" in uri
             # click would leave out what looks like a colour.
-            sys.stdout.write(f"{uri}\0" if self.null else f"{quoted(uri) if sys.stdout.isatty() else uri}\n")
-        if broken and not self.null:
+            sys.stdout.write(f"{uri}\0" if self.null else f"{quoted(uri) if on_terminal else uri}\n")
+        if broken and not self.null and not on_terminal:
             self.say(f"{counted(broken, 'path holds', 'paths hold')} a line break: with -0 each ends in a NUL instead")
 
     def value(self, value: dict[str, Any], people: str) -> None:
