@@ -58,7 +58,7 @@ def test_impossible_wishes_are_said(photo_store: EmbedStore, tmp_path: Path) -> 
         photo_store.classifier("../../etc")
     with pytest.raises(InputError, match="needs a threshold"):
         photo_store.classify("bird")
-    with pytest.raises(QueryError, match="2 weights for 1 queries"):
+    with pytest.raises(QueryError, match="2 weights for 1 query"):
         photo_store.calibrate("bird", "category=bird", weights=[1, 2])
     other = EmbedStore.create(tmp_path / "o.store", space="own", dim=3)
     with pytest.raises(ClassifierError, match="own"):
