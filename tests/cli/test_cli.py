@@ -196,6 +196,7 @@ INTERRUPTED = """
 import os, signal, sys, time
 from embedstore.cli import main
 from embedstore.store import EmbedStore
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background has it ignored
 create = EmbedStore.create
 def interrupted(*words, **options):
     made = create(*words, **options) if sys.argv[1] == "after" else None
@@ -223,7 +224,13 @@ def test_ctrl_c_at_a_question_ends_with_130(store: EmbedStore) -> None:
     (store.path / "index" / "images.json").write_text("noise")
     shutil.rmtree(store.path / "images" / "_delta_log")
     command = [sys.executable, "-m", "embedstore", "repair", str(store.path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asking:
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as above
+    ) as asking:
         assert asking.stderr is not None
         said = b""
         while not said.endswith(b"[y/N]: "):
