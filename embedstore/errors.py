@@ -43,6 +43,13 @@ class UnreachableError(InputError):
         self.best = best or {}
 
 
+class PathError(OSError, InputError):
+    """A path at which no file can be read or written: a pipe, a folder, or below a folder that is not there."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
 class SourceError(InputError):
     """A source with nothing in it, or not of a known kind."""
 

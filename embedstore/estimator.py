@@ -37,6 +37,7 @@ from embedstore.searching.queries import Concept
 from embedstore.storage.folder import StoreFolder
 from embedstore.store import EmbedStore
 from embedstore.vectors import Vectors, normalise, scores
+from embedstore.wording import counted
 
 _BOOLS = np.array([False, True])
 _LOADED: dict[str, Embedder] = {}
@@ -161,7 +162,9 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         concept, target = self._query(given or 0.0)
         rows = self._rows(X, reset=True)
         if len(rows) != len(truth):
-            raise LabelError(f"{len(truth)} labels for {len(rows)} pictures; give exactly one for each")
+            raise LabelError(
+                f"{counted(len(truth), 'label')} for {counted(len(rows), 'picture')}; give exactly one for each"
+            )
         found = target.score(scores(target.vectors, rows))
         self._concept, self._target, self._space = concept, target, self._once.space
         self._sample = (found, truth, _copies(rows))
@@ -252,7 +255,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
             measured = asked.measured(found, calibration.metrics, calibration.intervals)
             return Classifier.of(name, self._space, [(measured, calibration)])
         measured = asked.measured(found, self.curve_.at(threshold))
-        how = f"on {len(found)} labelled pictures, which a given threshold was not chosen on"
+        how = f"on {counted(len(found), 'labelled picture')}, which a given threshold was not chosen on"
         n_pos = int(truth.sum())
         return Classifier(name, self._space, (measured,), validation=how, n=len(found), n_pos=n_pos)
 

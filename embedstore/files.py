@@ -1,6 +1,7 @@
 """Files whole or not at all: the one way in which a file is replaced, and the checksums that tell damage.
 
-Also the file that a uri points at. What is written, and in which order, is left to whoever writes.
+Also the two rules for the names that a person gives: only regular files are read, and a file to write has an ending
+that is known and a folder that is there. What is written, and in which order, is left to whoever writes.
 """
 
 from __future__ import annotations
@@ -11,10 +12,18 @@ import json
 import os
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from embedstore.errors import InputError, PathError
+
+SHEETS = (".png", ".jpg", ".jpeg")
+CURVES = (".png", ".svg", ".pdf")
+PAGES = (".html", ".htm")
+REVIEWS = (".csv",)
+ROWS = (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".arrow")
+"""Endings of the files that are written under a name that a person gives: what `to_write` is asked with."""
 _READ_BYTES = 2**20
 _SEAL = "checksum"
 
@@ -125,9 +134,10 @@ def holder_of(uri: str) -> str | None:
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file for reading where it is a regular file.
+    """Open a file for reading where it is a regular file; a link is followed.
 
-    Raises OSError for a folder, a pipe, a device or a socket, which may never answer or never end; a link is followed.
+    Raises PathError, which is an OSError, for a folder, a pipe, a device or a socket, which may never answer or never
+    end; FileNotFoundError and other errors of the system as they are.
     """
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "no file has a NUL in its name", os.fspath(path))
@@ -141,8 +151,46 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         raise
 
 
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of a regular file; raises as `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def to_write(path: str | os.PathLike[str], endings: Sequence[str]) -> Path:
+    """Return the path of a file that is to be written, once its name and its place are known to do.
+
+    Asked before any work is done for the file, by whatever writes one under a name that a person gave.
+
+    Raises
+    ------
+    InputError
+        The name ends in none of `endings` (in lower case; capitals in the name do not matter).
+    PathError
+        The folder is not there, or something other than a file has the name.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in endings:
+        known = f"one of {' '.join(endings)}" if len(endings) > 1 else endings[0]
+        raise InputError(f"{file.name!r} should end in {known}")
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        what = f"{folder} is a file and no folder" if folder.exists() else f"the folder {folder} is not there"
+        way = "choose another path" if folder.exists() else "make it first, or choose another path"
+        raise PathError(errno.ENOENT, f"{what}; {way}", os.fspath(path))
+    if (kind := _kind_of(file.stat().st_mode) if file.exists() else None) not in (None, "a device"):
+        raise PathError(errno.EINVAL, f"it is {kind}, not a file to write; choose another path", os.fspath(path))
+    return file
+
+
 def _require_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    if (kind := _kind_of(status.st_mode)) is not None:
+        raise PathError(errno.EINVAL, f"it is {kind}, not a regular file", os.fspath(path))
+
+
+def _kind_of(mode: int) -> str | None:
+    """Return what a file is that is no regular one."""
+    if stat.S_ISREG(mode):
+        return None
     kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
-    if not stat.S_ISREG(status.st_mode):
-        kind = next((name for test, name in kinds.items() if test(status.st_mode)), "a device")
-        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", os.fspath(path))
+    return next((name for test, name in kinds.items() if test(mode)), "a device")

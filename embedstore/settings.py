@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from urllib.parse import quote
 
 from embedstore.errors import CredentialsError, InputError, OfflineError
+from embedstore.files import read_regular
 
 # Environment variables.
 API_KEY = "NOMIC_API_KEY"
@@ -168,7 +169,7 @@ def _key_from_login(path: Path) -> Key:
     """Read the client's own file; its content appears in no message."""
     name = "~/.nomic/credentials"
     try:
-        login = json.loads(path.read_text(encoding="utf-8"))
+        login = json.loads(read_regular(path))
         secret, expires = login["token"], login.get("expires")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # The parser's own message would quote the file, and so the key.

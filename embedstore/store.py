@@ -23,6 +23,7 @@ from embedstore.storage.folder import StoreFolder
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import Snapshot
 from embedstore.vectors import Mask, Vectors
+from embedstore.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -214,7 +215,9 @@ class EmbedStore:
         return len(self.reader)
 
     def __repr__(self) -> str:
-        return f"EmbedStore({str(self.path)!r}, {len(self):,} images, {self.space.model}, version {self.version})"
+        return (
+            f"EmbedStore({str(self.path)!r}, {counted(len(self), 'image')}, {self.space.model}, version {self.version})"
+        )
 
     def _repr_html_(self) -> str:
         """Show what the store is, and its first pictures, in a notebook."""

@@ -25,6 +25,7 @@ from embedstore.atlas.outcome import SyncPlan, SyncReport, Work
 from embedstore.embedders.nomic_transport import PassingError
 from embedstore.errors import AtlasError, EmbedStoreError, ImageError
 from embedstore.sources import pictures_at
+from embedstore.wording import counted
 
 LONGEST_SIDE: Final = 512  # pixels of a picture that is sent, each way
 JPEG_QUALITY: Final = 90
@@ -72,7 +73,7 @@ def apply_sync(plan: SyncPlan, *, progress: Progress = silent) -> SyncReport:
             if work.index:
                 report.map = ensure_map(remote, confirmations, progress)
     except AtlasError as error:
-        error.add_note(f"{report.sent:,} of {plan.missing:,} rows were sent and seen in Atlas before this")
+        error.add_note(f"{report.sent:,} of {counted(plan.missing, 'row')} were sent and seen in Atlas before this")
         raise
     report.total, report.link = remote.total, remote.link
     report.seconds = time.perf_counter() - started
@@ -141,7 +142,7 @@ class _Delivery:
             self._confirmations.confirm(self._remote.id, [self._ids[i] for i in numbers])
             self._report.sent += len(numbers)
             self._require_count()
-            self._progress(f"shard {number:,} of {count:,}: {self._report.sent:,} rows seen in Atlas")
+            self._progress(f"shard {number:,} of {count:,}: {counted(self._report.sent, 'row')} seen in Atlas")
         self._look_back()
 
     def _loaded(self, shard: Numbers) -> tuple[Numbers, pa.Table, NDArray[Any]]:
@@ -198,8 +199,9 @@ class _Delivery:
             hopeless = fruitless >= _SENDS or isinstance(failure, RefusedError)
             if hopeless or not pauses.wait(asked):
                 why = failure or "it accepted them and does not show them"
+                rows = counted(len(left), "row")
                 raise AtlasError(
-                    f"{len(left):,} rows, the first of them {ids[0]}, did not get into {self._remote.identifier}: "
+                    f"{rows}, the first of them {ids[0]}, did not get into {self._remote.identifier}: "
                     f"{why}. Run the same command again to go on"
                 )
 
@@ -210,7 +212,7 @@ class _Delivery:
             self._remote.add(table, load)
         except (PassingError, LockedError, RefusedError) as error:
             self._report.refused += 1
-            self._progress(f"an upload of {len(table):,} rows failed; asking what Atlas has of it: {error}")
+            self._progress(f"an upload of {counted(len(table), 'row')} failed; asking what Atlas has of it: {error}")
             return error
         return None
 

@@ -18,6 +18,7 @@ from embedstore.atlas.columns import AtlasRows
 from embedstore.storage.rows import Rows
 from embedstore.store import EmbedStore
 from embedstore.vectors import Vectors
+from embedstore.wording import counted
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Loss:
     def __str__(self) -> str:
         return (
             f"vectors travel as float16: components off by at most {self.component:.1e}, scores by at most "
-            f"{self.score:.1e} ({self.rows:,} vectors measured)"
+            f"{self.score:.1e} ({counted(self.rows, 'vector')} measured)"
         )
 
 
@@ -99,24 +100,26 @@ class SyncPlan:
         if self.dataset_id is None:
             yield (f"{self.dataset}: to be made, {seen}, with {what}" if self.create else f"{self.dataset}: not there")
         else:
-            yield f"{self.dataset}: {self.total:,} rows, {seen}"
+            yield f"{self.dataset}: {counted(self.total, 'row')}, {seen}"
         there = f"{self.present:,} there already ({self.how})"
-        yield f"  {self.rows:,} rows of the store: {there}, {self.missing:,} missing"
+        yield f"  {counted(self.rows, 'row')} of the store: {there}, {self.missing:,} missing"
         if self.missing:
-            yield f"  to be sent in {self.shards:,} shards"
+            yield f"  to be sent in {counted(self.shards, 'shard')}"
 
     def about_rows(self) -> Iterator[str]:
         """Yield what is to be said of rows that differ or are in one place only."""
         if self.gone:
-            rows = listed(self.gone, "rows that Atlas has and the store has not")
+            rows = listed(self.gone, "that Atlas has and the store has not")
             yield f"  {rows}; the client cannot delete them"
         if self.unnamed:
-            yield f"  {self.unnamed:,} further rows there are not this store's; on no map, so their ids are unknown"
+            rows = counted(self.unnamed, "further row there is", "further rows there are")
+            yield f"  {rows} not this store's; on no map, so no id is known"
         if self.differing:
             name, columns = next(iter(self.differing.items()))
             column, (here, there) = next(iter(columns.items()))
+            rows = counted(len(self.differing), "row differs", "rows differ")
             yield (
-                f"  {len(self.differing):,} rows differ, and cannot be changed from here; the first is {name}: "
+                f"  {rows}, and cannot be changed from here; the first is {name}: "
                 f"{column} is {here!r} here and {there!r} there"
             )
 
@@ -167,12 +170,13 @@ class SyncReport:
 
     def _lines(self) -> Iterator[str]:
         made = " (made now)" if self.created else ""
-        yield f"{self.dataset}{made}: {self.sent:,} rows sent and seen there, {self.present:,} were there already"
+        yield f"{self.dataset}{made}: {counted(self.sent, 'row')} sent and seen there, {self.present:,} there already"
         if self.refused:
-            yield f"  {self.refused:,} of {self.uploads:,} uploads failed or were refused, and were made good"
+            yield f"  {self.refused:,} of {counted(self.uploads, 'upload')} failed or were refused, and were made good"
         if self.skipped:
             name, reason = next(iter(self.skipped.items()))
-            yield f"  {len(self.skipped):,} rows not sent for want of their picture; the first is {name}: {reason}"
+            rows = counted(len(self.skipped), "row")
+            yield f"  {rows} not sent for want of their picture; the first is {name}: {reason}"
         if self.sent:
             yield from self.plan.about_columns()
         if self.loss.rows:
@@ -181,10 +185,10 @@ class SyncReport:
         yield from (f"  {note}" for note in self.plan.notes)
         if self.map is not None:
             yield f"  map: {self.map}"
-        yield f"  {self.total:,} rows there in all: {self.link} ({self.seconds:.1f} s)"
+        yield f"  {counted(self.total, 'row')} there in all: {self.link} ({self.seconds:.1f} s)"
 
 
 def listed(ids: list[str], what: str) -> str:
-    """Say how many ids there are, and name the first of them."""
+    """Say how many rows there are, and name the first of them."""
     shown = ", ".join(ids[:5])
-    return f"{len(ids):,} {what}: {shown}{' …' if len(ids) > 5 else ''}"
+    return f"{counted(len(ids), 'row')} {what}: {shown}{' …' if len(ids) > 5 else ''}"

@@ -240,7 +240,7 @@ def _compare(
     plan.differing = differences(converted.ids, converted.table, rows)
     bare = [name for name, row in rows.items() if lacks_picture(row)] if plan.images else []
     if bare:
-        plan.notes.append(f"{listed(bare, 'rows are there without their picture')}; the client cannot mend them")
+        plan.notes.append(f"{listed(bare, 'there without a picture')}; the client cannot mend them")
     return present
 
 

@@ -28,6 +28,7 @@ from embedstore.settings import Key
 from embedstore.space import Space
 from embedstore.storage.folder import StoreFolder
 from embedstore.store import EmbedStore
+from embedstore.wording import counted
 
 _COLUMN: Final = "embedding"
 
@@ -47,10 +48,10 @@ class PullReport:
         return {**vars(self), "added": self.added.to_dict()}
 
     def __str__(self) -> str:
-        lines = [f"{self.dataset}: {self.rows:,} rows came down, rounded to float16 by Atlas", str(self.added)]
+        lines = [f"{self.dataset}: {counted(self.rows, 'row')} came down, rounded to float16 by Atlas", str(self.added)]
         if self.unmapped:
             lines.append(
-                f"{self.unmapped:,} rows are on no map yet and stayed there: make a new map "
+                f"{counted(self.unmapped, 'row')} on no map yet stayed there: make a new map "
                 "(embedstore sync atlas STORE ORG/NAME --index) and run the same command again"
             )
         return "\n".join(lines)
@@ -125,7 +126,7 @@ def _tables(remote: RemoteDataset, progress: Progress) -> Iterator[pa.Table]:
         if len(set(ids)) < len(ids) or not seen.isdisjoint(ids):
             raise AtlasError(f"the map of {remote.identifier} shows an id twice; make a new map")
         seen.update(ids)
-        progress(f"{len(seen):,} rows came down")
+        progress(f"{counted(len(seen), 'row')} came down")
         rows = _storable(tile)
         if "uri" not in rows.column_names:
             rows = rows.append_column("uri", pa.array([f"{PREFIX}{remote.identifier}#{name}" for name in ids]))

@@ -1,7 +1,8 @@
 """The command line: each command parses its words, calls one function of the library, and prints what it returns.
 
 Each module holds the commands of one section of ``embedstore --help``; `options` and `output` are shared. Results go to
-stdout, progress and errors to stderr. Exit status 0: done (also when nothing matched), 1: an error, 2: wrong usage.
+stdout, progress and errors to stderr. Exit status 0: done (also when nothing matched, and when nobody reads on), 1: an
+error, 2: wrong usage, 130: interrupted.
 The library's modules are imported inside the commands, so that ``--help`` is quick.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -18,8 +20,11 @@ import click
 
 from embedstore import __version__
 from embedstore.cli import ask, completion, decide, demo, fill, keep, share
+from embedstore.cli.output import drop, tell
 from embedstore.cli.refusals import line_for
+from embedstore.wording import one_line
 
+_INTERRUPTED = 128 + 2  # as a shell has it of what a signal ended
 _SECTIONS = {"Try": demo, "Fill": fill, "Ask": ask, "Decide": decide, "Keep": keep, "Share": share, "Shell": completion}
 
 
@@ -48,18 +53,37 @@ def _refusals() -> Iterator[None]:
     """Say in one line what could not be done, and end with status 1."""
     try:
         yield
-    except KeyboardInterrupt:
-        click.echo("interrupted; what was embedded is stored: run the same command again to go on", err=True)
-        raise click.exceptions.Exit(1) from None
+    except (KeyboardInterrupt, click.Abort) as error:
+        interrupted = error if isinstance(error, KeyboardInterrupt) else error.__context__
+        if not isinstance(interrupted, KeyboardInterrupt):
+            raise  # a question was answered with no
+        _say("interrupted", interrupted)
+        raise click.exceptions.Exit(_INTERRUPTED) from None
     except BaseException as error:
-        line = None if getattr(error, "errno", None) == errno.EPIPE else line_for(error)
+        if getattr(error, "errno", None) == errno.EPIPE and _is_unread(sys.stdout):
+            drop(sys.stdout)
+            raise click.exceptions.Exit(0) from None
+        line = line_for(error)
         if line is None:
-            raise  # click ends quietly where nobody reads any more
-        click.echo(f"error: {line}", err=True)
-        for note in getattr(error, "__notes__", []):
-            click.echo(note, err=True)
+            raise
+        _say(f"error: {one_line(line)}", error)
         _drop_output()
         raise click.exceptions.Exit(1) from None
+
+
+def _say(line: str, error: BaseException) -> None:
+    """Say why a command ended, and what is noted at the error."""
+    for text in (line, *getattr(error, "__notes__", [])):
+        tell(text)
+
+
+def _is_unread(stream: Any) -> bool:
+    """Tell whether a stream is a pipe that nobody reads any more."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -100,8 +124,7 @@ def _drop_output() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        drop(sys.stdout)
 
 
 def _first_sentence(command: click.Command) -> str:

@@ -35,6 +35,7 @@ from embedstore.cli.output import (
     sheet_option,
     value_output,
 )
+from embedstore.wording import counted, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,6 +71,7 @@ def search(store: Path, version: int | None, output: Output, **options: Any) -> 
     opened = open_store(store, version)
     matches = opened.search(concept, **options)
     _print(opened, matches.table, output)
+    output.say(_how_many(matches, opened, options["k"]))
     output.copy(matches.table)
     output.draw(matches.table, _title(matches), _labels(matches.table))
 
@@ -125,7 +127,7 @@ def classify(
             return
     matches = opened.classify(decider, threshold, where)
     _print(opened, matches.table, output)
-    output.say(f"{len(matches):,} of {len(opened):,} images match {_title(matches, ' above ')}")
+    output.say(_how_many(matches, opened))
     output.copy(matches.table)
     output.draw(matches.table, _title(matches), _labels(matches.table))
 
@@ -222,8 +224,19 @@ def _print(store: EmbedStore, rows: pa.Table, output: Output, widest: int | None
     output.table(rows, columns(rows, [Column("score", ".4f"), *labels, Column("uri", where)]))
 
 
-def _title(matches: Matches, joint: str = ": score > ") -> str:
-    return matches.query + ("" if matches.threshold is None else f"{joint}{matches.threshold:.4f}")
+def _how_many(matches: Matches, store: EmbedStore, most: int | None = None) -> str:
+    """Say how many of the store's images were found, and whether `most` has kept others back."""
+    found = f"{len(matches):,} of {counted(len(store), 'image')}"
+    if matches.threshold is None:
+        return f"{found}, nearest to {matches.query!r} first"
+    more = f"; -n {most} shows no more" if len(matches) == most else ""
+    return (
+        f"{found} {'matches' if len(matches) == 1 else 'match'} {matches.query!r} above {matches.threshold:.4f}{more}"
+    )
+
+
+def _title(matches: Matches) -> str:
+    return matches.query + ("" if matches.threshold is None else f": score > {matches.threshold:.4f}")
 
 
 def _labels(rows: pa.Table) -> list[str]:
@@ -235,7 +248,7 @@ def _tab_separated(rows: pa.Table) -> Iterator[str]:
     """Yield the rows as tab-separated text under a head."""
     yield "\t".join(rows.schema.names)
     for row in rows.to_pylist():
-        yield "\t".join("" if value is None else str(value) for value in row.values())
+        yield "\t".join("" if value is None else quoted(str(value)) for value in row.values())
 
 
 COMMANDS = (search, classify, count, export, index)

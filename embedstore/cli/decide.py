@@ -14,7 +14,18 @@ import click
 
 from embedstore.cli import completion
 from embedstore.cli.options import PATH, command, concept_of, number, open_store, query_options, store_argument
-from embedstore.cli.output import Column, Output, columns, rows_output, sheet_option, value_output
+from embedstore.cli.output import (
+    Column,
+    Output,
+    columns,
+    figures_output,
+    file_option,
+    quiet_output,
+    sheet_option,
+    value_output,
+)
+from embedstore.files import CURVES, PAGES, REVIEWS, SHEETS
+from embedstore.wording import counted, quoted
 
 if TYPE_CHECKING:
     from embedstore.deciding.classifier import Classifier
@@ -59,7 +70,7 @@ def _label_option(required: bool) -> Callable[[F], F]:
 @click.option("--thresholds", metavar="A,B,C", help="These thresholds.  [default: spread over the top half]")
 @click.option("-n", type=click.IntRange(min=2), default=20, show_default=True, help="How many, when not given.")
 @click.option("--noise", is_flag=True, help="Also say what queries that mean nothing score.")
-@rows_output
+@figures_output
 def sweep(
     store: Path, labels: str | None, thresholds: str | None, n: int, noise: bool, output: Output, **query: Any
 ) -> None:
@@ -78,7 +89,8 @@ def sweep(
         output.say(f"average precision {precision:.4f}, ROC AUC {area:.4f}")
     elif (gap := swept.distribution.gap()) is not None:
         output.say(
-            f"without labels: the widest gap for its rank is at score > {gap.threshold:.4f}, {gap.matches} matches, "
+            f"without labels: the widest gap for its rank is at score > {gap.threshold:.4f}, "
+            f"{counted(gap.matches, 'match', 'matches')}, "
             f"{gap.prominence:.1f} times the mean" + ("" if gap.prominence >= 8 else " (no more than chance)")
         )
     if noise:
@@ -92,7 +104,7 @@ def sweep(
 @store_argument
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...", shell_complete=completion.query)
 @_label_option(required=True)
-@rows_output
+@figures_output
 def rank(store: Path, texts: tuple[str, ...], labels: str, output: Output) -> None:
     """Rank queries by how well they sort labelled images."""
     from embedstore.deciding.thresholds import rank as rank_queries
@@ -238,8 +250,11 @@ def classifiers(store: Path, name: str | None, output: Output) -> None:
 @click.option("--spread", type=click.IntRange(min=0), default=20, show_default=True, help="How many over all scores.")
 @click.option("--mistakes", is_flag=True, help="Instead: the false positives and negatives among --label.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("-o", "file", type=PATH, default=Path("review.csv"), show_default=True)
+@file_option(
+    "-o", "chosen", endings=REVIEWS, default=Path("review.csv"), show_default=True, help="The CSV file to write."
+)
 @sheet_option
+@quiet_output
 def review(
     store: Path,
     name: str,
@@ -248,8 +263,8 @@ def review(
     spread: int,
     mistakes: bool,
     seed: int,
-    file: Path,
-    sheet: Path | None,
+    chosen: Path,
+    output: Output,
 ) -> None:
     """Pick the pictures to label next, or the mistakes; fill in the CSV's label column and give it to --label."""
     if mistakes and labels is None:
@@ -265,11 +280,11 @@ def review(
         picked = Review(both, f"{name}: mistakes")
     else:
         picked = rows.to_label(near, spread, seed)
-    picked.save_csv(file)
-    click.echo(f"{len(picked)} pictures in {file}", err=True)
-    if sheet is not None:
-        picked.save_sheet(sheet)
-        click.echo(f"drawn in {sheet}", err=True)
+    picked.save_csv(chosen)
+    output.say(f"{counted(len(picked), 'picture')} in {quoted(str(chosen))}")
+    if output.sheet is not None:
+        picked.save_sheet(output.sheet)
+        output.say(f"drawn in {quoted(str(output.sheet))}")
 
 
 @command("embedstore plot photos.store bird --label category=bird --kind pr -o bird.png")
@@ -277,10 +292,21 @@ def review(
 @click.argument("name", metavar="NAME", shell_complete=completion.classifiers)
 @_label_option(required=True)
 @click.option(
-    "--kind", type=click.Choice(["pr", "roc", "threshold", "histogram", "boundary"]), default="pr", show_default=True
+    "--kind",
+    type=click.Choice(["pr", "roc", "threshold", "histogram", "boundary"]),
+    default="pr",
+    show_default=True,
+    is_eager=True,
 )
-@click.option("-o", "file", type=PATH, required=True, help="PNG, SVG or PDF; a boundary: PNG.")
-def plot(store: Path, name: str, labels: str, kind: str, file: Path) -> None:
+@file_option(
+    "-o",
+    "drawing",
+    endings=lambda ctx: SHEETS if ctx.params.get("kind") == "boundary" else CURVES,
+    required=True,
+    help="PNG, SVG or PDF; a boundary: PNG or JPEG.",
+)
+@quiet_output
+def plot(store: Path, name: str, labels: str, kind: str, drawing: Path, output: Output) -> None:
     """Draw a curve of a saved classifier over labelled rows, or the pictures around its threshold."""
     from embedstore.deciding import plots
     from embedstore.deciding.review import ScoredRows
@@ -290,31 +316,32 @@ def plot(store: Path, name: str, labels: str, kind: str, file: Path) -> None:
     rows = ScoredRows.of(opened.reader, opened.classifier(name), labels)
     scores, truth = rows.scores[rows.labelled.positions], rows.labelled.values
     if kind == "boundary":
-        rows.around().save_sheet(file)
+        rows.around().save_sheet(drawing)
     elif kind == "histogram":
-        plots.ScoreHistogramDisplay.from_scores(scores, truth, rows.threshold, name=name).save(file)
+        plots.ScoreHistogramDisplay.from_scores(scores, truth, rows.threshold, name=name).save(drawing)
     else:
         kinds: dict[str, Any] = {
             "pr": plots.PrecisionRecallDisplay,
             "roc": plots.RocDisplay,
             "threshold": plots.ThresholdDisplay,
         }
-        kinds[kind].from_curve(precision_recall(scores, truth), rows.threshold, name=name).save(file)
-    click.echo(f"drawn in {file}", err=True)
+        kinds[kind].from_curve(precision_recall(scores, truth), rows.threshold, name=name).save(drawing)
+    output.say(f"drawn in {quoted(str(drawing))}")
 
 
 @command("embedstore report photos.store bird --label category=bird -o bird.html")
 @store_argument
 @click.argument("name", metavar="NAME", shell_complete=completion.classifiers)
 @_label_option(required=True)
-@click.option("-o", "file", type=PATH, required=True, help="The HTML file to write.")
-def report(store: Path, name: str, labels: str, file: Path) -> None:
+@file_option("-o", "page", endings=PAGES, required=True, help="The HTML file to write.")
+@quiet_output
+def report(store: Path, name: str, labels: str, page: Path, output: Output) -> None:
     """Write one HTML page on a saved classifier: figures, curves, the boundary and the mistakes."""
     from embedstore.deciding.report import write_report
 
     opened = open_store(store)
-    write_report(opened.reader, opened.classifier(name), labels, file)
-    click.echo(f"written to {file}", err=True)
+    write_report(opened.reader, opened.classifier(name), labels, page)
+    output.say(f"written to {quoted(str(page))}")
 
 
 def find_classifier(store: EmbedStore, name: str, origin: Path | None = None) -> Classifier:
@@ -339,7 +366,7 @@ def _classifier_lines(classifier: Classifier) -> Iterator[str]:
     """Yield what there is to say of a classifier: its figures with their intervals, and how they came about."""
     from embedstore.measures.calibration import figure_lines, what_intervals_say
 
-    yield f"{classifier.name}: {classifier.n:,} labelled rows, {classifier.n_pos:,} positive"
+    yield f"{classifier.name}: {counted(classifier.n, 'labelled row')}, {classifier.n_pos:,} positive"
     for target in classifier.targets:
         yield f"  {target.label}: {', '.join(target.queries)}"
         yield from (f"    {line}" for line in figure_lines(target.figures, target.intervals))

@@ -17,6 +17,7 @@ import click
 from embedstore.cli import completion
 from embedstore.cli.options import (
     PATH,
+    TextFile,
     api_key_option,
     command,
     example,
@@ -28,6 +29,7 @@ from embedstore.cli.options import (
 from embedstore.cli.output import Column, Output, columns, value_output
 from embedstore.cli.share import add_from_atlas
 from embedstore.errors import EmbedStoreError, StoreExistsError
+from embedstore.wording import counted
 
 if TYPE_CHECKING:
     from embedstore.embedders.protocol import Embedder
@@ -172,7 +174,7 @@ def _store_to_fill(
         return
     try:
         yield made
-    except Exception:
+    except BaseException:  # Ctrl-C too
         with contextlib.suppress(EmbedStoreError, OSError):  # the first error is the one to tell
             made.folder.discard_if_unused()
         raise
@@ -248,7 +250,7 @@ def pull(name: str, output: Output) -> None:
 
 @command('embedstore queries photos.store words.txt --template "a photo of a {}"')
 @store_argument
-@click.argument("words", metavar="FILE", type=click.File("r", encoding="utf-8"))
+@click.argument("words", metavar="FILE", type=TextFile("r", encoding="utf-8"))
 @click.option("--template", multiple=True, metavar="TEXT", help="Put each line where {} is; may be repeated.")
 @api_key_option
 @value_output
@@ -270,7 +272,8 @@ def queries(store: Path, words: Any, template: tuple[str, ...], output: Output) 
     kept = opened.info()["cached_queries"]
     distinct = len(set(texts))
     value = {"queries": distinct, "embedded": kept - before, "cached_queries": kept}
-    output.value(value, f"{distinct:,} queries: {kept - before:,} embedded, {distinct - kept + before:,} kept already")
+    asked = counted(distinct, "query", "queries")
+    output.value(value, f"{asked}: {kept - before:,} embedded, {distinct - kept + before:,} kept already")
 
 
 @command(

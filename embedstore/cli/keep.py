@@ -14,9 +14,14 @@ from typing import Any
 import click
 
 from embedstore.cli.options import command, open_store, store_argument, version_option, where_option
-from embedstore.cli.output import Column, Output, columns, rows_output, value_output
+from embedstore.cli.output import Column, Output, columns, figures_output, tell, value_output
+from embedstore.wording import counted
 
-_VERSION = (Column("version"), Column("timestamp", "%Y-%m-%d %H:%M:%S"), Column("operation"))
+_VERSION = (
+    Column("version", head="version"),
+    Column("timestamp", "%Y-%m-%d %H:%M:%S", "made"),
+    Column("operation", head="by"),
+)
 _RECORD = (Column("id"), Column("uri"))
 _LISTED = 20
 """So many records that would be removed are shown to people."""
@@ -31,7 +36,7 @@ def info(store: Path, version: int | None, output: Output) -> None:
     opened = open_store(store, version)
     about = opened.info()
     lines = [
-        f"{about['images']:,} images in {about['parts']} parts, {about['bytes'] / 1e6:,.1f} MB"
+        f"{counted(about['images'], 'image')} in {counted(about['parts'], 'part')}, {about['bytes'] / 1e6:,.1f} MB"
         + (f" ({about['bytes_per_image']:,.0f} bytes an image)" if about["bytes_per_image"] else ""),
         f"space     {opened.space}",
         f"columns   {', '.join(about['columns'])}",
@@ -39,11 +44,11 @@ def info(store: Path, version: int | None, output: Output) -> None:
         f"queries   {about['cached_queries']} kept",
     ]
     if about["foreign_parts"]:
-        lines.append(f"{about['foreign_parts']} parts in a foreign layout: `embedstore compact` makes them faster")
+        parts = counted(about["foreign_parts"], "part")
+        lines.append(f"{parts} in a foreign layout: `embedstore compact` makes searching faster")
     if about["waiting_in_ledger"]:
-        lines.append(
-            f"{about['waiting_in_ledger']:,} images wait in the ledger; the next `embedstore add` takes them in"
-        )
+        images = counted(about["waiting_in_ledger"], "image waits", "images wait")
+        lines.append(f"{images} in the ledger; the next `embedstore add` takes them in")
     if (held := about["vacuum"]) and held["files"]:
         from embedstore.storage.older_versions import VacuumReport
 
@@ -84,7 +89,7 @@ def repair(store: Path, dry_run: bool, yes: bool, output: Output) -> None:
     report = upkeep.repair(store, dry_run=True)
     if report.steps and not dry_run:
         if not yes:
-            click.echo(str(report), err=True)
+            tell(str(report))
             click.confirm("Go on?", abort=True, err=True)
         report = upkeep.repair(store)
     output.value(report.to_dict(), str(report))
@@ -161,12 +166,12 @@ def restore(store: Path, version: int, output: Output) -> None:
 def compact(store: Path, output: Output) -> None:
     """Merge small parts, and lay out anew what another program has written."""
     number = open_store(store).compact()
-    output.value({"parts": number}, f"{number} parts")
+    output.value({"parts": number}, counted(number, "part"))
 
 
 @command("embedstore versions photos.store")
 @store_argument
-@rows_output
+@figures_output
 def versions(store: Path, output: Output) -> None:
     """Print the versions of a store, newest first."""
     rows = open_store(store).versions()

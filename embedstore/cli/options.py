@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from embedstore.cli import completion
+from embedstore.files import open_regular
 
 if TYPE_CHECKING:
     from embedstore.searching.queries import Concept
@@ -27,6 +29,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 MOST_FROM_STDIN = 100 << 20
+_STREAM = re.compile(r"-|/dev/stdin|(/dev|/proc/self)/fd/\d+")
+"""What a person means to be read as it comes: stdin, and what a shell makes of ``<(...)``."""
+
+
+class TextFile(click.File):
+    """A text file to read: a regular one, as any other could be waited for without end; or one of the streams."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Open the file; wrong usage where that cannot be done."""
+        if not isinstance(value, str) or _STREAM.fullmatch(value):
+            return super().convert(value, param, ctx)
+        try:
+            open_regular(value).close()
+        except OSError as error:
+            self.fail(f"{value!r}: {error.strerror}", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def command(*examples: str) -> Callable[[Callable[..., Any]], click.Command]:
@@ -85,7 +103,7 @@ where_option = click.option(
 version_option = click.option("--at", "version", type=int, metavar="VERSION", help="Read an older version.")
 api_key_option = click.option(
     "--api-key-file",
-    type=click.File("r"),
+    type=TextFile("r"),
     callback=_use_api_key,
     expose_value=False,
     metavar="FILE",

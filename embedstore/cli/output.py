@@ -2,11 +2,14 @@
 
 `Output` turns rows (an Arrow table, or dictionaries) or one value into what a command's options ask for. A new format
 is an option of `rows_output` and a branch of `Output.table`, or an ending and a branch of `write`. Which rows there
-are, and which columns people see of them, is left to the commands.
+are, and which columns people see of them, is left to the commands. Whoever reads may stop reading: what is printed
+after that is dropped, and the command goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import json
 import os
@@ -24,7 +27,9 @@ import click
 
 from embedstore import cells
 from embedstore.cli.options import PATH, options
-from embedstore.files import naming
+from embedstore.errors import InputError, PathError
+from embedstore.files import ROWS, SHEETS, naming, to_write
+from embedstore.wording import counted, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +42,6 @@ MOST_DRAWN = 400
 """Most pictures on one sheet: 50 lines of eight are 23 million points already."""
 
 _OPENING_SECONDS = 2
-_ENDINGS = (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".arrow")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
@@ -62,34 +66,53 @@ class Output:
         """Print rows, or write them to the file that ``-o`` names; `lines` is what people see of them."""
         if self.file is not None:
             write(rows, self.file)
-            self.say(f"{len(rows):,} rows written to {self.file}")
-        elif self.form == "json":
-            click.echo(_json(plain(rows), indent=1))
-        elif self.form == "nl":
-            for row in plain(rows):
-                click.echo(_json(row))
-        elif self.form in _DELIMITERS:
-            _delimited(rows, sys.stdout, _DELIMITERS[self.form])
-        elif self.form == "paths":
-            if "uri" not in _names(rows):
-                raise click.UsageError("these rows have no column 'uri', so there are no paths to print")
-            for row in plain(rows if isinstance(rows, list) else rows.select(["uri"])):
-                click.echo(f"{row['uri']}\0" if self.null else row["uri"], nl=not self.null)
-        elif not self.quiet:
-            for line in lines:
-                click.echo(line)
+            self.say(f"{counted(len(rows), 'row')} written to {quoted(str(self.file))}")
+            return
+        with printing():
+            if self.form == "json":
+                click.echo(_json(plain(rows), indent=1))
+            elif self.form == "nl":
+                for row in plain(rows):
+                    click.echo(_json(row))
+            elif self.form in _DELIMITERS:
+                _delimited(rows, sys.stdout, _DELIMITERS[self.form])
+            elif self.form == "paths":
+                self._paths(rows)
+            elif not self.quiet:
+                for line in lines:
+                    click.echo(line)
+
+    def _paths(self, rows: Table) -> None:
+        """Print where the pictures are: as they are for programs, quoted as ``ls`` does for who reads a terminal."""
+        if "uri" not in _names(rows):
+            raise click.UsageError("these rows have no column 'uri', so there are no paths to print")
+        on_terminal, broken = sys.stdout.isatty(), 0
+        for row in plain(rows if isinstance(rows, list) else rows.select(["uri"])):
+            uri = row["uri"]
+            broken += "\n" in uri
+            # click would leave out what looks like a colour.
+            sys.stdout.write(f"{uri}\0" if self.null else f"{quoted(uri) if on_terminal else uri}\n")
+        if broken and not self.null and not on_terminal:
+            self.say(f"{counted(broken, 'path holds', 'paths hold')} a line break: with -0 each ends in a NUL instead")
 
     def value(self, value: dict[str, Any], people: str) -> None:
         """Print one result: its fields for programs, its text for people."""
         if self.form is not None:
-            click.echo(_json(value, indent=1 if self.form == "json" else None))
-        elif not self.quiet:
-            click.echo(people)
+            with printing():
+                click.echo(_json(value, indent=1 if self.form == "json" else None))
+        else:
+            self.show(people)
+
+    def show(self, text: str) -> None:
+        """Print a text for people."""
+        if not self.quiet:
+            with printing():
+                click.echo(text)
 
     def say(self, text: str) -> None:
         """Tell a person something that is no result, on stderr."""
         if not self.quiet:
-            click.echo(text, err=True)
+            tell(text)
 
     def copy(self, rows: pa.Table) -> None:
         """Copy the pictures of rows where a folder was named for them, and say how many."""
@@ -100,8 +123,7 @@ class Output:
         copies = copy_pictures(rows.column("uri").to_pylist(), self.pictures)
         missing = copies.count(None)
         rest = f"; {missing:,} not to be had: gone, or never on this machine" if missing else ""
-        copied = len(copies) - missing
-        self.say(f"{copied:,} picture{'' if copied == 1 else 's'} copied to {self.pictures}{rest}")
+        self.say(f"{counted(len(copies) - missing, 'picture')} copied to {quoted(str(self.pictures))}{rest}")
 
     def draw(self, rows: pa.Table, title: str, notes: Sequence[str]) -> None:
         """Draw rows with the first of their columns `notes` where a sheet was asked for, and say what is on it."""
@@ -112,9 +134,40 @@ class Output:
             return
         draw(rows, self.sheet, title, next(iter(notes), None))
         part = f"the first {MOST_DRAWN} of {len(rows):,} pictures " if len(rows) > MOST_DRAWN else ""
-        self.say(f"{part}drawn in {self.sheet}")
+        self.say(f"{part}drawn in {quoted(str(self.sheet))}")
         if self.look and (why := _not_opened(self.sheet)):
-            click.echo(f"no viewer has opened it ({why}); the file stays: {self.sheet}", err=True)
+            tell(f"no viewer has opened it ({why}); the file stays: {quoted(str(self.sheet))}")
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """Print on stdout; where nobody reads on (``| head``), go on without: that is no error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            raise
+        drop(sys.stdout)
+
+
+def tell(text: str) -> None:
+    """Print a line on stderr, where somebody still reads that."""
+    try:
+        click.echo(text, err=True)
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            raise
+        drop(sys.stderr)
+
+
+def drop(stream: Any) -> None:
+    """Let a stream lead nowhere: what it holds back would be tried, and would fail, again when the process ends."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+_FORMS = {"json": "--json", "nl": "--nl", "csv": "--csv", "tsv": "--tsv", "paths": "-f"}
 
 
 def _gives_output(function: F) -> F:
@@ -122,61 +175,72 @@ def _gives_output(function: F) -> F:
 
     @functools.wraps(function)
     def with_output(**values: Any) -> Any:
-        fields = ("form", "file", "null", "quiet", "sheet", "look", "pictures")
+        flags = [form for form in _FORMS if values.pop(f"as_{form}", False)]
+        fields = ("file", "null", "quiet", "sheet", "look", "pictures")
         chosen = {name: values.pop(name) for name in fields if name in values}
+        said = [*(_FORMS[form] for form in flags), *(["-o"] if chosen.get("file") and flags else [])]
+        if len(said) > 1:
+            raise click.UsageError(f"{' and '.join(said)} are two forms of the same rows; choose one")
+        if chosen.get("null") and "paths" not in flags:
+            raise click.UsageError("-0 ends the paths of -f; add -f, or leave -0 out")
         if chosen.get("look") and chosen["sheet"] is None:
             # It outlasts this process, as its viewer does.
             chosen["sheet"] = Path(tempfile.gettempdir(), f"embedstore-{uuid.uuid4().hex}.png")
-        return function(output=Output(**chosen), **values)
+        return function(output=Output(next(iter(flags), None), **chosen), **values)
 
     return with_output  # type: ignore[return-value]
 
 
-def _ending_in(*endings: str) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
-    """Return a callback that refuses a file whose name has another ending."""
+def file_option(
+    *names: str, endings: Sequence[str] | Callable[[click.Context], Sequence[str]], **attributes: Any
+) -> Callable[[F], F]:
+    """Declare an option that names a file to write, which is looked at before any work: see `files.to_write`.
+
+    A name with another ending is wrong usage. `endings` may depend on options that are eager.
+    """
 
     def check(ctx: click.Context, param: click.Parameter, file: Path | None) -> Path | None:
-        if file is not None and file.suffix.lower() not in endings:
-            raise click.BadParameter(f"{file.name!r} should end in one of {' '.join(endings)}")
-        return file
+        try:
+            return None if file is None else to_write(file, endings(ctx) if callable(endings) else endings)
+        except PathError:
+            raise
+        except InputError as error:
+            raise click.BadParameter(str(error)) from None
 
-    return check
+    return click.option(*names, type=PATH, callback=check, **{"metavar": "FILE", **attributes})
 
 
-rows_output = options(
-    click.option("--json", "form", flag_value="json", help="Print a JSON list."),
-    click.option("--nl", "form", flag_value="nl", help="Print one JSON object a line."),
-    click.option("--csv", "form", flag_value="csv", help="Print CSV."),
-    click.option("--tsv", "form", flag_value="tsv", help="Print TSV."),
-    click.option(
-        "-o",
-        "--output-file",
-        "file",
-        type=PATH,
-        callback=_ending_in(*_ENDINGS),
-        metavar="FILE",
-        help=f"Write to a file by its ending: {' '.join(_ENDINGS)}.",
-    ),
-    click.option("-f", "--paths", "form", flag_value="paths", help="Print only where the pictures are."),
-    click.option("-0", "null", is_flag=True, help="With -f: end each path with a NUL instead of a newline."),
-    click.option("-q", "--quiet", is_flag=True, help="Print nothing that was not asked for."),
-    _gives_output,
+def _form(form: str, text: str) -> Callable[[F], F]:
+    return click.option(*_FORMS[form].split(), f"as_{form}", is_flag=True, help=text)
+
+
+quiet_output = options(
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing that was not asked for."), _gives_output
 )
-"""The options of a command that prints rows; it gets an `Output` as ``output``."""
+"""The option of a command that only tells a person something; it gets an `Output` as ``output``."""
+_printed = options(
+    _form("json", "Print a JSON list."),
+    _form("nl", "Print one JSON object a line."),
+    _form("csv", "Print CSV."),
+    _form("tsv", "Print TSV."),
+    file_option("-o", "--output-file", "file", endings=ROWS, help=f"Write to a file by its ending: {' '.join(ROWS)}."),
+)
+figures_output = options(_printed, quiet_output)
+"""The options of a command that prints rows that are no pictures; it gets an `Output` as ``output``."""
+rows_output = options(
+    _printed,
+    click.option("-f", "--paths", "as_paths", is_flag=True, help="Print only where the pictures are."),
+    click.option("-0", "null", is_flag=True, help="With -f: end each path with a NUL instead of a newline."),
+    quiet_output,
+)
+"""The options of a command that prints rows of pictures; it gets an `Output` as ``output``."""
 value_output = options(
-    click.option("--json", "form", flag_value="json", help="Print JSON."),
-    click.option("--nl", "form", flag_value="nl", help="Print one line of JSON."),
-    click.option("-q", "--quiet", is_flag=True, help="Print nothing."),
-    _gives_output,
+    _form("json", "Print JSON."),
+    _form("nl", "Print one line of JSON."),
+    quiet_output,
 )
 """The options of a command that prints one result; it gets an `Output` as ``output``."""
-sheet_option = click.option(
-    "--sheet",
-    type=PATH,
-    callback=_ending_in(".png", ".jpg", ".jpeg"),
-    metavar="FILE",
-    help="Draw the pictures into this PNG or JPEG.",
-)
+sheet_option = file_option("--sheet", endings=SHEETS, help="Draw the pictures into this PNG or JPEG.")
 
 
 open_option = click.option(
@@ -221,13 +285,13 @@ class Column(NamedTuple):
 def columns(rows: Table, shown: Sequence[Column]) -> Iterator[str]:
     """Yield a line for each row, each column as wide as its widest cell, under a head where there is one.
 
-    Numbers stand to the right, everything else to the left.
+    Numbers stand to the right, everything else to the left. Each row is one line: what would break it is quoted.
     """
     values = rows if isinstance(rows, list) else rows.select([column.field for column in shown]).to_pylist()
     aligned = []
     for column in shown:
         fields = [row[column.field] for row in values]
-        cells = [column.cell(value) for value in fields]
+        cells = [quoted(column.cell(value)) for value in fields]
         if any(other.head for other in shown):
             cells.insert(0, column.head)
         width = max(map(len, cells), default=0)

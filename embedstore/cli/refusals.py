@@ -40,6 +40,7 @@ _REASONS = {
     errno.ENOLCK: ("this disk cannot lock files", "keep the store on another"),
     errno.EINVAL: ("this disk or path does not take what is needed", "choose another path"),
     errno.ENODEV: ("there is nothing of this kind", "name a file"),
+    errno.EPIPE: ("the other end has closed the connection", "run the same command again"),
     errno.ESPIPE: ("a pipe can only be read once, in order", "name a file"),
 }
 _LIBRARIES = {"_internal", "deltalake", "pyarrow", "duckdb", "_duckdb", "sqlite3", "pyo3_runtime"}

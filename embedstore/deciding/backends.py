@@ -22,6 +22,7 @@ from embedstore.searching.reader import Reader
 from embedstore.sources import open_source, pictures_at
 from embedstore.space import Space
 from embedstore.vectors import Positions, Vectors
+from embedstore.wording import counted
 
 QUERIES = ("a photo of a person", "a photo of an animal", "a photo of food", "a photo of a building", "a vehicle")
 """What is asked when the caller names no queries."""
@@ -99,7 +100,7 @@ class Comparison:
         lines = [
             f"first   {self.first}",
             f"second  {self.second}",
-            f"{self.gaps.size:,} pictures, {len(self.queries)} queries",
+            f"{counted(self.gaps.size, 'picture')}, {counted(len(self.queries), 'query', 'queries')}",
             "",
             "1 - cosine of a picture's two vectors:  " + "  ".join(f"{key} {value:.2e}" for key, value in gap.items()),
             f"scores, all of the second backend:      shift {shift['second']['mean']:+.5f} on average, at most "

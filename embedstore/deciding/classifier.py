@@ -298,7 +298,7 @@ class Classifier:
             names the file.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_dict(json.loads(files.read_regular(path)))
         except ClassifierError as error:
             raise ClassifierError(f"{path}: {error}") from error
         except FileNotFoundError as error:

@@ -20,6 +20,7 @@ from embedstore.errors import LabelError
 from embedstore.measures.samples import as_labels
 from embedstore.storage.rows import Rows
 from embedstore.vectors import Positions
+from embedstore.wording import counted
 
 _TRUE = ("1", "true", "yes", "y", "t", "x")
 _FALSE = ("0", "false", "no", "n", "f", "-")
@@ -75,7 +76,8 @@ def labels_for(rows: Rows, labels: Any) -> Labelled:
         return _of_column(rows.metadata([column]).column(column), value, labels)
     values = np.asarray(labels, dtype=object).tolist()
     if len(values) != len(rows):
-        raise LabelError(f"{len(values)} labels for {len(rows)} rows; give one for each, None where there is none")
+        found = f"{counted(len(values), 'label')} for {counted(len(rows), 'row')}"
+        raise LabelError(f"{found}; give one for each, None where there is none")
     return _of_values(np.arange(len(rows)), values, None, "an array")
 
 
@@ -86,7 +88,7 @@ def classes_for(rows: Rows, labels: str) -> Labelled:
     values = np.array(rows.metadata([labels]).column(labels).to_pylist(), dtype=object)
     known = np.flatnonzero([value is not None for value in values])
     if not len(known):
-        raise LabelError(f"column {labels!r} is null in all {len(values)} rows; there is nothing to learn from")
+        raise LabelError(f"column {labels!r} is null in every row ({len(values):,}); there is nothing to learn from")
     return Labelled(known, np.array([str(value) for value in values[known]], dtype=object), labels)
 
 
@@ -137,9 +139,8 @@ def _of_pairs(rows: Rows, names: list[Any], values: list[Any], positive: str | N
         positions[relative] = lookup.first_of_each(paths)
     lost = np.flatnonzero(positions < 0)
     if len(lost):
-        raise LabelError(
-            f"{source} names {len(lost)} rows that are not in the store; the first is {names[int(lost[0])]!r}"
-        )
+        unknown = counted(len(lost), "row that is", "rows that are")
+        raise LabelError(f"{source} names {unknown} not in the store; the first is {names[int(lost[0])]!r}")
     order = np.argsort(positions)
     positions = positions[order]
     if (positions[1:] == positions[:-1]).any():

@@ -16,14 +16,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from embedstore.errors import InputError, MissingDependencyError
-from embedstore.files import naming
+from embedstore.errors import MissingDependencyError
+from embedstore.files import CURVES, naming, to_write
 from embedstore.measures.curves import Curve
 from embedstore.measures.rates import Floats, Ints, Metrics
 from embedstore.measures.samples import as_labels, as_scores
 
 BLUE, ORANGE, GREEN, INK, PALE = "#2f6ca8", "#d9722b", "#3f8f5f", "#333333", "#9a9a9a"
-FORMATS = (".png", ".svg", ".pdf")
 MAX_POINTS = 2000
 UNIT = (-0.02, 1.02)
 """From where to where an axis of rates runs."""
@@ -68,17 +67,13 @@ class Display:
 
         Raises
         ------
-        InputError
-            Another ending.
+        InputError, PathError
+            Another ending, or a folder that is not there.
         MissingDependencyError
             As `plot`.
         """
-        file = Path(path)
-        if file.suffix.lower() not in FORMATS:
-            raise InputError(f"a picture's name must end in one of {', '.join(FORMATS)}, found {file.name!r}")
+        file = to_write(path, CURVES)
         self.plot()
-        if not file.parent.exists():
-            file.parent.mkdir(parents=True)
         drawn = io.BytesIO()  # matplotlib stumbles over a disk that is full, and hides that it was
         self.figure_.savefig(drawn, format=file.suffix[1:].lower(), dpi=dpi, facecolor="white")
         with naming(file):

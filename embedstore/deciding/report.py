@@ -21,11 +21,12 @@ from embedstore.deciding.plots import (
 )
 from embedstore.deciding.review import YES_NO, Review, ScoredRows
 from embedstore.deciding.thresholds import Sweep
-from embedstore.files import naming
+from embedstore.files import PAGES, naming, to_write
 from embedstore.measures.calibration import figure_rows
 from embedstore.measures.curves import precision_recall
 from embedstore.measures.distribution import ScoreDistribution
 from embedstore.searching.reader import Reader
+from embedstore.wording import counted
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2.5rem auto; padding: 0 1.5rem }
@@ -45,8 +46,10 @@ _MOST_MISTAKES = 32
 def write_report(reader: Reader, classifier: Classifier, labels: Any, path: str | os.PathLike[str]) -> Path:
     """Write the report of a classifier of one class into an HTML file, and return the file; labels as in `labels_for`.
 
-    Raises ClassifierError where there are several classes, MissingDependencyError where matplotlib is not installed.
+    Raises ClassifierError where there are several classes, MissingDependencyError where matplotlib is not installed,
+    and as `files.to_write` where the name does not end in .html or its folder is not there.
     """
+    file = to_write(path, PAGES)
     rows = ScoredRows.of(reader, classifier, labels)
     labelled, threshold = rows.labelled, rows.threshold
     scores = rows.scores[labelled.positions]
@@ -66,20 +69,19 @@ def write_report(reader: Reader, classifier: Classifier, labels: Any, path: str 
         *(f"<p class=warning>{escape(text)}</p>" for text in classifier.warnings),
         "<h2>Held-out figures of the calibration</h2>",
         _figures(classifier),
-        f"<h2>On {len(labelled):,} labelled rows ({escape(labelled.source)})</h2>",
+        f"<h2>On {counted(len(labelled), 'labelled row')} ({escape(labelled.source)})</h2>",
         f"<p class=note>{escape(str(shift))}</p>" if shift is not None else "",
         _thresholds(swept, threshold),
         f"<div class=plots>{''.join(display.svg() for display in displays)}</div>",
         "<h2>Around the threshold</h2>",
         _pictures(rows.around()),
-        f"<h2>{len(wrong)} false positives</h2>",
+        f"<h2>{counted(len(wrong), 'false positive')}</h2>",
         _pictures(wrong),
-        f"<h2>{len(missed)} false negatives</h2>",
+        f"<h2>{counted(len(missed), 'false negative')}</h2>",
         _pictures(missed),
     ]
     title = escape(f"embedstore: {classifier.name}")
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
-    file = Path(path)
     with naming(file):
         file.write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
     return file
@@ -91,7 +93,8 @@ def _summary(classifier: Classifier, reader: Reader) -> str:
     against = f" against {', '.join(target.opposing)}" if target.opposing else ""
     return (
         f"Looks for {asked}{against}. A match is score > {classifier.threshold:.4f}, chosen for {classifier.objective} "
-        f"with {classifier.constraints}, measured {classifier.validation}. {len(reader):,} images in {reader.space}."
+        f"with {classifier.constraints}, measured {classifier.validation}. "
+        f"{counted(len(reader), 'image')} in {reader.space}."
     )
 
 

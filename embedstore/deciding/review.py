@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,13 @@ from embedstore import cells
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.labels import NO_LABELS, Labelled, labels_for
 from embedstore.errors import InputError
-from embedstore.files import naming
+from embedstore.files import REVIEWS, SHEETS, naming, to_write
 from embedstore.measures.curves import above
 from embedstore.measures.samples import as_labels, as_scores
 from embedstore.searching.reader import Reader
 from embedstore.vectors import Positions
 
 COLUMNS = ("id", "uri", "score", "reason", "label")
-SHEETS = (".png", ".jpg", ".jpeg")
 YES_NO = {True: "yes", False: "no", None: ""}
 """How a label is written."""
 
@@ -44,15 +42,22 @@ class Review:
         return int(self.table.num_rows)
 
     def save_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the rows; fill the column ``label`` with yes or no, and give the file back as labels."""
-        with naming(path), open(path, "w", newline="", encoding="utf-8") as file:
+        """Write the rows; fill the column ``label`` with yes or no, and give the file back as labels.
+
+        Raises as `files.to_write` where the name does not end in .csv or its folder is not there.
+        """
+        place = to_write(path, REVIEWS)
+        with naming(place), place.open("w", newline="", encoding="utf-8") as file:
             file.write(cells.line(COLUMNS))
             for row in self.table.to_pylist():
                 shown = row | {"score": f"{row['score']:.6f}", "label": YES_NO[row["label"]]}
                 file.write(cells.line(shown[name] for name in COLUMNS))
 
     def save_sheet(self, path: str | os.PathLike[str]) -> None:
-        """Draw the pictures with their scores; a green line below: labelled as a match, red: as none."""
+        """Draw the pictures with their scores; a green line below: labelled as a match, red: as none.
+
+        Raises as `files.to_write` where it is to be no PNG or JPEG, or its folder is not there.
+        """
         reasons, labels = (self.table.column(name).to_pylist() for name in ("reason", "label"))
         draw_sheet(self.table, path, self.title, reasons, labels)
 
@@ -132,14 +137,13 @@ def draw_sheet(
     from embedstore import images
     from embedstore.sources import pictures_at
 
+    place = to_write(file, SHEETS)
     uris, scores = rows.column("uri").to_pylist(), rows.column("score").to_pylist()
     pictures = pictures_at(uris)
     captions = [f"{score:.4f}\n{'' if note is None else note}" for score, note in zip(scores, notes, strict=True)]
     items = list(zip(map(pictures.get, uris), captions, strict=True))
-    if Path(file).suffix.lower() not in SHEETS:
-        raise InputError(f"a sheet's name must end in one of {', '.join(SHEETS)}, found {Path(file).name!r}")
-    with naming(file):
-        images.contact_sheet(items, 8, title=title, marks=marks).save(Path(file))
+    with naming(place):
+        images.contact_sheet(items, 8, title=title, marks=marks).save(place)
 
 
 def review_sample(

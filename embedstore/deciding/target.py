@@ -24,6 +24,7 @@ from embedstore.measures.distribution import ScoreDistribution, Shift, distribut
 from embedstore.measures.rates import Metrics
 from embedstore.searching.queries import opposed
 from embedstore.vectors import Vectors, as_vectors
+from embedstore.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +90,8 @@ class Target:
         """Turn the scores of `vectors`, shape (1 + n_opponents, n_rows), into this class's score of each row."""
         matrix = np.atleast_2d(np.asarray(vector_scores, dtype=np.float32))
         if len(matrix) != 1 + len(self.opponents):
-            raise ClassifierError(
-                f"class {self.label!r} needs the scores of {1 + len(self.opponents)} vectors, found {len(matrix)}"
-            )
+            needed = counted(1 + len(self.opponents), "vector")
+            raise ClassifierError(f"class {self.label!r} needs the scores of {needed}, found {len(matrix)}")
         return opposed(matrix[0], matrix[1:]) if len(self.opponents) else matrix[0]
 
     def match(self, scores: ArrayLike) -> NDArray[np.bool_]:

@@ -24,6 +24,7 @@ from embedstore.measures.rates import REPORTED, Metrics
 from embedstore.searching.queries import Concept
 from embedstore.searching.reader import Reader
 from embedstore.storage.rows import Rows
+from embedstore.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -257,7 +258,8 @@ def _calibrated(
     """Make the class of a concept, with the threshold that labels choose."""
     labelled = labels_for(reader.rows, labels)
     if len(labelled) < 2:
-        raise LabelError(f"{labelled.source}: {len(labelled)} labelled row is too few to choose a threshold by")
+        few = counted(len(labelled), "labelled row is", "labelled rows are")
+        raise LabelError(f"{labelled.source}: {few} too few to choose a threshold by")
     vector, opponents = reader.concept_vectors([concept])[0]
     asked = Target(label, 0.0, vector, opponents, **concept.words)
     scores = asked.score(reader.scores(list(asked.vectors)))[labelled.positions]

@@ -39,6 +39,7 @@ from embedstore.errors import (
 from embedstore.settings import Key, find_key, require_key
 from embedstore.space import Space
 from embedstore.vectors import Vectors
+from embedstore.wording import counted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -130,7 +131,7 @@ class NomicAPIEmbedder:
         if not prepared:
             return np.empty((0, DIM), np.float32)
         files = [("images", bytes(file)) for file in prepared]
-        what, model = f"embedding {len(files)} pictures", self._image_model
+        what, model = f"embedding {counted(len(files), 'picture')}", self._image_model
         return self._embed(what, model, len(files), lambda client: client.images(images=files, model=model))
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
@@ -180,7 +181,9 @@ class NomicAPIEmbedder:
                     if not enough and attempt.num < retries.attempts:
                         raise
                     seconds = f" and {spent:.0f} s" if enough else ""
-                    raise ServiceError(f"{what}: given up after {attempt.num} requests{seconds}: {error}") from None
+                    raise ServiceError(
+                        f"{what}: given up after {counted(attempt.num, 'request')}{seconds}: {error}"
+                    ) from None
         raise AssertionError("stamina ends with a return or an error")
 
     def _spend(self) -> None:
@@ -188,7 +191,7 @@ class NomicAPIEmbedder:
         with self._lock:
             if self._max_requests is not None and self.requests_sent >= self._max_requests:
                 raise BudgetSpentError(
-                    f"the budget of {self._max_requests} requests is spent; what was embedded is kept: "
+                    f"the budget of {counted(self._max_requests, 'request')} is spent; what was embedded is kept: "
                     "run the same command again to go on"
                 )
             self.requests_sent += 1

@@ -29,6 +29,7 @@ from embedstore.embedders.rate_limit import LONGEST_BLOCK, RateLimiter
 from embedstore.errors import CredentialsError, RejectedImagesError, ServiceError, VectorError
 from embedstore.settings import KEY_PLACES, Key, require_network
 from embedstore.vectors import Vectors, as_vectors, normalise
+from embedstore.wording import counted
 
 if TYPE_CHECKING:
     import requests
@@ -285,7 +286,7 @@ def vectors_of(answer: Any, model: str, n: int) -> Vectors:
         raise PassingError(f"asked for {model}, answered by {answer.get('model')!r:.80}", nonsense=True)
     count = len(answer["embeddings"])
     if count != n:
-        raise PassingError(f"expected {n} vectors, one for each input; found {count}", nonsense=True)
+        raise PassingError(f"expected {counted(n, 'vector')}, one for each input; found {count}", nonsense=True)
     try:
         return normalise(as_vectors(answer["embeddings"], DIM, "the answer's vectors"))
     except VectorError as error:

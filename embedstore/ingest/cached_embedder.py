@@ -26,6 +26,7 @@ from embedstore.settings import cores
 from embedstore.space import Space
 from embedstore.storage.rows import Rows
 from embedstore.vectors import ArrayCache, Vectors
+from embedstore.wording import counted
 
 MEMORY_BYTES = 256 * 2**20
 """Vectors that the process remembers: 83,000 of 768 components. A store has no such limit."""
@@ -145,7 +146,7 @@ class CachedEmbedder:
         named = [f"image {n} ({_name(items[n])}): {failed[n]}" for n in sorted(failed)[:3]]
         more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
         raise ImageError(
-            f"{len(failed)} of {len(items)} images cannot be used: {'; '.join(named)}{more}. "
+            f"{len(failed)} of {counted(len(items), 'image')} cannot be used: {'; '.join(named)}{more}. "
             "Leave them out, or repair them"
         )
 

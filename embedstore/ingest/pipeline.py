@@ -29,6 +29,7 @@ from embedstore.settings import cores
 from embedstore.sources import Failure, Record, Source
 from embedstore.storage.folder import StoreFolder
 from embedstore.storage.rows import Rows
+from embedstore.wording import counted
 
 _log = logging.getLogger("embedstore")
 
@@ -158,12 +159,10 @@ class Run:
             self._take_all(source, progress)
         except BudgetSpentError as error:
             self._report.stopped = str(error)
-        except Exception as error:
-            if self._report.embedded:
-                error.add_note(
-                    f"{self._report.embedded:,} images were embedded and are stored; "
-                    "run the same command again to go on"
-                )
+        except BaseException as error:  # Ctrl-C too
+            if n := self._report.embedded:
+                stored = counted(n, "image was embedded and is stored", "images were embedded and are stored")
+                error.add_note(f"{stored}; run the same command again to go on")
             raise
         finally:
             self._report.failures.extend(source.failures)
@@ -263,7 +262,8 @@ class Run:
 
     def _left_to_others(self) -> Iterator[tuple[str, Any] | None]:
         """Wait for pictures that other processes have claimed; yield those that these have given up, as soon as any."""
-        _log.warning("%d pictures are being embedded by another process: waiting", len(self._elsewhere))
+        pictures = counted(len(self._elsewhere), "picture is", "pictures are")
+        _log.warning("%s being embedded by another process: waiting", pictures)
         given_up: list[str] = []
         while self._elsewhere and not given_up:
             for content_hash, outcome in self._writer.elsewhere(sorted(self._elsewhere)).items():

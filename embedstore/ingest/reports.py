@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from embedstore import cells, files
 from embedstore.errors import InputError
 from embedstore.sources import Failure
+from embedstore.wording import counted, one_line, quoted
 
 _log = logging.getLogger("embedstore")
 
@@ -111,7 +113,8 @@ class AddPlan(Counts):
         lines = [self.source] if self.source else []
         lines.append(f"{self.found:,} found")
         lines += [f"  {said}" for said in self.in_words(_PLAN_WORDS)]
-        lines.append(f"  {self.requests:,} {'request' if self.requests == 1 else 'requests'} to the model")
+        if self.seconds is not None:
+            lines.append(f"  {counted(self.requests, 'request')} to the service")
         if self.upload_bytes is not None:
             lines.append(f"  about {self.upload_bytes / 1e6:,.1f} MB to send")
         if self.seconds is not None:
@@ -140,13 +143,13 @@ class AddReport(Counts):
         lines = [f"{self.found:,} found: {', '.join(self.in_words(_WORDS)) or 'nothing to do'}"]
         if self.recovered:
             lines.append(f"{self.recovered:,} recovered from an add that was cut short")
-        lines += [f"  failed: {failure.uri}: {failure.reason}" for failure in self.failures[:5]]
+        lines += [f"  failed: {quoted(failure.uri)}: {one_line(failure.reason)}" for failure in self.failures[:5]]
         if len(self.failures) > 5:
             lines.append(f"  and {len(self.failures) - 5:,} more, all of them in {FAILURES}")
         if self.stopped:
             lines.append(f"stopped: {self.stopped}; run the same command again to go on")
         rate = f", {self.embedded / self.seconds:,.0f} images/s" if self.embedded and self.seconds else ""
-        lines.append(f"{self.images:,} images in the store ({self.seconds:.1f} s{rate})")
+        lines.append(f"{counted(self.images, 'image')} in the store ({self.seconds:.1f} s{rate})")
         return "\n".join(lines)
 
 
@@ -163,7 +166,9 @@ def write_failures(path: Path, failures: Sequence[Failure]) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         what = (
-            f"list of {len(failures):,} failures cannot be written to" if failures else "old list of failures stays in"
+            f"list of {counted(len(failures), 'failure')} cannot be written to"
+            if failures
+            else "old list of failures stays in"
         )
         _log.warning("the %s %s: %s; the rows are stored", what, path, error.strerror or error)
 
@@ -171,7 +176,7 @@ def write_failures(path: Path, failures: Sequence[Failure]) -> None:
 def read_failures(path: Path) -> list[str]:
     """Return the uris of a list of failures that an `add` has written, each once; InputError where there is none."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with files.open_regular(path) as content, io.TextIOWrapper(content, "utf-8", newline="") as file:
             return list(dict.fromkeys(cells.read(row["uri"]) for row in csv.DictReader(file) if row["uri"]))
     except FileNotFoundError as error:
         raise InputError(f"there is no {path}; an add in which something failed writes {FAILURES}") from error

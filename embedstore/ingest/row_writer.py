@@ -27,6 +27,7 @@ from embedstore.storage.older_versions import OlderPictures
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import Snapshot
 from embedstore.vectors import Vectors
+from embedstore.wording import counted
 
 _log = logging.getLogger("embedstore")
 
@@ -157,7 +158,9 @@ class RowWriter:
             self._fold()
         except BaseException as error:
             if self._waiting:
-                error.add_note(f"{self._waiting:,} rows wait in the ledger; the next add takes them in")
+                error.add_note(
+                    f"{counted(self._waiting, 'row waits', 'rows wait')} in the ledger; the next add takes them in"
+                )
             raise
         finally:
             self._ledger.release(self._run)

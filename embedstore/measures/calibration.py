@@ -19,6 +19,7 @@ from embedstore.measures.curves import above, precision_recall
 from embedstore.measures.rates import Metrics, MetricsTable
 from embedstore.measures.resampling import bootstrap
 from embedstore.measures.samples import Sample, Validation, as_sample, holdouts
+from embedstore.wording import counted
 
 Interval = tuple[float, float]
 
@@ -73,7 +74,7 @@ class Calibration:
     def __str__(self) -> str:
         lines = [f"chosen for {self.choice.objective} with {self.choice.constraints}"]
         lines += [f"  {line}" for line in figure_lines(self.metrics.to_dict(), self.intervals)]
-        lines.append(f"measured {self.validation}; {self.n} rows, {self.n_pos} positive")
+        lines.append(f"measured {self.validation}; {counted(self.n, 'row')}, {self.n_pos} positive")
         if self.intervals:
             lines.append(what_intervals_say(self.confidence))
         return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])

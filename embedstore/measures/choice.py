@@ -20,6 +20,7 @@ from embedstore.measures import guarantees
 from embedstore.measures.curves import Curve
 from embedstore.measures.guarantees import Mask
 from embedstore.measures.rates import Floats, Metrics, MetricsTable, Rates, ratio
+from embedstore.wording import counted
 
 OBJECTIVES = ("f1", "f0.5", "f2", "fbeta", "balanced_accuracy", "mcc", "cost", "precision", "recall")
 
@@ -180,7 +181,7 @@ class Constraints:
         if self.min_recall is not None:
             limits.append(f"recall >= {self.min_recall:g}")
         if self.max_matches is not None:
-            limits.append(f"at most {self.max_matches} matches")
+            limits.append(f"at most {counted(self.max_matches, 'match', 'matches')}")
         text = " and ".join(limits) or "no constraint"
         return f"{text} (confidence {self.confidence:g})" if self.guaranteed else text
 
@@ -264,10 +265,11 @@ def _unreachable(curve: Curve, limits: Constraints, kept: dict[str, Mask]) -> Un
         if confidence is not None:
             best["precision_bound"] = guarantees.precision_floor(curve.tp, curve.matches, confidence)
             needed = guarantees.needed_matches(curve.n, float(limits.min_precision or 0), confidence)
+            matches = counted(needed, "match", "matches")
             text += (
                 f"; what can be guaranteed is {best['precision_bound']:.4f} "
-                f"(to show {limits.min_precision:g} takes at least {needed} matches without one error, "
-                f"and there are {curve.n_pos} positives)"
+                f"(to show {limits.min_precision:g} takes at least {matches} without one error, "
+                f"and these rows have {counted(curve.n_pos, 'positive')})"
             )
         sentences.append(text)
     if "min_recall" in kept and not kept["min_recall"].any():

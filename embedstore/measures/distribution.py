@@ -18,6 +18,7 @@ from embedstore.errors import InputError
 from embedstore.measures.curves import as_thresholds, floors, midway
 from embedstore.measures.rates import Floats, Ints
 from embedstore.measures.samples import as_scores
+from embedstore.wording import counted
 
 PRACTICAL = 0.1
 """Distributions nearer than this are taken for equal, however sure the difference."""
@@ -166,12 +167,12 @@ class Shift:
         return self.distance > max(self.critical, PRACTICAL)
 
     def __str__(self) -> str:
-        seen = f"{self.seen_share:.1%} of the {self.n_here} rows match, {self.expected_share:.1%} did there"
+        seen = f"{self.seen_share:.1%} of the {counted(self.n_here, 'row')} match, {self.expected_share:.1%} did there"
         if not self.differs:
-            return f"The scores are distributed as on the {self.n_there} rows of the calibration: {seen}."
+            return f"The scores are distributed as on the {counted(self.n_there, 'row')} of the calibration: {seen}."
         side = "lower" if self.median_shift < 0 else "higher"
         return (
-            f"The scores differ from those of the {self.n_there} rows of the calibration (distance "
+            f"The scores differ from those of the {counted(self.n_there, 'row')} of the calibration (distance "
             f"{self.distance:.2f} of 1, median {abs(self.median_shift):.4f} {side}): {seen}. "
             "The threshold may not fit here; label some of these rows and calibrate again."
         )

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedstore.errors import InputError, LabelError
 from embedstore.measures.rates import Ints
+from embedstore.wording import counted
 
 Validation = Literal["kfold", "split", "none"]
 
@@ -52,7 +53,9 @@ def as_labels(labels: ArrayLike, n: int | None = None, what: str = "labels") -> 
     if values.ndim != 1:
         raise LabelError(f"{what}: expected one label for each row, shape (n,), found shape {values.shape}")
     if n is not None and len(values) != n:
-        raise LabelError(f"{what}: {len(values)} labels for {n} scores; give exactly one for each row")
+        raise LabelError(
+            f"{what}: {counted(len(values), 'label')} for {counted(n, 'score')}; give exactly one for each row"
+        )
     if values.dtype == np.bool_:
         return values
     plain: list[Any] = values.tolist() if values.dtype.kind not in "iuf" else []
@@ -145,7 +148,7 @@ def holdouts(
         held = np.floor((place + 1) * test_fraction) > np.floor(place * test_fraction)
         rows = held[sample.groups]
         both = all(len(np.unique(sample.labels[side])) == 2 for side in (rows, ~rows))
-        return ([rows], f"split: on {int(rows.sum())} rows held out at random") if both else ([], flat)
+        return ([rows], f"split: on {counted(int(rows.sum()), 'row')} held out at random") if both else ([], flat)
     folds = min(folds, scarcest)
     return [(place % folds == k)[sample.groups] for k in range(folds)], f"by {folds}-fold cross-validation"
 

@@ -26,6 +26,7 @@ from embedstore.errors import DamagedStoreError, InputError
 from embedstore.storage.folder import StoreFolder
 from embedstore.storage.parts import Part
 from embedstore.vectors import Vectors, norms, rounding
+from embedstore.wording import counted
 
 _log = logging.getLogger("embedstore")
 
@@ -387,7 +388,7 @@ class IndexReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.kind}: {self.built} built, {self.kept} in order, {len(self.deleted)} files deleted; "
+            f"{self.kind}: {self.built} built, {self.kept} in order, {counted(len(self.deleted), 'file')} deleted; "
             f"{self.bytes / 1e6:,.1f} MB in {self.seconds:,.1f} s"
         ]
         if self.kind == EXACT:
@@ -395,9 +396,8 @@ class IndexReport:
         for what, share in self.recall.items():
             lines.append(f"recall@{RECALL_AT} {share:.3f} for {what} as queries (approximate=True; scores are exact)")
         if self.foreign:
-            lines.append(
-                f"{self.foreign} parts in a foreign layout are scanned; `embedstore compact` lays them out anew"
-            )
+            parts = counted(self.foreign, "part")
+            lines.append(f"{parts} in a foreign layout: scanned; `embedstore compact` lays out anew what others wrote")
         return "\n".join(lines)
 
 

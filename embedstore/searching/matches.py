@@ -16,6 +16,7 @@ from embedstore.errors import MissingDependencyError
 from embedstore.storage.arrow_columns import float32_array, pick
 from embedstore.storage.rows import Rows
 from embedstore.vectors import Positions
+from embedstore.wording import counted, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,18 +128,18 @@ class Matches:
 
     def __repr__(self) -> str:
         lines = [f"{self._found} {self._asked}"]
-        lines += [f"  {row['score']:.4f}  {row['uri']}" for row in self[:10]]
+        lines += [f"  {row['score']:.4f}  {quoted(row['uri'])}" for row in self[:10]]
         if len(self) > 10:
             lines.append(f"  and {len(self) - 10:,} more")
         return "\n".join(lines)
 
     @property
     def _found(self) -> str:
-        return "1 match" if len(self) == 1 else f"{len(self):,} matches"
+        return counted(len(self), "match", "matches")
 
     @property
     def _asked(self) -> str:
-        return f"for {self.query}" + ("" if self.threshold is None else f" above {self.threshold:.4f}")
+        return f"for {self.query!r}" + ("" if self.threshold is None else f" above {self.threshold:.4f}")
 
     @property
     def id(self) -> list[str]:

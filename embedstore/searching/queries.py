@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from embedstore.errors import InputError, QueryError
 from embedstore.files import holder_of
 from embedstore.vectors import Vectors, as_vectors, normalise
+from embedstore.wording import counted
 
 _log = logging.getLogger("embedstore")
 
@@ -56,7 +57,7 @@ class Query:
         """
         if not text.strip():
             raise QueryError("the query is empty; give some words, such as 'a tiny white ball'")
-        return cls("text", text.strip(), repr(text.strip()))
+        return cls("text", text.strip(), text.strip())
 
     @classmethod
     def image(cls, source: Any) -> Query:
@@ -254,7 +255,9 @@ class Concept:
             raise QueryError("give at least one query to look for, such as 'dog'")
         given = [] if weights is None else list(weights)
         if given and len(given) != len(asked):
-            raise QueryError(f"{len(given)} weights for {len(asked)} queries; give one for each")
+            raise QueryError(
+                f"{counted(len(given), 'weight')} for {counted(len(asked), 'query', 'queries')}; give one for each"
+            )
         label = " + ".join(f"({one.label})" if one.kind == "mix" and len(asked) > 1 else one.label for one in asked)
         if against:
             label += " against " + ", ".join(one.label for one in against)

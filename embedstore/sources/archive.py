@@ -25,6 +25,7 @@ from embedstore.files import open_regular
 from embedstore.images import SUFFIXES, PictureSource, turns
 from embedstore.sources.record import Passing, Record, Source, gathered, printable
 from embedstore.sources.unpacking import TarBytes
+from embedstore.wording import counted
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
@@ -63,8 +64,8 @@ class ArchiveSource(Source):
                 raise SourceError(f"{self._path} is no readable archive: {why}") from error
         if not number:
             raise SourceError(f"{self._path} holds no pictures; expected files of {', '.join(SUFFIXES)}")
-        how_many = f"{number:,} " if self._plain else ""
-        super().__init__(f"{how_many}picture files in {self._path}", number if self._plain else None)
+        files = counted(number, "picture file") if self._plain else "picture files"
+        super().__init__(f"{files} in {self._path}", number if self._plain else None)
 
     def __iter__(self) -> Iterator[Record]:
         number = 0
@@ -76,7 +77,7 @@ class ArchiveSource(Source):
                 place = f"{self._path}!{printable(name)}"
                 yield Record(f"tar:{place}", place, load, metadata, passing)
         except _DAMAGED as error:
-            self._fail(self._path, f"the archive cannot be read on after {number:,} pictures: {error}")
+            self._fail(self._path, f"the archive cannot be read on after {counted(number, 'picture')}: {error}")
 
     def _members(self) -> Iterator[_Member]:
         """List the picture files."""

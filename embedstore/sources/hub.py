@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from embedstore.errors import OfflineError, SourceError, SourceNotFoundError
+from embedstore.files import open_regular
 from embedstore.settings import OFFLINE, apply_switches, is_offline
 from embedstore.sources.record import Chain, Source
 from embedstore.sources.table_files import TableSource, Tabular
@@ -70,6 +71,9 @@ def from_disk(path: str, image_column: str | None, split: str | None) -> Source:
 
     path = os.path.abspath(path)
     try:
+        for folder, _, names in os.walk(path):
+            for name in names:
+                open_regular(os.path.join(folder, name)).close()  # a pipe would be waited for
         loaded = datasets.load_from_disk(path)
     except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
         raise SourceError(f"{path} cannot be loaded as a saved data set: {error}") from error

@@ -19,6 +19,7 @@ from embedstore.errors import SourceError, SourceNotFoundError
 from embedstore.images import SUFFIXES, file_content
 from embedstore.sources.record import Record, Source
 from embedstore.sources.table_files import read_small, scalars_of
+from embedstore.wording import counted
 
 _METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
@@ -51,7 +52,7 @@ class FileSource(Source):
         others = self._other_endings.total()
         left_out = f"; files of other kinds left out: {others:,}" if others else ""
         self._count = len(self._files)
-        self._description = f"{self._count:,} picture files in {where}{left_out}"
+        self._description = f"{counted(self._count, 'picture file')} in {where}{left_out}"
 
     def __iter__(self) -> Iterator[Record]:
         for path, metadata in self._files.items():
@@ -111,12 +112,13 @@ class FileSource(Source):
         """Read the metadata file of a folder once; the first that can be used, if there is one."""
         if folder not in self._metadata_files:
             self._metadata_files[folder] = None
-            for path in filter(os.path.isfile, (os.path.join(folder, name) for name in _METADATA_NAMES)):
+            for path in filter(os.path.lexists, (os.path.join(folder, name) for name in _METADATA_NAMES)):
                 try:
                     self._metadata_files[folder] = MetadataFile(path)
                     break
                 except (SourceError, OSError) as error:
-                    self._fail(path, f"the metadata file is not used: {error}")
+                    why = (isinstance(error, OSError) and error.strerror) or error
+                    self._fail(path, f"the metadata file is not used: {why}")
         return self._metadata_files[folder]
 
     def _take_unused(self, beside: MetadataFile) -> None:
@@ -125,7 +127,8 @@ class FileSource(Source):
             if os.path.isfile(path):
                 self._add(path, beside)
             else:
-                self._fail(path, f"named in {beside.path}, but there is no such file")
+                what = "it is not a regular file" if os.path.exists(path) else "there is no such file"
+                self._fail(path, f"named in {beside.path}, but {what}")
         for name, reason in beside.refused:
             self._fail(name, f"named in {beside.path}, but {reason}")
 

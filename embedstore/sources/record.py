@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from embedstore.errors import ImageError
 from embedstore.images import PictureSource, as_source, content_hash, turns
+from embedstore.wording import counted
 
 _PIECE = 1 << 20
 
@@ -171,7 +172,7 @@ class MemorySource(Source):
     """
 
     def __init__(self, pictures: Sequence[Any]) -> None:
-        super().__init__(f"{len(pictures):,} pictures in memory", len(pictures))
+        super().__init__(f"{counted(len(pictures), 'picture')} in memory", len(pictures))
         self._pictures = list(pictures)
 
     def __iter__(self) -> Iterator[Record]:

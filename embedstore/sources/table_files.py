@@ -27,6 +27,7 @@ from embedstore.files import open_regular
 from embedstore.images import PictureSource, content_hash, file_content, turns
 from embedstore.sources.record import Passing, Record, Source, numbered
 from embedstore.sources.web import download, is_url, without_password
+from embedstore.wording import counted
 
 ENDINGS = (".parquet", ".pq", ".arrow", ".feather", ".jsonl", ".ndjson", ".csv", ".tsv")
 
@@ -58,7 +59,7 @@ class TableSource(Source):
         self._extra = {} if split is None else {"split": split}
         self._column = _image_column(tabular.schema, image_column)
         kept = _scalar_names(tabular.schema, without=self._column)
-        text = f"{'' if tabular.rows is None else f'{tabular.rows:,} '}rows of {tabular.name}"
+        text = f"{'rows' if tabular.rows is None else counted(tabular.rows, 'row')} of {tabular.name}"
         text += f": pictures in {self._column!r}"
         text += f", metadata {', '.join(kept)}" if kept else ""
         left_out = [name for name in tabular.schema.names if name not in (self._column, *kept)]
@@ -219,7 +220,7 @@ def is_arrow_like(source: Any) -> bool:
 def of_arrow_like(source: Any) -> Tabular:
     """Wrap anything that can be streamed as Arrow."""
     table = source if isinstance(source, pa.Table) else pa.RecordBatchReader.from_stream(source).read_all()
-    return _of_table(table, f"a table of {table.num_rows:,} rows in memory", folder=None, stable_rows=False)
+    return _of_table(table, f"a table of {counted(table.num_rows, 'row')} in memory", folder=None, stable_rows=False)
 
 
 def scalars_of(table: pa.Table, without: str | None = None, features: Features | None = None) -> pa.Table:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedstore.errors import SourceError, SourceNotFoundError, VectorError
+from embedstore.files import open_regular
 from embedstore.sources.hub import is_dataset, tabular_of
 from embedstore.sources.picture_files import expand
 from embedstore.sources.table_files import ENDINGS, Tabular, is_arrow_like, of_arrow_like, open_table_file
@@ -94,7 +95,8 @@ def _files(path: str) -> list[str]:
 def _map_array(path: str) -> NDArray[Any]:
     """Map a ``.npy`` file."""
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        with open_regular(path):  # else a pipe would be waited for
+            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise SourceError(f"{path} cannot be read as an array of numbers: {error}") from error
     return array

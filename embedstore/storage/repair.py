@@ -23,6 +23,7 @@ from embedstore.storage.folder import SCHEMA, Manifest, StoreFolder
 from embedstore.storage.ledger import Ledger
 from embedstore.storage.parts import Part, open_part
 from embedstore.storage.table import Snapshot
+from embedstore.wording import counted
 
 Mend = Callable[[StoreFolder, Snapshot, bool], tuple[list[str], list[str]]]
 """Mends files that other packages keep in a store, or only looks, as its last argument says; gives steps and losses."""
@@ -172,7 +173,8 @@ class _Job:
             for name in sorted(history.live - there)
             if not (self._folder.set_aside / name).exists() and not (images.path / name).exists()
         ]
-        what = f"make the log anew from {len(found)} parts with {sum(part.rows for part in found):,} rows"
+        rows = counted(sum(part.rows for part in found), "row")
+        what = f"make the log anew from {counted(len(found), 'part')} with {rows}"
         if history.unreadable or not history.added:
             what += "; rows that it has removed may be back"
         columns = images.columns_of(history, found)
@@ -199,11 +201,10 @@ class _Job:
             if damaged is None:
                 continue
             removed.append(part)
-            self._report.lost.append(
-                f"{int(damaged.sum()):,} rows of images/{part.name}, whose bytes are damaged: add the pictures again"
-            )
+            rows = counted(int(damaged.sum()), "row")
+            self._report.lost.append(f"{rows} of images/{part.name}, whose bytes are damaged: add the pictures again")
             kept = part.rows - int(damaged.sum())
-            if self._step(f"set images/{part.name} aside, and write its {kept:,} sound rows anew"):
+            if self._step(f"set images/{part.name} aside, and write its {counted(kept, 'sound row')} anew"):
                 added += changes.without_rows(self._images, snapshot.schema, part, damaged)
         if removed and self._report.dry_run:
             return snapshot

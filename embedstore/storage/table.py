@@ -31,6 +31,7 @@ from embedstore.storage.layout_note import LayoutNote
 from embedstore.storage.log_files import History, Log, Notes
 from embedstore.storage.parts import Part
 from embedstore.vectors import Vectors
+from embedstore.wording import counted
 
 _log = logging.getLogger("embedstore")
 _CHECKPOINT_EVERY = 50
@@ -129,7 +130,7 @@ class DeltaFolder:
             missing = sum(not (self.path / name).exists() for name in _names(table))
             if missing:
                 raise InputError(
-                    f"version {version} needs {missing} files that vacuum has removed; choose a later version"
+                    f"version {version} needs {counted(missing, 'file')} that vacuum removed; choose a later version"
                 )
             return self._read(version, table)
 

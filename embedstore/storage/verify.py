@@ -23,6 +23,7 @@ from embedstore.storage.parts import Part, open_part
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import Snapshot
 from embedstore.vectors import UNIT_TOLERANCE, norms
+from embedstore.wording import counted, quoted
 
 _Result = TypeVar("_Result")
 
@@ -78,31 +79,33 @@ class VerifyReport:
         return {"ok": self.ok, **asdict(self)}
 
     def __str__(self) -> str:
+        rows, parts = counted(self.rows, "row"), counted(self.parts, "part")
         lines = [
-            f"{self.rows:,} rows in {self.parts} parts: {self.mapped_parts} mapped, {self.foreign_parts} foreign"
+            f"{rows} in {parts}: {self.mapped_parts} mapped, {self.foreign_parts} foreign"
             + (" (slower; `embedstore compact` lays them out anew)" if self.foreign_parts else "")
         ]
         if self.unsealed_parts:
-            lines.append(f"{self.unsealed_parts} parts have no checksums yet; `embedstore compact` gives them some")
+            parts = counted(self.unsealed_parts, "part has", "parts have")
+            lines.append(f"{parts} no checksums yet; `embedstore compact` gives them some")
         if self.waiting:
-            lines.append(f"{self.waiting:,} images wait in the ledger; the next `embedstore add` takes them in")
+            images = counted(self.waiting, "image waits", "images wait")
+            lines.append(f"{images} in the ledger; the next `embedstore add` takes them in")
         if self.checked_files:
-            lines.append(f"{self.checked_files:,} pictures hashed again")
-        for what, names in (
-            ("pictures not where they were", self.missing_files),
-            ("pictures changed since", self.changed_files),
-            ("damaged files set aside earlier", self.set_aside),
-            ("files that no version needs; `embedstore vacuum` deletes them", self.unnamed_parts),
+            lines.append(f"{counted(self.checked_files, 'picture')} hashed again")
+        for one, what, names in (
+            ("picture", "not where it was when it was added", self.missing_files),
+            ("picture", "changed since", self.changed_files),
+            ("damaged file", "set aside earlier", self.set_aside),
+            ("file", "of no version, which `embedstore vacuum` deletes", self.unnamed_parts),
         ):
             if names:
-                lines.append(f"{len(names):,} {what}; the first is {names[0]}")
+                lines.append(f"{counted(len(names), one)} {what}; the first is {quoted(names[0])}")
         lines += [f"damaged: {problem}" for problem in self.problems]
         lines.append("the store is sound" if self.ok else self._how_many())
         return "\n".join(lines)
 
     def _how_many(self) -> str:
-        count = len(self.problems)
-        return f"{count} problem{'s' * (count > 1)}; `embedstore repair` says what can be mended"
+        return f"{counted(len(self.problems), 'problem')}; `embedstore repair` says what can be mended"
 
 
 def verify(path: Path, deep: bool = False, version: int | None = None, further: Iterable[Check] = ()) -> VerifyReport:
@@ -199,7 +202,7 @@ def _check_part(part: Part, report: VerifyReport, deep: bool) -> list[str]:
     report.foreign_parts += not fresh.mapped
     report.unsealed_parts += fresh.mapped and not fresh.checked
     if fresh.rows != part.rows:
-        problems.append(f"part {part.name} holds {fresh.rows} rows; the log says {part.rows}")
+        problems.append(f"part {part.name} holds {counted(fresh.rows, 'row')}; the log says {part.rows}")
     if fresh.blocks != part.blocks:
         problems.append(f"part {part.name} is laid out otherwise than index/images.json says; delete that file")
     for number, group in enumerate(fresh.groups()):

@@ -96,7 +96,7 @@ def test_rank_orders_queries_by_average_precision(photo_store: EmbedStore) -> No
     labels = np.array(photo_store.to_table(["category"]).column("category").to_pylist()) == "bird"
     result = run("rank", photo_store.path, "flower", "bird", "--label", "category=bird", "--json")
     rows = json.loads(result.stdout)
-    assert [row["query"] for row in rows] == ["'bird'", "'flower'"]
+    assert [row["query"] for row in rows] == ["bird", "flower"]
     expected = average_precision_score(labels, photo_store.scores("bird")[0])
     assert rows[0]["average_precision"] == pytest.approx(expected, abs=1e-12)
 
@@ -210,3 +210,25 @@ def test_a_wrong_decision_is_refused_in_one_line(
     assert result.exit_code == status
     assert says in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("review", "STORE", "bird", "-o", "r.csv", "--sheet", "r.png"),
+        ("plot", "STORE", "bird", "--label", "category=bird", "-o", "p.svg"),
+        ("report", "STORE", "bird", "--label", "category=bird", "-o", "r.html"),
+        ("models",),
+        ("versions", "STORE"),
+        ("count", "STORE", "bird", "--threshold", "0.4"),
+    ],
+)
+def test_quiet_is_quiet(
+    calibrated: EmbedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """With -q not a word, and the files are written all the same."""
+    monkeypatch.chdir(tmp_path)
+    result = run(*(calibrated.path if word == "STORE" else word for word in words), "-q")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    written = {word for word in words if word.startswith(("r.", "p."))}
+    assert {path.name for path in tmp_path.iterdir()} == {"p.store", *written}

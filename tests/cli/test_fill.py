@@ -49,11 +49,12 @@ def test_the_plan_needs_no_key_and_writes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
     text = run("add", tmp_path / "s.store", pictures, "--model", "nomic", "--dry-run").stdout
     assert text.startswith(f"13 picture files in {pictures}\n13 found\n")
-    assert "1 request to the model" in text
+    assert "1 request to the service" in text
     assert "nothing was embedded or written" in text
     local = run("add", tmp_path / "s.store", pictures, "--model", "nomic-local", "--dry-run").stdout
     assert "12 to embed" in local
     assert "rate limit" not in local
+    assert "request" not in local
 
 
 def test_the_plan_is_what_happens(store: EmbedStore, pictures: Path) -> None:
@@ -395,7 +396,7 @@ def test_compare_backends_on_the_command_line(
     assert server.images == sent + 12
     assert "nomic-api" in text
     assert "fastembed" in text
-    assert "12 pictures, 1 queries" in text
+    assert "12 pictures, 1 query" in text
     assert "top" in text
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -315,6 +317,69 @@ def test_a_bad_file_to_read_is_one_line(here: Path, kind: str) -> None:
     assert found == []
 
 
+EACH = """
+import json, sys
+from click.testing import CliRunner
+from embedstore.cli import main
+for words in json.loads(sys.argv[1]):
+    result = CliRunner().invoke(main, words)
+    print(json.dumps([words, result.exit_code, result.output + repr(result.exception)]), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_or_device_is_never_waited_for(here: Path) -> None:
+    """Wherever its name comes from: an argument, an option, a list, a folder, a table; each is named as what it is."""
+    os.mkfifo(here / "pipe")
+    asked: list[list[str]] = []
+    for kind, target in (("a pipe", here / "pipe"), ("a device", Path("/dev/zero"))):
+        for name, words in every_command():
+            for word in sorted(READ & set(words)):
+                bad = here / f"{kind[2:]}{Path(word).suffix}"
+                if not bad.exists():
+                    bad.symlink_to(target)
+                asked.append([*name.split(), *(str(bad) if one == word else one for one in words)])
+    folder = here / "beside"
+    save_picture(folder / "a.png", 1)
+    for name in ("metadata.csv", "pipe.png"):
+        os.mkfifo(folder / name)
+    (here / "list.txt").write_text("pipe.csv\nbeside/pipe.png\n")
+    (here / "rows.csv").write_text("image\nbeside/pipe.png\n")
+    (here / "vectors.npy").symlink_to(here / "pipe")
+    (here / "failed.csv").write_text(f"uri,reason\n{folder / 'pipe.png'},broken\n")
+    inside = [
+        ["add", "a.store", "beside", "--model", "objects"],
+        ["add", "a.store", "list.txt"],
+        ["add", "a.store", "rows.csv"],
+        ["add", "v.store", "vectors.npy", "--embedding-column", "v", "--space", "own"],
+        ["add", "a.store", "--retry-failed", "failed.csv"],
+        ["classify", "STORE", "--classifier", "pipe.json"],
+    ]
+    command = [sys.executable, "-c", EACH, json.dumps(asked + inside)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == len(asked + inside), (asked + inside)[len(answers)]
+    for words, status, said in answers:
+        named = (
+            "it is a (pipe|device), not a regular file|is no folder of photographs|1 cannot be read|one backend only"
+        )
+        assert re.search(named, said), (words, said)
+        assert "Traceback" not in said, (words, said)
+        assert status in (1, 2) or words[0] == "add", (words, status, said)
+
+
+def test_a_stream_that_is_meant_is_read(here: Path) -> None:
+    """`-`, /dev/stdin and what a shell makes of `<(...)`: a person who types that wants it to be waited for."""
+    for name in ("-", "/dev/stdin"):
+        command = [sys.executable, "-m", "embedstore", "queries", STORE, name, "--json"]
+        done = subprocess.run(command, input=f"a bird {name}\n", capture_output=True, text=True, timeout=60, check=True)
+        assert json.loads(done.stdout)["embedded"] == 1
+    if shutil.which("bash"):
+        line = f"{sys.executable} -m embedstore queries {STORE} <(echo a boat) --json"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=True)
+        assert json.loads(done.stdout)["queries"] == 1
+
+
 def test_tables_with_nothing_in_them_are_one_line(here: Path) -> None:
     """No row, no column, no row group, columns of other types, of labels, vectors and pictures."""
     tables = [
@@ -355,8 +420,6 @@ def test_an_output_that_cannot_be_written_is_one_line_that_names_it(here: Path) 
     for name, words in every_command():
         for word in [word for word in words if word.startswith("OUT")]:
             for what, path in outputs(here, Path(word).suffix):
-                if name == "plot" and what == "no folder":
-                    continue  # is made
                 result = invoked(name, [str(path) if one == word else one for one in words])
                 found += wrong(result, f"{what}: {name} {words}")
                 if path.name[:200] not in result.stderr:

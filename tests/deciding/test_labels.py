@@ -47,7 +47,7 @@ def test_labels_come_in_every_form(store: EmbedStore, tmp_path: Path) -> None:
         ("label=bird", "no row has label=bird; the values are cat, dog"),
         ("colour=red", "neither a file nor a column"),
         ("label", "expected true and false"),
-        ([True], "1 labels for 12 rows"),
+        ([True], "1 label for 12 rows"),
         ({"nobody": True}, "not in the store; the first is 'nobody'"),
         ("missing.csv", "missing.csv"),
         ([None] * 12, "no row has a label"),

@@ -16,7 +16,7 @@ from embedstore.deciding.plots import (
     ScoreHistogramDisplay,
     ThresholdDisplay,
 )
-from embedstore.errors import InputError
+from embedstore.errors import InputError, PathError
 from embedstore.measures.curves import precision_recall
 
 RNG = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def displays():
 @pytest.mark.parametrize("display", displays(), ids=lambda display: type(display).__name__)
 def test_pictures_are_written(display, tmp_path):
     """Each display writes a PNG with something drawn on it, and an SVG, whatever the case of the ending."""
-    png = display.save(tmp_path / "new folder" / "plot.PNG")
+    png = display.save(tmp_path / "plot.PNG")
     with Image.open(png) as picture:
         assert picture.size == (960, 720)
         assert len(picture.convert("RGB").getcolors(100_000)) > 50
@@ -97,8 +97,11 @@ def test_many_points_are_thinned():
 
 def test_other_endings_are_refused(tmp_path):
     """A file name with another ending is an error, before anything is drawn."""
-    with pytest.raises(InputError, match=r"must end in one of \.png, \.svg, \.pdf, found 'plot.bmp'"):
+    with pytest.raises(InputError, match=r"'plot.bmp' should end in one of \.png \.svg \.pdf"):
         displays()[0].save(tmp_path / "plot.bmp")
+    with pytest.raises(PathError, match=r"no/such is not there; make it first"):
+        displays()[0].save(tmp_path / "no" / "such" / "plot.png")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_matplotlib_the_command_is_named():

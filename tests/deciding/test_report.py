@@ -8,7 +8,7 @@ import pytest
 
 from embedstore.deciding import report, review, thresholds
 from embedstore.deciding.classifier import Classifier
-from embedstore.errors import ClassifierError
+from embedstore.errors import ClassifierError, InputError, PathError
 from embedstore.store import EmbedStore
 
 
@@ -34,7 +34,25 @@ def test_a_report_reads_rows_and_labels_once(
     assert f"<td>f1</td><td>{target.metrics['f1']:.4f}</td><td>{low:.4f} to {high:.4f}</td>" in page
     wrong, missed = review.ScoredRows.of(photo_store.reader, classifier, "category=bird").mistakes()
     assert f"<h2>{len(wrong)} false positives</h2>" in page
-    assert f"<h2>{len(missed)} false negatives</h2>" in page
+    assert len(missed) == 1
+    assert "<h2>1 false negative</h2>" in page
+
+
+def test_files_are_looked_at_before_any_work(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """Report, CSV and sheet refuse other endings and missing folders with the words of the command line."""
+    classifier = photo_store.calibrate("bird", "category=bird", resamples=0)
+    picked = review.ScoredRows.of(photo_store.reader, classifier).to_label(2, 2)
+    for save, right, others in (
+        (lambda file: report.write_report(photo_store.reader, classifier, "no labels", file), ".html", ".htm"),
+        (picked.save_csv, ".csv", ""),
+        (picked.save_sheet, ".png", ".jpg .jpeg"),
+    ):
+        known = f"one of {right} {others}" if others else right
+        with pytest.raises(InputError, match=f"'x.gif' should end in {known}$"):
+            save(tmp_path / "x.gif")
+        with pytest.raises(PathError, match="no is not there; make it first, or choose another path"):
+            save(tmp_path / "no" / f"x{right}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_report_is_of_one_class(photo_store: EmbedStore, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_budget_stops_cleanly(server: NomicServer, tmp_path: Path, budget: int
     folder = tiny_pictures(tmp_path / "p", 50)
     store = make_store(tmp_path / "s.store", max_requests=budget)
     report = store.add(folder, batch_size=4, workers=3)
-    assert f"budget of {budget} requests" in str(report.stopped)
+    assert f"budget of {budget} request" in str(report.stopped)
     assert server.requests == budget
     assert report.embedded == len(store) == server.images == 4 * budget
     assert "stopped:" in str(report)

@@ -171,7 +171,7 @@ def test_interrupted_by_ctrl_c(server: NomicServer, launcher: Launcher, tmp_path
     for number in range(5):
         more_pictures(folder, number)
         status = launcher.run(words, _moment(server, dice, 0.15), by=signal.SIGINT)
-        stopped += os.waitstatus_to_exitcode(status) == 1
+        stopped += os.waitstatus_to_exitcode(status) == 130
         assert paid(server) == sum(server.counts.images.values())
         if (path / "store.json").exists():
             opened = EmbedStore.open(path)

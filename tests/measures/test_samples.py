@@ -20,7 +20,7 @@ from embedstore.measures.samples import as_sample, holdouts
         ([0.1, float("inf")], [True, False], InputError, "row 1 is inf"),
         (["a", "b"], [True, False], InputError, "expected numbers"),
         ([[0.1, 0.2]], [True, False], InputError, "shape"),
-        ([0.1, 0.2], [True], LabelError, "1 labels for 2 scores"),
+        ([0.1, 0.2], [True], LabelError, "1 label for 2 scores"),
         ([0.1, 0.2], [True, None], LabelError, "1 of 2 are missing, first in row 1"),
         ([0.1, 0.2], [1.0, float("nan")], LabelError, "1 of 2 are missing"),
         (
