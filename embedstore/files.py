@@ -1,6 +1,7 @@
 """Files whole or not at all: the one way in which a file is replaced, and the checksums that tell damage.
 
-Also the file that a uri points at. What is written, and in which order, is left to whoever writes.
+Also which files are our own, so that no other is overwritten, and the file that a uri points at. What is written, and
+in which order, is left to whoever writes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from embedstore.errors import NotOursError
+from embedstore.settings import state_dir
 
 _READ_BYTES = 2**20
 _SEAL = "checksum"
@@ -53,6 +57,55 @@ def naming(path: str | os.PathLike[str], beside: Path | None = None) -> Iterator
         if error.errno is not None and error.filename in (None, str(beside)):
             error.filename, error.filename2 = os.fspath(path), None
         raise
+
+
+@contextlib.contextmanager
+def written_for_people(path: str | os.PathLike[str], force: bool = False) -> Iterator[None]:
+    """Guard a result file (a table, a picture, a page) while it is written: only what is our own is replaced.
+
+    A file is our own when it lies there as it was last written within this context: of the same size, and not changed
+    since. An empty file is anybody's, and pipes and devices are written to as they are. What was written is remembered
+    in the folder of `settings.state_dir`; where that cannot be, the next run asks for `force`.
+
+    Raises
+    ------
+    NotOursError
+        Without `force`: somebody else has made the file, or has changed it since.
+    """
+    file = Path(path)
+    if not force and file.is_file() and file.stat().st_size and _note_of(file) != _state_of(file):
+        raise NotOursError(
+            f"{file} is there already, and embedstore did not write it, or it was changed since; "
+            "name another file, or force it (--force)"
+        )
+    try:
+        with naming(file):
+            yield
+        force = False
+    finally:
+        if not force and file.is_file():  # half a file of ours is our own too
+            with contextlib.suppress(OSError):  # a home that cannot be written to: the next run asks
+                _note_place(file).parent.mkdir(parents=True, exist_ok=True)
+                replace(_note_place(file), _state_of(file), durable=False)
+
+
+def _note_place(file: Path) -> Path:
+    """Return where it is noted how a result file was written, by its whole path."""
+    import xxhash
+
+    return state_dir() / "written" / xxhash.xxh3_128_hexdigest(os.fsencode(file.resolve()))
+
+
+def _note_of(file: Path) -> str | None:
+    try:
+        return _note_place(file).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def _state_of(file: Path) -> str:
+    status = file.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def sync_folder(folder: Path) -> None:

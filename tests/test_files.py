@@ -10,6 +10,7 @@ import pytest
 import xxhash
 
 from embedstore import files
+from embedstore.errors import NotOursError
 from embedstore.files import holder_of, replace
 
 
@@ -111,3 +112,49 @@ def test_sealed_fields_are_intact_in_any_order_and_spacing() -> None:
     assert not files.is_intact({name: value for name, value in sealed.items() if name != "sizes"})
     assert not files.is_intact(fields)
     assert (files.is_sealed(sealed), files.is_sealed(fields)) == (True, False)
+
+
+def test_what_is_not_ours_is_not_written_over(tmp_path: Path) -> None:
+    """Only a file that lies there as it was last written is replaced; empty ones are, and any by force."""
+    file = tmp_path / "out.csv"
+    file.touch()
+    for _ in range(2):
+        with files.written_for_people(file):
+            file.write_text("ours")
+    os.utime(file, ns=(1, 1))
+    for content in ("ours", "edited"):
+        file.write_text(content)
+        with pytest.raises(NotOursError, match="is there already"), files.written_for_people(file):
+            file.write_text("lost")
+        assert file.read_text() == content
+    with files.written_for_people(file, force=True):
+        file.write_text("ours again")
+    with files.written_for_people(tmp_path / "." / "out.csv"):
+        file.write_text("ours by another path")
+
+    def fail_half_way() -> None:
+        with files.written_for_people(file):
+            file.write_text("half of ours")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    with files.written_for_people(file):
+        file.write_text("ours")
+    (tmp_path / "foreign").write_text("theirs")
+    with pytest.raises(ZeroDivisionError), files.written_for_people(tmp_path / "foreign", force=True):
+        raise ZeroDivisionError
+    with pytest.raises(NotOursError), files.written_for_people(tmp_path / "foreign"):
+        pass
+
+
+def test_a_home_that_takes_no_notes_does_not_hinder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is written; what was never noted is asked for the next time."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EMBEDSTORE_STATE_DIR", str(tmp_path / "file" / "state"))
+    with files.written_for_people(tmp_path / "out"):
+        (tmp_path / "out").write_text("ours")
+    with pytest.raises(NotOursError), files.written_for_people(tmp_path / "out"):
+        pass
+    with files.written_for_people(Path(os.devnull)):
+        pass

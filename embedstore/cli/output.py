@@ -20,7 +20,7 @@ import click
 
 from embedstore import cells
 from embedstore.cli.options import PATH, options
-from embedstore.files import naming
+from embedstore.files import naming, written_for_people
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +45,7 @@ class Output:
     null: bool = False
     quiet: bool = False
     sheet: Path | None = None
+    force: bool = False
 
     @property
     def on_terminal(self) -> bool:
@@ -54,7 +55,8 @@ class Output:
     def table(self, rows: Table, lines: Iterable[str]) -> None:
         """Print rows, or write them to the file that ``-o`` names; `lines` is what people see of them."""
         if self.file is not None:
-            write(rows, self.file)
+            with written_for_people(self.file, self.force):
+                write(rows, self.file)
             self.say(f"{len(rows):,} rows written to {self.file}")
         elif self.form == "json":
             click.echo(_json(plain(rows), indent=1))
@@ -91,7 +93,8 @@ class Output:
         if not len(rows):
             self.say("nothing matches, so there is nothing to draw")
             return
-        draw(rows, self.sheet, title, next(iter(notes), None))
+        with written_for_people(self.sheet, self.force):
+            draw(rows, self.sheet, title, next(iter(notes), None))
         part = f"the first {MOST_DRAWN} of {len(rows):,} pictures " if len(rows) > MOST_DRAWN else ""
         self.say(f"{part}drawn in {self.sheet}")
 
@@ -101,7 +104,9 @@ def _gives_output(function: F) -> F:
 
     @functools.wraps(function)
     def with_output(**values: Any) -> Any:
-        chosen = {name: values.pop(name) for name in ("form", "file", "null", "quiet", "sheet") if name in values}
+        chosen = {
+            name: values.pop(name) for name in ("form", "file", "null", "quiet", "sheet", "force") if name in values
+        }
         return function(output=Output(**chosen), **values)
 
     return with_output  # type: ignore[return-value]
@@ -118,6 +123,9 @@ def _ending_in(*endings: str) -> Callable[[click.Context, click.Parameter, Path 
     return check
 
 
+force_option = click.option(
+    "--force", is_flag=True, help="Replace a file that embedstore did not write, or that was changed since."
+)
 rows_output = options(
     click.option("--json", "form", flag_value="json", help="Print a JSON list."),
     click.option("--nl", "form", flag_value="nl", help="Print one JSON object a line."),
@@ -134,6 +142,7 @@ rows_output = options(
     ),
     click.option("-f", "--paths", "form", flag_value="paths", help="Print only where the pictures are."),
     click.option("-0", "null", is_flag=True, help="With -f: end each path with a NUL instead of a newline."),
+    force_option,
     click.option("-q", "--quiet", is_flag=True, help="Print nothing that was not asked for."),
     _gives_output,
 )

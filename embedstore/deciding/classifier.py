@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedstore import files
+from embedstore.deciding.labels import Labelled
 from embedstore.deciding.target import Target
-from embedstore.errors import ClassifierError, EmbedStoreError
+from embedstore.errors import ClassifierError, EmbedStoreError, FilterError
 from embedstore.measures.calibration import Calibration, figure_rows
 from embedstore.searching.reader import Reader
 from embedstore.space import Space
@@ -58,6 +59,10 @@ class Classifier:
         The store that it was calibrated on, "" for none, and its version then.
     created_at : str
         ISO 8601, UTC.
+    labelled : str
+        Where the labels came from that the thresholds were chosen by, in words.
+    where : str or None
+        The condition that kept the rows they were chosen on; "" for none, None where it was no text or is not known.
     """
 
     name: str
@@ -74,6 +79,8 @@ class Classifier:
     store_version: int | None = None
     created_at: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
     warnings: tuple[str, ...] = ()
+    labelled: str = ""
+    where: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse names that are no file names, and classes that do not fit mode or space."""
@@ -99,6 +106,8 @@ class Classifier:
         mode: Mode = "single",
         store_id: str = "",
         store_version: int | None = None,
+        labelled: str = "",
+        where: str | None = None,
     ) -> Classifier:
         """Make the classifier of classes, each with its calibration; all of them asked for the same."""
         first = calibrated[0][1]
@@ -121,6 +130,8 @@ class Classifier:
             store_id=store_id,
             store_version=store_version,
             warnings=tuple(warnings),
+            labelled=labelled,
+            where=where,
         )
 
     @property
@@ -215,6 +226,28 @@ class Classifier:
         self.require_space(reader.space)
         return self.scores(reader.scores(list(self.vectors)))
 
+    def held_out(self, reader: Reader, labelled: Labelled) -> str:
+        """Say in words whether the thresholds were chosen on other rows than these labelled ones of a reader.
+
+        Rows of another store count as others, though copies of pictures may lie in both.
+        """
+        if not self.n:
+            return "the threshold was chosen by no labels"
+        if self.store_id and self.store_id != reader.store_id:
+            return "held out: the threshold was chosen on another store"
+        if not self.store_id or self.where is None:
+            return "whether the rows were held out is not known"
+        try:
+            mask = reader.mask(self.where or None)
+        except FilterError:  # a column of then is gone
+            return "whether the rows were held out is not known"
+        shared = len(labelled) if mask is None else int(mask[labelled.positions].sum())
+        if not shared:
+            return f"held out: the threshold was chosen where {self.where}"
+        if labelled.source == self.labelled:
+            return "not held out: the threshold was chosen on these rows"
+        return f"not held out: the threshold may have been chosen on {shared:,} of them ({self.labelled})"
+
     def require_space(self, space: Space) -> None:
         """Refuse rows of another space with ClassifierError."""
         try:
@@ -231,6 +264,7 @@ class Classifier:
             **{key: getattr(self, key) for key in ("name", "mode", *measured, *_ORIGIN)},
             "space": self.space.to_dict(),
             "warnings": list(self.warnings),
+            **({"labelled": self.labelled, "where": self.where} if self.labelled else {}),
             "targets": [target.to_dict() for target in self.targets],
         }
 
@@ -265,6 +299,8 @@ class Classifier:
                 n=int(fields["n"]),
                 n_pos=int(fields["n_pos"]),
                 warnings=tuple(map(str, fields["warnings"])),
+                labelled=str(fields.get("labelled", "")),
+                where=None if (where := fields.get("where")) is None else str(where),
             )
         except KeyError as error:
             raise ClassifierError(f"the classifier lacks the field {error}; calibrate again to make it") from error
@@ -315,6 +351,7 @@ class Classifier:
             lines.append(f"  {target.label}: score > {threshold:.4f}{measured}")
         if self.objective:
             lines.append(f"  chosen for {self.objective} with {self.constraints}, measured {self.validation}")
+        lines += [f"  warning: {text}" for text in self.warnings]
         return "\n".join(lines)
 
 

@@ -20,7 +20,7 @@ from embedstore.deciding.plots import (
     ScoreHistogramDisplay,
     ThresholdDisplay,
 )
-from embedstore.deciding.review import YES_NO, Review, ScoredRows
+from embedstore.deciding.review import Review, ScoredRows
 from embedstore.deciding.thresholds import Sweep
 from embedstore.files import naming
 from embedstore.measures.calibration import figure_rows
@@ -38,21 +38,42 @@ tr.chosen { background: #eef4fb }
 .plots { margin-top: 1.2rem; display: grid; grid-template-columns: 1fr 1fr; gap: 1rem }
 .plots svg { width: 100%; height: auto } .pictures { display: flex; flex-wrap: wrap; gap: .7rem }
 figure { font-size: .8rem } figure img { background: #f6f6f6 }
-.yes img { border-bottom: 3px solid #3f8f5f } .no img { border-bottom: 3px solid #c33 }
+.right img { border-bottom: 4px solid #0072b2 } .wrong img { border-bottom: 4px solid #d55e00 }
+.pictures > div { width: 112px; overflow-wrap: anywhere } .rule { width: 100%; border-top: 2px solid #222; color: #222 }
+table { display: block; overflow-x: auto }
+@media (max-width: 700px) { .plots { grid-template-columns: 1fr } }
 """
 _MOST_MISTAKES = 32
 
 
-def write_report(reader: Reader, classifier: Classifier, labels: Any, path: str | os.PathLike[str]) -> Path:
+def write_report(
+    reader: Reader, classifier: Classifier, labels: Any, path: str | os.PathLike[str], where: Any = None
+) -> Path:
     """Write the report of a classifier of one class into an HTML file, and return the file; labels as in `labels_for`.
 
-    Raises ClassifierError where there are several classes, MissingDependencyError where matplotlib is not installed.
+    Only rows that `where` keeps are measured and shown. Raises ClassifierError where there are several classes,
+    MissingDependencyError where matplotlib is not installed.
     """
-    rows = ScoredRows.of(reader, classifier, labels)
-    labelled, threshold = rows.labelled, rows.threshold
+    rows = ScoredRows.of(reader, classifier, labels, where)
+    title = escape(f"embedstore: {classifier.name}")
+    page = (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width, initial-scale=1'>"
+        f"<title>{title}</title><style>{_STYLE}</style>"
+    )
+    file = Path(path)
+    with naming(file):
+        file.write_text(page + "\n".join(_parts(rows)) + "</html>\n", encoding="utf-8")
+    return file
+
+
+def _parts(rows: ScoredRows) -> list[str]:
+    """Return the parts of the page, in order."""
+    classifier, labelled, threshold = rows.classifier, rows.labelled, rows.threshold
     scores = rows.scores[labelled.positions]
+    shown = rows.scores if rows.kept is None else rows.scores[rows.kept]
     curve = precision_recall(scores, labelled.values)
-    swept = Sweep(rows.name, ScoreDistribution.of(rows.scores), curve, labelled, rows.scores)
+    swept = Sweep(classifier.name, ScoreDistribution.of(shown), curve, labelled, rows.scores)
     displays: list[Display] = [
         PrecisionRecallDisplay.from_curve(curve, threshold),
         RocDisplay.from_curve(curve, threshold),
@@ -60,12 +81,13 @@ def write_report(reader: Reader, classifier: Classifier, labels: Any, path: str 
         ScoreHistogramDisplay.from_scores(scores, labelled.values, threshold),
     ]
     wrong, missed = rows.mistakes()
-    shift = classifier.target.shift(rows.scores)
-    parts = [
+    shift = classifier.target.shift(shown)
+    return [
         f"<h1>{escape(classifier.name)}</h1>",
-        f"<p class=note>{escape(_summary(classifier, reader))}</p>",
+        f"<p class=note>{escape(_summary(classifier, rows.reader))}</p>",
+        *(f"<p class=note>{escape(text)}</p>" for text in rows.notes),
         *(f"<p class=warning>{escape(text)}</p>" for text in classifier.warnings),
-        "<h2>Held-out figures of the calibration</h2>",
+        "<h2>Held-out figures of the calibration</h2>" if classifier.validation else "<h2>The classifier</h2>",
         _figures(classifier),
         f"<h2>On {len(labelled):,} labelled rows ({escape(labelled.source)})</h2>",
         f"<p class=note>{escape(str(shift))}</p>" if shift is not None else "",
@@ -78,21 +100,17 @@ def write_report(reader: Reader, classifier: Classifier, labels: Any, path: str 
         f"<h2>{len(missed)} false negatives</h2>",
         _pictures(missed),
     ]
-    title = escape(f"embedstore: {classifier.name}")
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
-    file = Path(path)
-    with naming(file):
-        file.write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
-    return file
 
 
 def _summary(classifier: Classifier, reader: Reader) -> str:
     target = classifier.target
     asked = ", ".join(target.queries)
     against = f" against {', '.join(target.opposing)}" if target.opposing else ""
+    measured = f", chosen for {classifier.objective} with {classifier.constraints}, measured {classifier.validation}"
+    by = f" on {classifier.labelled}" if classifier.labelled else ""
     return (
-        f"Looks for {asked}{against}. A match is score > {classifier.threshold:.4f}, chosen for {classifier.objective} "
-        f"with {classifier.constraints}, measured {classifier.validation}. {len(reader):,} images in {reader.space}."
+        f"Looks for {asked}{against} in {reader.space}. A match is score > {classifier.threshold:.4f}"
+        f"{measured if classifier.objective else ''}{by}; made {classifier.created_at[:10]}."
     )
 
 
@@ -109,10 +127,13 @@ def _thresholds(sweep: Sweep, chosen: float) -> str:
     distinct = sorted({row["threshold"] for row in sweep.table(n=11)} | {chosen})
     columns = ("threshold", "matches", "precision", "recall", "f1", "tp", "fp", "fn")
     rows = [
-        [f"{row[name]:.4f}" if isinstance(row[name], float) else f"{row[name]:,}" for name in columns]
+        [*(f"{row[name]:.4f}" if isinstance(row[name], float) else f"{row[name]:,}" for name in columns), mark]
         for row in sweep.table(distinct)
+        for mark in [
+            ", ".join(filter(None, ["chosen" if row["threshold"] == chosen else "", sweep.mark(row["threshold"])]))
+        ]
     ]
-    return _table(columns, rows, distinct.index(chosen))
+    return _table((*columns, ""), rows, distinct.index(chosen))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], chosen: int | None = None) -> str:
@@ -138,8 +159,12 @@ def _pictures(review: Review) -> str:
     rows = review.table.slice(0, _MOST_MISTAKES).to_pylist()
     pictures = pictures_at(row["uri"] for row in rows)
     cells = []
-    for row in rows:
-        picture = figure(pictures.get(row["uri"]), row["uri"], f"{row['score']:.4f}", 112)
-        cells.append(f"<div class='{YES_NO[row['label']]}'>{picture}</div>")
+    for number, (row, right) in enumerate(zip(rows, review.right, strict=False)):
+        if number in review.rules and number > 0:
+            cells.append(f"<div class=rule>{escape(review.rules[number])}</div>")
+        verdict = {True: ("right", "\N{CHECK MARK} "), False: ("wrong", "\N{BALLOT X} "), None: ("", "")}[right]
+        truth = "" if row["truth"] is None else f"; truth: {row['truth']}"
+        caption = f"{verdict[1]}{row['score']:.4f} predicted: {row['predicted']}{truth}"
+        cells.append(f"<div class='{verdict[0]}'>{figure(pictures.get(row['uri']), row['uri'], caption, 112)}</div>")
     more = len(review) - len(rows)
     return f"<div class=pictures>{''.join(cells)}</div>" + (f"<p class=note>and {more:,} more</p>" if more > 0 else "")
