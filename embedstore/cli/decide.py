@@ -99,8 +99,7 @@ def sweep(
     chosen = None if thresholds is None else [one for part in thresholds.split(",") for one in _threshold_range(part)]
     concept = concept_of(query)
     opened = open_store(store)
-    noisy = noise if noise is not None else labels is None and opened.space.backend != "nomic-api"
-    swept = opened.sweep(concept, labels, where=where, noise=noisy)
+    swept = opened.sweep(concept, labels, where=where, noise=noise)
     rows = swept.table(chosen, n)
     marked = [{**row, "mark": f"<- {mark}" if (mark := swept.mark(row["threshold"])) else ""} for row in rows]
     shown = _SWEPT if swept.curve is None else _SWEPT + _MEASURED

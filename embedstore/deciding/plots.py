@@ -27,7 +27,7 @@ from embedstore.measures.samples import as_labels, as_scores
 BLUE, ORANGE, GREEN, INK, PALE = "#2f6ca8", "#d9722b", "#3f8f5f", "#333333", "#9a9a9a"
 FORMATS = (".png", ".svg", ".pdf")
 MAX_POINTS = 2000
-_NOTE_WIDTH = 100
+_NOTE_WIDTH = 92
 UNIT = (-0.02, 1.02)
 """From where to where an axis of rates runs."""
 

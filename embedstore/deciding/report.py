@@ -39,7 +39,7 @@ tr.chosen { background: #eef4fb }
 .plots svg { width: 100%; height: auto } .pictures { display: flex; flex-wrap: wrap; gap: .7rem }
 figure { font-size: .8rem } figure img { background: #f6f6f6 }
 .right img { border-bottom: 4px solid #0072b2 } .wrong img { border-bottom: 4px solid #d55e00 }
-.pictures > div { width: 112px; overflow-wrap: anywhere } .rule { width: 100%; border-top: 2px solid #222; color: #222 }
+.pictures > div { width: 112px; overflow-wrap: anywhere } .pictures > .rule { width: 100%; border-top: 2px solid #222 }
 table { display: block; overflow-x: auto }
 @media (max-width: 700px) { .plots { grid-template-columns: 1fr } }
 """
@@ -87,7 +87,7 @@ def _parts(rows: ScoredRows) -> list[str]:
         f"<p class=note>{escape(_summary(classifier, rows.reader))}</p>",
         *(f"<p class=note>{escape(text)}</p>" for text in rows.notes),
         *(f"<p class=warning>{escape(text)}</p>" for text in classifier.warnings),
-        "<h2>Held-out figures of the calibration</h2>" if classifier.validation else "<h2>The classifier</h2>",
+        f"<h2>Figures of the calibration, measured {escape(classifier.validation or 'by nobody')}</h2>",
         _figures(classifier),
         f"<h2>On {len(labelled):,} labelled rows ({escape(labelled.source)})</h2>",
         f"<p class=note>{escape(str(shift))}</p>" if shift is not None else "",

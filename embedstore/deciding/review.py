@@ -85,12 +85,12 @@ class Review:
         text = cells.line(COLUMNS)
         for number, line in enumerate(lines, 1):
             text += cells.line({**line, "row": number}.get(name) for name in COLUMNS)
-        file = Path(path).resolve()
+        file = Path(path)
         with written_for_people(file, force or labelled is not None):
             if file.exists() and not file.is_file():
                 file.write_text(text, encoding="utf-8", newline="")
             else:
-                replace(file, text)  # whole or not at all: the labels in the old one are somebody's work
+                replace(file.resolve(), text)  # whole or not at all: the labels in the old one are somebody's work
         return len(labelled or {})
 
     def save_sheet(self, path: str | os.PathLike[str]) -> None:

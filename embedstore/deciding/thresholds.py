@@ -6,6 +6,7 @@ The rows are scored once; the figures are made by `curves`, `distribution` and `
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from embedstore.deciding.classifier import Classifier, Mode
 from embedstore.deciding.labels import Labelled, classes_for, labels_for
 from embedstore.deciding.target import Target
-from embedstore.errors import LabelError, QueryError
+from embedstore.errors import EmbedderError, LabelError, QueryError
 from embedstore.measures.calibration import Calibration, calibrate_scores
 from embedstore.measures.curves import Curve, as_thresholds, curves, precision_recall
 from embedstore.measures.distribution import ScoreDistribution
@@ -97,7 +98,7 @@ class Sweep:
 
 
 def sweep(
-    reader: Reader, query: Any, labels: Any = None, *, where: Any = None, noise: bool = False, **words: Any
+    reader: Reader, query: Any, labels: Any = None, *, where: Any = None, noise: bool | None = None, **words: Any
 ) -> Sweep:
     """Score every row for a query, once: every threshold can be asked of the result.
 
@@ -110,8 +111,9 @@ def sweep(
         All that `labels.labels_for` reads.
     where : str, Expression or mask, optional
         Only the rows that this keeps are counted.
-    noise : bool
-        Also ask what queries that mean nothing score, see `noise_floor`: eight texts are embedded, once.
+    noise : bool, optional
+        Also ask what queries that mean nothing score, see `noise_floor`: eight texts are embedded, once. By default
+        that is done without labels, for a query with a text, where it costs no request.
     """
     concept = Concept.of(query, **words)
     scores, mask = reader.concept_scores(concept), reader.mask(where)
@@ -119,9 +121,12 @@ def sweep(
     labelled = None if labels is None else labels_for(reader.rows, labels).within(reader.rows, where)
     curve = None if labelled is None else precision_recall(scores[labelled.positions], labelled.values)
     floor = None
-    if noise:
-        nonsense = reader.scores(list(NONSENSE))
-        floor = swept.noise_floor(nonsense if mask is None else nonsense[:, mask])
+    free = labels is None and reader.space.backend != "nomic-api" and any(q.kind == "text" for q in concept.queries)
+    if noise or (noise is None and free):
+        # Where the model is not here the query's own vector may be known, and these not.
+        with contextlib.suppress(*() if noise else (EmbedderError,)):
+            nonsense = reader.scores(list(NONSENSE))
+            floor = swept.noise_floor(nonsense if mask is None else nonsense[:, mask])
     return Sweep(concept.label, swept, curve, labelled, scores, floor)
 
 

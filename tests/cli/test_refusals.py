@@ -42,6 +42,7 @@ VALID: dict[str, list[list[str]]] = {
     "classify": [
         [STORE, "dog", "--threshold", "0.1", "-o", "OUT.csv", "--sheet", "OUT.png"],
         [STORE, "--classifier", CLASSIFIER],
+        [STORE, "--classifier", "cat", "--from", OTHER],
         [STORE, "--image", PICTURE, "--threshold", "0.1", "-o", "OUT.parquet"],
     ],
     "compact": [[STORE]],
@@ -54,13 +55,15 @@ VALID: dict[str, list[list[str]]] = {
     "info": [[STORE]],
     "models": [[]],
     "models pull": [["objects"]],
-    "plot": [[STORE, "cat", "--label", LABELS, "-o", f"OUT{ending}"] for ending in (".png", ".svg", ".pdf")],
+    "plot": [
+        [STORE, "cat", "--from", OTHER, "--label", LABELS, "-o", f"OUT{ending}"] for ending in (".png", ".svg", ".pdf")
+    ],
     "queries": [[STORE, WORDS, "--api-key-file", KEY]],
     "rank": [[STORE, "dog", "--label", LABELS, "-o", "OUT.json"]],
     "remove": [[STORE, "--where", "label = 'cat'"]],
     "repair": [[STORE, "--yes"]],
-    "report": [[STORE, "cat", "--label", LABELS, "-o", "OUT.html"]],
-    "review": [[STORE, "cat", "--label", LABELS, "-o", "OUT.csv", "--sheet", "OUT.png"]],
+    "report": [[STORE, "cat", "--from", OTHER, "--label", LABELS, "-o", "OUT.html"]],
+    "review": [[STORE, "cat", "--from", OTHER, "--label", LABELS, "-o", "OUT.csv", "--sheet", "OUT.png"]],
     "search": [[STORE, "--image", PICTURE, "-o", "OUT.csv", "--sheet", "OUT.png"]],
     "sweep": [[STORE, "dog", "--label", LABELS, "-o", "OUT.csv"]],
     "sync atlas": [[STORE, "org/name", "--dry-run"]],
