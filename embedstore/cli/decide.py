@@ -20,6 +20,7 @@ from embedstore.cli.options import (
     concept_of,
     number,
     open_store,
+    options,
     prompt_options,
     store_argument,
     where_option,
@@ -262,12 +263,30 @@ def classifiers(store: Path, name: str | None, output: Output) -> None:
     )
 
 
+def _scored_options(labels_required: bool) -> Callable[[F], F]:
+    """Add what names the rows that a classifier scores, and their labels: the words of `_scored`."""
+    return options(
+        store_argument,
+        click.argument("name", metavar="NAME"),
+        _label_option(labels_required),
+        where_option,
+        from_option,
+        click.option("--class", "label", metavar="CLASS", help="Of several classes: this one."),
+    )
+
+
+def _scored(
+    store: Path, name: str, labels: str | None, where: str | None, origin: Path | None, label: str | None
+) -> ScoredRows:
+    """Score the rows of a store by a classifier."""
+    from embedstore.deciding.review import ScoredRows
+
+    opened = open_store(store)
+    return ScoredRows.of(opened.reader, find_classifier(opened, name, origin), labels, where, label)
+
+
 @command("embedstore review photos.store bird -o review.csv --sheet review.png")
-@store_argument
-@click.argument("name", metavar="NAME")
-@_label_option(required=False)
-@where_option
-@from_option
+@_scored_options(labels_required=False)
 @click.option("--near", type=click.IntRange(min=0), default=20, show_default=True, help="How many near the threshold.")
 @click.option("--spread", type=click.IntRange(min=0), default=20, show_default=True, help="How many over all scores.")
 @click.option("--mistakes", is_flag=True, help="Instead: the false positives and negatives among --label.")
@@ -276,29 +295,15 @@ def classifiers(store: Path, name: str | None, output: Output) -> None:
 @sheet_option
 @force_option
 def review(
-    store: Path,
-    name: str,
-    labels: str | None,
-    where: str | None,
-    origin: Path | None,
-    near: int,
-    spread: int,
-    mistakes: bool,
-    seed: int,
-    file: Path,
-    sheet: Path | None,
-    force: bool,
+    near: int, spread: int, mistakes: bool, seed: int, file: Path, sheet: Path | None, force: bool, **named: Any
 ) -> None:
     """Pick the pictures to label next, or the mistakes; fill in the CSV's label column and give it to --label.
 
     Labels that are in the CSV already are kept.
     """
-    if mistakes and labels is None:
+    if mistakes and named["labels"] is None:
         raise click.UsageError("--mistakes needs --label")
-    from embedstore.deciding.review import ScoredRows
-
-    opened = open_store(store)
-    rows = ScoredRows.of(opened.reader, find_classifier(opened, name, origin), labels, where)
+    rows = _scored(**named)
     picked = rows.all_mistakes() if mistakes else rows.to_label(near, spread, seed)
     kept = picked.save_csv(file, force)
     click.echo(f"{len(picked)} pictures in {file}" + (f"; {kept} labels in it were kept" if kept else ""), err=True)
@@ -309,31 +314,15 @@ def review(
 
 
 @command("embedstore plot photos.store bird --label category=bird --kind pr -o bird.png")
-@store_argument
-@click.argument("name", metavar="NAME")
-@_label_option(required=True)
-@where_option
-@from_option
+@_scored_options(labels_required=True)
 @click.option(
     "--kind", type=click.Choice(["pr", "roc", "threshold", "histogram", "boundary"]), default="pr", show_default=True
 )
 @click.option("-o", "file", type=PATH, required=True, help="PNG, SVG or PDF; a boundary: PNG.")
 @force_option
-def plot(
-    store: Path,
-    name: str,
-    labels: str,
-    where: str | None,
-    origin: Path | None,
-    kind: str,
-    file: Path,
-    force: bool,
-) -> None:
+def plot(kind: str, file: Path, force: bool, **named: Any) -> None:
     """Draw a curve of a saved classifier over labelled rows, or the pictures around its threshold."""
-    from embedstore.deciding.review import ScoredRows
-
-    opened = open_store(store)
-    rows = ScoredRows.of(opened.reader, find_classifier(opened, name, origin), labels, where)
+    rows = _scored(**named)
     with written_for_people(file, force):
         if kind == "boundary":
             rows.around().save_sheet(file)
@@ -355,7 +344,7 @@ def _display(rows: ScoredRows, kind: str) -> Display:
         "histogram": plots.ScoreHistogramDisplay,
     }
     chosen = kinds[kind]
-    words = {"name": f"{rows.classifier.name}: {chosen.title}", "notes": rows.notes}
+    words = {"name": f"{rows.name}: {chosen.title}", "notes": rows.notes}
     if kind == "histogram":
         display: Display = chosen.from_scores(scores, truth, rows.threshold, **words)
     else:
@@ -364,23 +353,19 @@ def _display(rows: ScoredRows, kind: str) -> Display:
 
 
 @command("embedstore report photos.store bird --label category=bird -o bird.html")
-@store_argument
-@click.argument("name", metavar="NAME")
-@_label_option(required=True)
-@where_option
-@from_option
+@_scored_options(labels_required=True)
 @click.option("-o", "file", type=PATH, required=True, help="The HTML file to write.")
 @force_option
 def report(
-    store: Path, name: str, labels: str, where: str | None, origin: Path | None, file: Path, force: bool
+    store: Path, name: str, labels: str, origin: Path | None, file: Path, force: bool, **chosen: str | None
 ) -> None:
-    """Write one HTML page on a saved classifier: figures, curves, the boundary and the mistakes."""
+    """Write one HTML page on a saved classifier: figures, curves, the boundary and the mistakes, class by class."""
     from embedstore.deciding.report import write_report
 
     opened = open_store(store)
     classifier = find_classifier(opened, name, origin)
     with written_for_people(file, force):
-        write_report(opened.reader, classifier, labels, file, where)
+        write_report(opened.reader, classifier, labels, file, **chosen)
     click.echo(f"written to {file}", err=True)
 
 

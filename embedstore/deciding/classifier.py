@@ -6,6 +6,7 @@ are chosen by `thresholds`, how right they are is measured by `evaluation`.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import os
@@ -144,10 +145,19 @@ class Classifier:
         """The class of a classifier of one class; ClassifierError where there are several."""
         if len(self.targets) > 1:
             raise ClassifierError(
-                f"{self.name!r} has {len(self.targets)} classes, with one threshold for each (see .targets); "
-                "this is done for one class at a time"
+                f"{self.name!r} has {len(self.targets)} classes, with a threshold for each; this is done for one class "
+                f"at a time, choose from {', '.join(self.labels)}"
             )
         return self.targets[0]
+
+    def of_class(self, label: str) -> Classifier:
+        """Return the classifier of one of several classes, which decides by that class's threshold alone.
+
+        Raises ClassifierError where there is no such class.
+        """
+        if label not in self.labels:
+            raise ClassifierError(f"{self.name!r} has no class {label!r}; choose from {', '.join(self.labels)}")
+        return dataclasses.replace(self, targets=(self.targets[self.labels.index(label)],), mode="single")
 
     @property
     def threshold(self) -> float:

@@ -1,4 +1,4 @@
-"""A classifier and labels -> one HTML page that stands alone: figures, curves, the boundary, the mistakes.
+"""A classifier and labels -> one HTML page that stands alone: figures, curves, the boundary, the mistakes, by class.
 
 Plain functions make the HTML. The numbers come from `thresholds`, the curves from `plots`, the pictures from `review`.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.deciding.classifier import Classifier
+from embedstore.deciding.evaluation import evaluate
 from embedstore.deciding.plots import (
     Display,
     PrecisionRecallDisplay,
@@ -40,21 +41,35 @@ tr.chosen { background: #eef4fb }
 figure { font-size: .8rem } figure img { background: #f6f6f6 }
 .right img { border-bottom: 4px solid #0072b2 } .wrong img { border-bottom: 4px solid #d55e00 }
 .pictures > div { width: 112px; overflow-wrap: anywhere } .pictures > .rule { width: 100%; border-top: 2px solid #222 }
-table { display: block; overflow-x: auto }
+table, pre { display: block; overflow-x: auto }
 @media (max-width: 700px) { .plots { grid-template-columns: 1fr } }
 """
 _MOST_MISTAKES = 32
 
 
 def write_report(
-    reader: Reader, classifier: Classifier, labels: Any, path: str | os.PathLike[str], where: Any = None
+    reader: Reader,
+    classifier: Classifier,
+    labels: Any,
+    path: str | os.PathLike[str],
+    where: Any = None,
+    label: str | None = None,
 ) -> Path:
-    """Write the report of a classifier of one class into an HTML file, and return the file; labels as in `labels_for`.
+    """Write the report of a classifier into an HTML file, and return the file.
 
-    Only rows that `where` keeps are measured and shown. Raises ClassifierError where there are several classes,
-    MissingDependencyError where matplotlib is not installed.
+    Only rows that `where` keeps are measured and shown. Labels are as in `labels.labels_for`; with several classes the
+    column of class names, for a report class by class, or for that of `label` alone. Raises MissingDependencyError
+    where matplotlib is not installed.
     """
-    rows = ScoredRows.of(reader, classifier, labels, where)
+    if label is None and len(classifier.targets) > 1:
+        parts = [
+            f"<h1>{escape(classifier.name)}</h1>",
+            f"<pre>{escape(str(evaluate(reader, classifier, labels, where)))}</pre>",
+        ]
+        for one in classifier.labels:
+            parts += _parts(ScoredRows.of(reader, classifier, labels, where, one))
+    else:
+        parts = _parts(ScoredRows.of(reader, classifier, labels, where, label))
     title = escape(f"embedstore: {classifier.name}")
     page = (
         "<!doctype html><html lang=en><meta charset=utf-8>"
@@ -63,7 +78,7 @@ def write_report(
     )
     file = Path(path)
     with naming(file):
-        file.write_text(page + "\n".join(_parts(rows)) + "</html>\n", encoding="utf-8")
+        file.write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
     return file
 
 
@@ -83,7 +98,7 @@ def _parts(rows: ScoredRows) -> list[str]:
     wrong, missed = rows.mistakes()
     shift = classifier.target.shift(shown)
     return [
-        f"<h1>{escape(classifier.name)}</h1>",
+        f"<h1>{escape(rows.name)}</h1>",
         f"<p class=note>{escape(_summary(classifier, rows.reader))}</p>",
         *(f"<p class=note>{escape(text)}</p>" for text in rows.notes),
         *(f"<p class=warning>{escape(text)}</p>" for text in classifier.warnings),

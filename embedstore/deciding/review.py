@@ -118,11 +118,18 @@ class ScoredRows:
     """Which rows are shown at all, shape (n_rows,); None for all."""
 
     @classmethod
-    def of(cls, reader: Reader, classifier: Classifier, labels: Any = None, where: Any = None) -> ScoredRows:
-        """Score the rows, and read labels as `labels.labels_for` does; ClassifierError with several classes.
+    def of(
+        cls, reader: Reader, classifier: Classifier, labels: Any = None, where: Any = None, label: str | None = None
+    ) -> ScoredRows:
+        """Score the rows, and read labels as `labels.labels_for` does.
 
-        Of the rows only those that `where` keeps are shown.
+        Of the rows only those that `where` keeps are shown. Of several classes `label` chooses one; then labels may be
+        the column of all classes, too. Raises ClassifierError for several classes of which none is chosen.
         """
+        if label is not None:
+            classifier = classifier.of_class(label)
+            if isinstance(labels, str) and labels in reader.rows.columns:
+                labels = f"{labels}={label}"
         threshold = classifier.threshold
         labelled = NO_LABELS if labels is None else labels_for(reader.rows, labels).within(reader.rows, where)
         return cls(reader, classifier, threshold, classifier.scores_in(reader)[0], labelled, reader.mask(where))
@@ -181,7 +188,13 @@ class ScoredRows:
         }
         line = f"threshold {self.threshold:.4f}: above, predicted {label}; below, predicted {_in_words(label, False)}"
         rules = {int(matched.sum()): line} if len(positions) else {}
-        return Review(pa.table(columns), f"{self.classifier.name}: {title}", self.notes, rules)
+        return Review(pa.table(columns), f"{self.name}: {title}", self.notes, rules)
+
+    @property
+    def name(self) -> str:
+        """The name of the classifier, with that of the class where it is another."""
+        name, label = self.classifier.name, self.classifier.target.label
+        return name if label == name else f"{name} ({label})"
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -89,6 +89,20 @@ def test_several_classes_make_one_classifier(calibrated: EmbedStore) -> None:
     assert (decided, decided + abstained, result["n"]) == (len(rows), len(calibrated), len(calibrated))
 
 
+def test_one_of_several_classes_is_shown(calibrated: EmbedStore, tmp_path: Path) -> None:
+    """review, plot and report take --class; without it a report goes class by class, the others name them."""
+    words = ("--column", "category", "--class", "bird", "--class", "flower", "--name", "kinds")
+    assert run("calibrate-classes", calibrated.path, *words).exit_code == 0
+    asked = (calibrated.path, "kinds", "--label", "category")
+    file = tmp_path / "review.csv"
+    assert run("review", *asked, "--class", "flower", "--mistakes", "-o", file).exit_code == 0
+    assert {row["predicted"] for row in csv.DictReader(file.open())} <= {"flower", "not flower"}
+    assert run("plot", *asked, "--class", "bird", "-o", tmp_path / "a.png").exit_code == 0
+    assert "at a time, choose from bird, flower" in run("plot", *asked, "-o", tmp_path / "b.png").stderr
+    assert run("report", *asked, "-o", tmp_path / "a.html").exit_code == 0
+    assert (tmp_path / "a.html").read_text().count("<h1>") == 3
+
+
 def test_rank_orders_queries_by_average_precision(photo_store: EmbedStore) -> None:
     """The figures are scikit-learn's, the best first."""
     from sklearn.metrics import average_precision_score
