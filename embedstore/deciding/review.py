@@ -33,6 +33,7 @@ from embedstore.vectors import Mask, Positions
 COLUMNS = ("row", "id", "uri", "score", "predicted", "truth", "reason", "label")
 """Of the CSV: what is known, and last what a person says."""
 _SURPLUS = "cells beyond the last column"
+_MOST_DRAWN = 400
 SHEETS = (".png", ".jpg", ".jpeg")
 
 
@@ -94,14 +95,26 @@ class Review:
         return len(labelled or {})
 
     def save_sheet(self, path: str | os.PathLike[str]) -> None:
-        """Draw the pictures with number, score, prediction and truth, and a mark that says whether they agree."""
-        rows = self.table.to_pylist()
+        """Draw the pictures with number, score, prediction and truth, and a mark that says whether they agree.
+
+        Of very many, 400 are drawn: the first before a rule, and the first after it.
+        """
+        drawn = self._drawn()
         captions = []
-        for number, row in enumerate(rows, 1):
+        for number, row in zip(drawn, self.table.take(drawn).to_pylist(), strict=True):
             truth = "" if row["truth"] is None else f"\ntruth: {row['truth']}"
-            captions.append(f"#{number}  {row['score']:.4f}\npredicted: {row['predicted']}{truth}")
-        uris = [row["uri"] for row in rows]
-        _draw(uris, captions, path, title=self.title, notes=self.notes, marks=self.right, rules=self.rules)
+            captions.append(f"#{number + 1}  {row['score']:.4f}\npredicted: {row['predicted']}{truth}")
+        right, uris = self.right, self.table.column("uri").take(drawn).to_pylist()
+        rules = {int(np.searchsorted(drawn, place)): text for place, text in self.rules.items()}
+        part = (f"{len(drawn)} of {len(self):,} are drawn",) if len(drawn) < len(self) else ()
+        marks = [right[number] for number in drawn]
+        _draw(uris, captions, path, title=self.title, notes=(*self.notes, *part), marks=marks, rules=rules)
+
+    def _drawn(self) -> list[int]:
+        """Return the rows that a sheet shows: at most `_MOST_DRAWN`, from both sides of a rule."""
+        edge = min(self.rules, default=0)
+        before = min(edge, max(_MOST_DRAWN // 2, _MOST_DRAWN - (len(self) - edge)))
+        return [*range(before), *range(edge, min(len(self), edge + _MOST_DRAWN - before))]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,13 @@ class Sweep:
     labelled: Labelled | None
     scores: NDArray[np.float32]
     """Shape (n_rows,), in the order of the store's rows; of all rows, also where a condition kept some."""
-    floor: float | None = None
-    """The threshold that queries which mean nothing exceed on at most 1 % of the rows; None where it was not asked."""
+    noise: Callable[[], float | None] | None = field(default=None, repr=False)
+    """Finds `floor`, when that is first looked at."""
+
+    @cached_property
+    def floor(self) -> float | None:
+        """The threshold that queries which mean nothing exceed on at most 1 % of the rows; None where not known."""
+        return None if self.noise is None else self.noise()
 
     @property
     def best(self) -> Metrics | None:
@@ -112,22 +118,25 @@ def sweep(
     where : str, Expression or mask, optional
         Only the rows that this keeps are counted.
     noise : bool, optional
-        Also ask what queries that mean nothing score, see `noise_floor`: eight texts are embedded, once. By default
-        that is done without labels, for a query with a text, where it costs no request.
+        Also know what queries that mean nothing score, see `noise_floor`: eight texts are embedded, once, when
+        thresholds are chosen. By default that is done without labels, for a text, where it costs no request.
     """
     concept = Concept.of(query, **words)
     scores, mask = reader.concept_scores(concept), reader.mask(where)
     swept = ScoreDistribution.of(scores if mask is None else scores[mask])
     labelled = None if labels is None else labels_for(reader.rows, labels).within(reader.rows, where)
     curve = None if labelled is None else precision_recall(scores[labelled.positions], labelled.values)
-    floor = None
     free = labels is None and reader.space.backend != "nomic-api" and any(q.kind == "text" for q in concept.queries)
-    if noise or (noise is None and free):
+
+    def floor() -> float | None:
         # Where the model is not here the query's own vector may be known, and these not.
         with contextlib.suppress(*() if noise else (EmbedderError,)):
             nonsense = reader.scores(list(NONSENSE))
-            floor = swept.noise_floor(nonsense if mask is None else nonsense[:, mask])
-    return Sweep(concept.label, swept, curve, labelled, scores, floor)
+            return swept.noise_floor(nonsense if mask is None else nonsense[:, mask])
+        return None
+
+    asked = floor if noise or (noise is None and free) else None
+    return Sweep(concept.label, swept, curve, labelled, scores, asked)
 
 
 def rank(

@@ -6,9 +6,11 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from embedstore import cells
+from embedstore.deciding import review
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.review import ScoredRows, boundary, errors_of, review_sample
 from embedstore.deciding.target import Target
@@ -125,6 +127,26 @@ def test_labels_in_a_review_are_kept(photo_store: EmbedStore, tmp_path: Path) ->
     assert [row["row"] for row in again] == [str(number) for number in range(1, len(again) + 1)]
     assert other.save_csv(file, force=True) == 0
     assert not any(row["label"] for row in read(file))
+
+
+@pytest.mark.parametrize(
+    ("n", "edge", "shown"),
+    [
+        (8, 3, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (20, 10, [0, 1, 2, 3, 10, 11, 12, 13]),
+        (20, 2, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (20, 19, [0, 1, 2, 3, 4, 5, 6, 19]),
+        (20, 20, list(range(8))),
+        (20, None, list(range(8))),
+    ],
+)
+def test_a_sheet_shows_both_sides_of_the_threshold(
+    monkeypatch: pytest.MonkeyPatch, n: int, edge: int | None, shown: list[int]
+) -> None:
+    """Of more rows than a sheet holds, the first of either side; the short side whole."""
+    monkeypatch.setattr(review, "_MOST_DRAWN", 8)
+    rules = {} if edge is None else {edge: "threshold"}
+    assert review.Review(pa.table({"id": [str(row) for row in range(n)]}), "t", (), rules)._drawn() == shown
 
 
 @pytest.mark.parametrize(
