@@ -182,13 +182,13 @@ def calibrate_scores(
     intervals: dict[str, Interval] = {}
     spread = bootstrap(chosen_on, measured_on, metrics, goal, limits, resamples, rng) if resamples else None
     if spread is not None:
-        intervals = _intervals(spread, metrics, goal, wished.confidence)
+        intervals = _intervals(spread.another, metrics, goal, wished.confidence)
         if limits.guaranteed:
             del intervals["threshold"]  # the choice was not repeated
     ordering = Ordering.of(sample, wished.confidence)
     useless = [
         *([ordering.doubt] if ordering.doubt else []),
-        *doubts_of_decision(goal, metrics, spread, wished.confidence),
+        *doubts_of_decision(goal, metrics, spread and spread.expected, wished.confidence),
     ]
     return Calibration(
         choice,

@@ -18,6 +18,7 @@ from embedstore.measures.rates import Metrics, MetricsTable
 from embedstore.measures.samples import Sample
 
 Interval = tuple[float, float]
+_OFTEN = 0.8
 Counts = TypeVar("Counts", Metrics, MetricsTable)
 
 
@@ -71,8 +72,9 @@ def doubts_of_decision(goal: Objective, decided: Metrics, spread: MetricsTable |
     """Return a sentence, with the numbers, where a decision does no better than matching every row, or none.
 
     It does better when its value exceeds that of matching every row, or for a cost none, in all but a share of
-    ``1 - confidence`` of the resamples in `spread` (see `resampling.bootstrap`), each compared on its own counts; and
-    on the counts `decided` where there are no resamples. The value is the objective's; for ``"precision"`` and
+    ``1 - confidence`` of the resamples in `spread` (the expected ones of `resampling.bootstrap`), each compared on its
+    own counts; and on the counts `decided` where there are no resamples. Where it does better in four of
+    five, but not in so many, "perhaps" is said. The value is the objective's; for ``"precision"`` and
     ``"recall"``, which are kept in bounds by a limit, it is precision.
     """
     if not (decided.tp + decided.fn and decided.fp + decided.tn):
@@ -81,16 +83,18 @@ def doubts_of_decision(goal: Objective, decided: Metrics, spread: MetricsTable |
     doubts = []
     for matching in ("every", "no") if goal.name == "cost" else ("every",):
         own, other = (float(judged.value(counts)) for counts in (decided, _blanket(decided, matching)))
-        gain, between = own - other, ""
+        gain, often, between = own - other, 0.0, ""
         if spread is not None:
             gains = np.asarray(judged.value(spread)) - np.asarray(judged.value(_blanket(spread, matching)))
             gain, high = np.quantile(gains, [1 - confidence, confidence]).tolist()
-            between = f"; the gain on another sample is {gain:+.4f} to {high:+.4f}"
+            often = float((gains > 0).mean())
+            between = f"; the gain lies at {gain:+.4f} to {high:+.4f}"
         if gain <= 0:
             name = "cost of a row" if goal.name == "cost" else str(judged).replace("f1", "F1")
             sign = -1 if goal.name == "cost" else 1
+            perhaps = "perhaps " if often >= _OFTEN else ""
             doubts.append(
-                f"no better than matching {matching} row: {name} {sign * own:.4f}, that of {matching} row "
+                f"{perhaps}no better than matching {matching} row: {name} {sign * own:.4f}, that of {matching} row "
                 f"{sign * other:.4f}{between}"
             )
     return doubts
