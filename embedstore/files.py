@@ -75,8 +75,8 @@ def written_for_people(path: str | os.PathLike[str], force: bool = False) -> Ite
     file = Path(path)
     if not force and file.is_file() and file.stat().st_size and _note_of(file) != _state_of(file):
         raise NotOursError(
-            f"{file} is there already, and embedstore did not write it, or it was changed since; "
-            "name another file, or force it (--force)"
+            f"{file} is there already and holds what embedstore did not write; name another file, or replace it "
+            "with --force"
         )
     try:
         with naming(file):

@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from embedstore.cli.options import PATH, command
-from embedstore.cli.output import draw
+from embedstore.cli.output import draw, force_option
+from embedstore.files import written_for_people
 
 _WHERE_PHOTOS_ARE = (
     "the sample photographs are not part of the installed package. Clone the repository and run `embedstore demo` "
@@ -23,7 +24,8 @@ _WHERE_PHOTOS_ARE = (
 @click.option("--query", default="bird", show_default=True, help="What to look for.")
 @click.option("--store", type=PATH, default=Path("demo.store"), show_default=True)
 @click.option("--photos", type=PATH, help="Folder of photographs.  [default: data/photos]")
-def demo(query: str, store: Path, photos: Path | None) -> None:
+@force_option
+def demo(query: str, store: Path, photos: Path | None, force: bool) -> None:
     """Make a store of sample photographs, search it, decide with a threshold, and measure the decision."""
     from embedstore.measures.choice import choose_threshold
     from embedstore.measures.curves import precision_recall
@@ -34,9 +36,10 @@ def demo(query: str, store: Path, photos: Path | None) -> None:
         raise click.UsageError(f"{photos} is no folder of photographs")
     if not folder.is_dir():
         raise click.ClickException(_WHERE_PHOTOS_ARE)
-    if (store / "store.json").exists():
-        shutil.rmtree(store)
-    opened = EmbedStore.create(store, model="objects")
+    with written_for_people(store / "store.json", force):  # a store of the user's is no demonstration
+        if (store / "store.json").exists():
+            shutil.rmtree(store)
+        opened = EmbedStore.create(store, model="objects")
 
     _step(f"embedstore add {store} {folder.name} --model objects")
     click.echo(opened.add(folder))
@@ -67,7 +70,8 @@ def demo(query: str, store: Path, photos: Path | None) -> None:
     matches = opened.classify(query, best)
     sheet = Path(f"demo-{query.replace(' ', '-')}.png")
     right = [category == query for category in matches.table.column("category").to_pylist()]
-    draw(matches.table, sheet, f"{query}: score > {best:.4f}", "category", right)
+    with written_for_people(sheet, force):
+        draw(matches.table, sheet, f"{query}: score > {best:.4f}", "category", right)
     click.echo(f"{len(matches)} matches; look at them: {sheet}")
     click.echo(
         "\nNext, with a model that understands scenes as well as things:\n"

@@ -23,3 +23,17 @@ def test_the_demo_ends_with_a_picture(tmp_path: Path, monkeypatch: pytest.Monkey
     assert expected >= 0.95
     assert f"average precision {expected:.3f}" in result.stdout
     assert (tmp_path / "demo-bird.png").stat().st_size > 100_000
+
+
+def test_a_store_of_the_users_is_no_demonstration(
+    store: EmbedStore, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not thrown away for one; that of an earlier demonstration is."""
+    monkeypatch.chdir(store.path.parent)
+    words = ("demo", "--photos", pictures, "--query", "zebra", "--store")
+    refused = run(*words, store.path)
+    assert refused.exit_code == 1
+    assert "holds what embedstore did not write" in refused.stderr
+    assert len(EmbedStore.open(store.path)) == 12
+    for _ in range(2):
+        assert run(*words, "other.store").exit_code == 0

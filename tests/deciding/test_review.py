@@ -163,7 +163,7 @@ def test_a_file_that_is_no_review_is_left_alone(photo_store: EmbedStore, tmp_pat
     file = tmp_path / "mine.csv"
     file.write_bytes(content.encode("latin-1"))
     picked = ScoredRows.of(photo_store.reader, with_threshold(photo_store, 0.45)).to_label(2, 2)
-    with pytest.raises(NotOursError, match="name another file, or force it"):
+    with pytest.raises(NotOursError, match="name another file, or replace it"):
         picked.save_csv(file)
     assert file.read_bytes() == content.encode("latin-1")
     picked.save_csv(file, force=True)
