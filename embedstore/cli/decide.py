@@ -422,6 +422,8 @@ def _classifier_lines(classifier: Classifier) -> Iterator[str]:
         yield f"  {target.label}: {', '.join(target.queries)}"
         yield from (f"    {line}" for line in figure_lines(target.figures, target.intervals))
     yield f"  chosen for {classifier.objective} with {classifier.constraints}, measured {classifier.validation}"
+    if classifier.where:
+        yield f"  on {classifier.labelled}"
     if any(target.intervals for target in classifier.targets):
         yield f"  {what_intervals_say(classifier.confidence)}"
     yield from (f"  warning: {text}" for text in classifier.warnings)

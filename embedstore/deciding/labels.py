@@ -195,7 +195,9 @@ def _of_values(positions: Positions, values: list[Any], positive: str | None, so
     if positive is not None:
         truth = np.array([_matches(value, positive) for value in kept], dtype=np.bool_)
     else:
-        truth = as_labels(np.array([_truth(value) for value in kept], dtype=object), what=source)
+        found = [_truth(value) for value in kept]
+        mixed = any(isinstance(value, str) for value in found)  # NumPy would make a text of True
+        truth = as_labels(np.array(found, dtype=object) if mixed else np.asarray(found), what=source)
     return Labelled(positions[known], truth, source, positive)
 
 
