@@ -100,11 +100,11 @@ class Review:
         Of very many, 400 are drawn: the first before a rule, and the first after it.
         """
         drawn = self._drawn()
-        captions = []
-        for number, row in zip(drawn, self.table.take(drawn).to_pylist(), strict=True):
+        shown, captions = self.table.take(pa.array(drawn, pa.int64())), []
+        for number, row in zip(drawn, shown.to_pylist(), strict=True):
             truth = "" if row["truth"] is None else f"\ntruth: {row['truth']}"
             captions.append(f"#{number + 1}  {row['score']:.4f}\npredicted: {row['predicted']}{truth}")
-        right, uris = self.right, self.table.column("uri").take(drawn).to_pylist()
+        right, uris = self.right, shown.column("uri").to_pylist()
         rules = {int(np.searchsorted(drawn, place)): text for place, text in self.rules.items()}
         part = (f"{len(drawn)} of {len(self):,} are drawn",) if len(drawn) < len(self) else ()
         marks = [right[number] for number in drawn]
