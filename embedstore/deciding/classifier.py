@@ -145,8 +145,8 @@ class Classifier:
         """The class of a classifier of one class; ClassifierError where there are several."""
         if len(self.targets) > 1:
             raise ClassifierError(
-                f"{self.name!r} has {len(self.targets)} classes, with one threshold for each; this is done for one class "
-                f"at a time, choose from {', '.join(self.labels)}"
+                f"{self.name!r} has {len(self.targets)} classes, with one threshold for each; this is done for one "
+                f"class at a time, choose from {', '.join(self.labels)}"
             )
         return self.targets[0]
 
