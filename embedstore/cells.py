@@ -1,12 +1,13 @@
 """Rows <-> lines of CSV that a spreadsheet shows and does not run: an apostrophe before what looks like a formula.
 
-Every writer of CSV writes its lines here, every reader takes the apostrophe off again. Numbers stay numbers.
+Every writer of CSV writes its lines here, every reader takes the apostrophe off again. Numbers stay numbers. `aligned`
+makes lines for people to read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _STARTS = "=+@\t\r\n＝＋－＠-"  # the wide ones count in Japanese and Chinese spreadsheets
@@ -37,6 +38,20 @@ def written(text: str) -> str:
 def read(cell: str) -> str:
     """Return the text of a cell that `written` made, or anybody else."""
     return cell[1:] if re.match(MARKED, cell) else cell
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells, the head first, as lines in columns: the first column to the left, the others to the right.
+
+    >>> aligned([("", "cat", "dog"), ("truth", "3", "11")])
+    ['       cat  dog', 'truth    3   11']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        for row in rows
+    )
+    return ["  ".join(line).rstrip() for line in lines]
 
 
 def _cell(value: Any, delimiter: str) -> str:

@@ -35,6 +35,10 @@ class LabelError(InputError):
     """Labels that do not fit the rows, or leave nothing to measure."""
 
 
+class NotOursError(InputError, FileExistsError):
+    """A file that would be overwritten is not ours, or was changed since we wrote it."""
+
+
 class UnreachableError(InputError):
     """No threshold keeps the constraints; `best` has the best figures within reach, as ``{"precision": 0.91}``."""
 

@@ -1,7 +1,7 @@
 """Files whole or not at all: the one way in which a file is replaced, and the checksums that tell damage.
 
-Also the two rules for the names that a person gives: only regular files are read, and a file to write has an ending
-that is known and a folder that is there. What is written, and in which order, is left to whoever writes.
+Also the rule for names of files to read that come from elsewhere: only regular files are opened. What is written, and
+in which order, is left to whoever writes; what may be written under a name that a person gives, to `result_files`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,12 @@ import json
 import os
 import stat
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from embedstore.errors import InputError, PathError
+from embedstore.errors import PathError
 
-SHEETS = (".png", ".jpg", ".jpeg")
-CURVES = (".png", ".svg", ".pdf")
-PAGES = (".html", ".htm")
-REVIEWS = (".csv",)
-ROWS = (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".arrow")
-"""Endings of the files that are written under a name that a person gives: what `to_write` is asked with."""
 _READ_BYTES = 2**20
 _SEAL = "checksum"
 
@@ -157,38 +151,12 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
-def to_write(path: str | os.PathLike[str], endings: Sequence[str]) -> Path:
-    """Return the path of a file that is to be written, once its name and its place are known to do.
-
-    Asked before any work is done for the file, by whatever writes one under a name that a person gave.
-
-    Raises
-    ------
-    InputError
-        The name ends in none of `endings` (in lower case; capitals in the name do not matter).
-    PathError
-        The folder is not there, or something other than a file has the name.
-    """
-    file = Path(path)
-    if file.suffix.lower() not in endings:
-        known = f"one of {' '.join(endings)}" if len(endings) > 1 else endings[0]
-        raise InputError(f"{file.name!r} should end in {known}")
-    folder = file.absolute().parent
-    if not folder.is_dir():
-        what = f"{folder} is a file and no folder" if folder.exists() else f"the folder {folder} is not there"
-        way = "choose another path" if folder.exists() else "make it first, or choose another path"
-        raise PathError(errno.ENOENT, f"{what}; {way}", os.fspath(path))
-    if (kind := _kind_of(file.stat().st_mode) if file.exists() else None) not in (None, "a device"):
-        raise PathError(errno.EINVAL, f"it is {kind}, not a file to write; choose another path", os.fspath(path))
-    return file
-
-
 def _require_regular(status: os.stat_result, path: str | os.PathLike[str]) -> None:
-    if (kind := _kind_of(status.st_mode)) is not None:
+    if (kind := kind_of(status.st_mode)) is not None:
         raise PathError(errno.EINVAL, f"it is {kind}, not a regular file", os.fspath(path))
 
 
-def _kind_of(mode: int) -> str | None:
+def kind_of(mode: int) -> str | None:
     """Return what a file is that is no regular one."""
     if stat.S_ISREG(mode):
         return None

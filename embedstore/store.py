@@ -449,11 +449,11 @@ class EmbedStore:
 
         return thresholds.calibrate(self.reader, query, labels, **options)
 
-    def evaluate(self, classifier: Classifier, labels: Any) -> Evaluation:
-        """Measure a classifier on labelled rows: see `evaluation.evaluate`."""
+    def evaluate(self, classifier: Classifier, labels: Any, where: Any = None) -> Evaluation:
+        """Measure a classifier on labelled rows that `where` keeps: see `evaluation.evaluate`."""
         from embedstore.deciding import evaluation
 
-        return evaluation.evaluate(self.reader, classifier, labels)
+        return evaluation.evaluate(self.reader, classifier, labels, where)
 
     def save_classifier(self, classifier: Classifier) -> None:
         """Keep a classifier in the store, as ``classifiers/NAME.json``."""

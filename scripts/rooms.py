@@ -19,7 +19,7 @@ FLOORS = (
     ("4", ("ingest",)),
     ("3", ("searching",)),
     ("2", ("storage", "measures", "sources", "embedders")),
-    ("1", ("images", "vectors", "space", "settings", "files", "cells", "markup", "wording", "errors")),
+    ("1", ("images", "vectors", "space", "settings", "files", "result_files", "cells", "markup", "wording", "errors")),
     ("beside", ("testing", "__init__")),
 )
 

@@ -108,3 +108,12 @@ def test_matches_failures_reviews_and_labels_are_safe_and_come_back(tmp_path: Pa
     write_failures(tmp_path / "failures.csv", failed)
     assert not any(line.startswith(("=", "-", "@")) for line in (tmp_path / "failures.csv").read_text().splitlines())
     assert read_failures(tmp_path / "failures.csv") == [failure.uri for failure in failed]
+
+
+def test_lines_for_people_stand_in_columns() -> None:
+    """The first column to the left, the others to the right, each as wide as its widest cell."""
+    assert cells.aligned([("", "cat"), ("truth", "3"), ("x", "12345")]) == [
+        "         cat",
+        "truth      3",
+        "x      12345",
+    ]

@@ -12,8 +12,8 @@ import pytest
 import xxhash
 
 from embedstore import files
-from embedstore.errors import InputError, PathError
-from embedstore.files import holder_of, read_regular, replace, to_write
+from embedstore.errors import PathError
+from embedstore.files import holder_of, read_regular, replace
 
 
 @pytest.mark.parametrize(
@@ -114,45 +114,6 @@ def test_sealed_fields_are_intact_in_any_order_and_spacing() -> None:
     assert not files.is_intact({name: value for name, value in sealed.items() if name != "sizes"})
     assert not files.is_intact(fields)
     assert (files.is_sealed(sealed), files.is_sealed(fields)) == (True, False)
-
-
-ROWS = (".csv", ".parquet")
-
-
-def test_a_file_to_write_has_a_known_ending_and_a_folder(tmp_path: Path) -> None:
-    """What can be written comes back as a path, whatever its capitals, also over a file or a device."""
-    (tmp_path / "old.csv").write_text("old")
-    (tmp_path / "device.csv").symlink_to(os.devnull)
-    for name in ("new.csv", "NEW.CSV", "old.csv", "device.csv", "a.b.parquet"):
-        assert to_write(str(tmp_path / name), ROWS) == tmp_path / name
-    assert (tmp_path / "old.csv").read_text() == "old"
-    assert not (tmp_path / "new.csv").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "error", "says"),
-    [
-        ("s.xlsx", InputError, "'s.xlsx' should end in one of .csv .parquet"),
-        ("csv", InputError, "'csv' should end in one of .csv .parquet"),
-        ("a\nb", InputError, r"'a\nb' should end in"),
-        ("no/such/e.csv", PathError, "no/such is not there; make it first, or choose another path"),
-        ("file/e.csv", PathError, "file is a file and no folder; choose another path"),
-        ("folder.csv", PathError, "it is a folder, not a file to write; choose another path"),
-        ("pipe.csv", PathError, "it is a pipe, not a file to write; choose another path"),
-    ],
-)
-def test_a_file_that_cannot_be_written_is_said_at_once(
-    tmp_path: Path, name: str, error: type[Exception], says: str
-) -> None:
-    """Before anything is done for it; PathError is an OSError too, and names the path."""
-    (tmp_path / "file").touch()
-    (tmp_path / "folder.csv").mkdir()
-    os.mkfifo(tmp_path / "pipe.csv")
-    with pytest.raises(error) as caught:
-        to_write(tmp_path / name, ROWS)
-    assert says in str(caught.value)
-    assert isinstance(caught.value, OSError) == (error is PathError)
-    assert error is not PathError or str(caught.value).startswith(f"{tmp_path / name}: ")
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedstore.cli import completion
-from embedstore.cli.decide import find_classifier
+from embedstore.cli.decide import find_classifier, from_option, warn_of_shift
 from embedstore.cli.options import (
     command,
     concept_of,
@@ -29,6 +29,7 @@ from embedstore.cli.output import (
     Column,
     Output,
     columns,
+    force_option,
     look_options,
     pictures_option,
     rows_output,
@@ -90,6 +91,7 @@ def search(store: Path, version: int | None, output: Output, **options: Any) -> 
     shell_complete=completion.classifiers,
     help="Decide by a saved classifier; NAME or a JSON file.",
 )
+@from_option
 @where_option
 @version_option
 @look_options
@@ -98,6 +100,7 @@ def classify(
     store: Path,
     threshold: float | None,
     name: str | None,
+    origin: Path | None,
     where: str | None,
     version: int | None,
     output: Output,
@@ -114,14 +117,15 @@ def classify(
         raise click.UsageError("a classifier has its own query and prompts; leave those out")
     opened = open_store(store, version)
     if name is not None:
-        decider = find_classifier(opened, name)
+        decider = find_classifier(opened, name, origin)
+        warn_of_shift(opened, decider, where, output)
         if len(decider.targets) > 1:
             if threshold is not None:
                 raise click.UsageError(f"{name!r} has a threshold for each class; leave --threshold out")
             from embedstore.deciding import evaluation
 
             predicted = evaluation.predict(opened.reader, decider, where)
-            _print(opened, predicted, output, widest=None)
+            _print(opened, predicted, output, widest=None, heads=True)
             output.copy(predicted)
             output.draw(predicted, decider.name, _labels(predicted))
             return
@@ -142,6 +146,7 @@ def classify(
 @where_option
 @version_option
 @sheet_option
+@force_option
 @value_output
 def count(store: Path, threshold: float, where: str | None, version: int | None, output: Output, **query: Any) -> None:
     """Print how many pictures have a score larger than the threshold.
@@ -211,8 +216,10 @@ def shorter(uri: str, store: Path) -> str:
     return min(ways, key=len)
 
 
-def _print(store: EmbedStore, rows: pa.Table, output: Output, widest: int | None = _WIDEST) -> None:
-    """Print matches: for people their score, the first labels cut to `widest`, and where they are."""
+def _print(
+    store: EmbedStore, rows: pa.Table, output: Output, widest: int | None = _WIDEST, heads: bool = False
+) -> None:
+    """Print matches: for people score, first labels cut to `widest`, and where they are; perhaps under heads."""
 
     def where(uri: str) -> str:
         return shorter(uri, store.path) if output.on_terminal else uri
@@ -221,7 +228,8 @@ def _print(store: EmbedStore, rows: pa.Table, output: Output, widest: int | None
         return "" if value is None else str(value)[:widest]
 
     labels = [Column(name, label) for name in _labels(rows)]
-    output.table(rows, columns(rows, [Column("score", ".4f"), *labels, Column("uri", where)]))
+    shown = [Column("score", ".4f"), *labels, Column("uri", where)]
+    output.table(rows, columns(rows, [column._replace(head=column.field) for column in shown] if heads else shown))
 
 
 def _how_many(matches: Matches, store: EmbedStore, most: int | None = None) -> str:

@@ -6,33 +6,49 @@ and hands them to the module of `deciding` whose business it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from embedstore.cli import completion
-from embedstore.cli.options import PATH, command, concept_of, number, open_store, query_options, store_argument
+from embedstore.cli.options import (
+    PATH,
+    command,
+    concept_of,
+    number,
+    open_store,
+    options,
+    query_options,
+    store_argument,
+    where_option,
+)
 from embedstore.cli.output import (
     Column,
     Output,
     columns,
     figures_output,
     file_option,
+    force_option,
     quiet_output,
     sheet_option,
     value_output,
 )
-from embedstore.files import CURVES, PAGES, REVIEWS, SHEETS
+from embedstore.result_files import CURVES, PAGES, REVIEWS, SHEETS, written_for_people
 from embedstore.wording import counted, quoted
 
 if TYPE_CHECKING:
     from embedstore.deciding.classifier import Classifier
+    from embedstore.deciding.plots import Display
+    from embedstore.deciding.review import ScoredRows
     from embedstore.store import EmbedStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_MOST_THRESHOLDS = 100_000
 _LABEL_HELP = (
     "Which rows are positive: COLUMN=VALUE, or a CSV, JSON lines or Parquet file with a column id (or uri, path, "
     "file_name) and a column label of yes and no; FILE:COLUMN=VALUE for others."
@@ -51,6 +67,16 @@ _RANKED = (
 )
 
 
+from_option = click.option(
+    "--from",
+    "origin",
+    type=PATH,
+    metavar="STORE",
+    shell_complete=completion.stores,
+    help="Another store, which keeps the classifier.",
+)
+
+
 def _label_option(required: bool) -> Callable[[F], F]:
     """Add ``--label``, which says which rows are positive."""
     return click.option(
@@ -63,70 +89,93 @@ def _label_option(required: bool) -> Callable[[F], F]:
     )
 
 
-@command('embedstore sweep photos.store "bird" --label category=bird --thresholds 0.3,0.4,0.5')
+@command(
+    'embedstore sweep photos.store "bird" --label category=bird',
+    'embedstore sweep photos.store "bird" --label category=bird --thresholds 0.3:0.6:0.05',
+)
 @store_argument
 @query_options
 @_label_option(required=False)
-@click.option("--thresholds", metavar="A,B,C", help="These thresholds.  [default: spread over the top half]")
-@click.option("-n", type=click.IntRange(min=2), default=20, show_default=True, help="How many, when not given.")
-@click.option("--noise", is_flag=True, help="Also say what queries that mean nothing score.")
+@where_option
+@click.option(
+    "--thresholds",
+    metavar="A,B,C",
+    help="These thresholds; START:STOP:STEP stands for many.  [default: where the choice is]",
+)
+@click.option("-n", type=click.IntRange(min=2), default=20, show_default=True, help="About how many, when not given.")
+@click.option(
+    "--noise/--no-noise",
+    default=None,
+    help="Also say what queries that mean nothing score.  [default: without labels, where that costs no request]",
+)
 @figures_output
 def sweep(
-    store: Path, labels: str | None, thresholds: str | None, n: int, noise: bool, output: Output, **query: Any
+    store: Path,
+    labels: str | None,
+    where: str | None,
+    thresholds: str | None,
+    n: int,
+    noise: bool | None,
+    output: Output,
+    **query: Any,
 ) -> None:
     """Print what each threshold gives: matches and, with labels, precision, recall and F1.
 
     A QUERY is the same as in `search`.
     """
-    chosen = None if thresholds is None else [number(one) for one in thresholds.split(",")]
+    chosen = None if thresholds is None else [one for part in thresholds.split(",") for one in _threshold_range(part)]
     concept = concept_of(query)
     opened = open_store(store)
-    swept = opened.sweep(concept, labels)
+    swept = opened.sweep(concept, labels, where=where, noise=noise)
     rows = swept.table(chosen, n)
-    output.table(rows, columns(rows, _SWEPT if swept.curve is None else _SWEPT + _MEASURED))
-    if swept.curve is not None:
+    marked = [{**row, "mark": f"<- {mark}" if (mark := swept.mark(row["threshold"])) else ""} for row in rows]
+    shown = _SWEPT if swept.curve is None else _SWEPT + _MEASURED
+    output.table(rows, columns(marked, (*shown, Column("mark"))))
+    if swept.curve is not None and swept.best is not None:
         precision, area = swept.curve.average_precision, swept.curve.roc_auc
-        output.say(f"average precision {precision:.4f}, ROC AUC {area:.4f}")
+        best = f"best F1 {swept.best.f1:.4f} at score > {swept.best.threshold:.4f}"
+        output.say(f"{best}; average precision {precision:.4f}, ROC AUC {area:.4f}")
     elif (gap := swept.distribution.gap()) is not None:
         output.say(
             f"without labels: the widest gap for its rank is at score > {gap.threshold:.4f}, "
             f"{counted(gap.matches, 'match', 'matches')}, "
             f"{gap.prominence:.1f} times the mean" + ("" if gap.prominence >= 8 else " (no more than chance)")
         )
-    if noise:
-        from embedstore.deciding.thresholds import noise_floor
-
-        floor = noise_floor(opened.reader, concept)
-        output.say(f"queries that mean nothing exceed {floor:.4f} on at most 1 % of the images")
+    if swept.floor is not None:
+        output.say(f"queries that mean nothing exceed {swept.floor:.4f} on at most 1 % of the images")
 
 
 @command('embedstore rank photos.store bird "a bird in flight" penguin --label category=bird')
 @store_argument
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...", shell_complete=completion.query)
 @_label_option(required=True)
+@where_option
 @figures_output
-def rank(store: Path, texts: tuple[str, ...], labels: str, output: Output) -> None:
+def rank(store: Path, texts: tuple[str, ...], labels: str, where: str | None, output: Output) -> None:
     """Rank queries by how well they sort labelled images."""
     from embedstore.deciding.thresholds import rank as rank_queries
 
-    ranked = rank_queries(open_store(store).reader, texts, labels)
+    ranked = rank_queries(open_store(store).reader, texts, labels, where=where)
     output.table(ranked, columns(ranked, _RANKED))
 
 
 @command(
     'embedstore calibrate photos.store "bird" --label category=bird --name bird',
     'embedstore calibrate photos.store "bird" --label category=bird --objective recall --min-precision 0.9',
+    """embedstore calibrate photos.store "bird" --label category=bird --where "split = 'train'\"""",
 )
 @store_argument
 @query_options
 @_label_option(required=True)
+@where_option
 @click.option("--name", metavar="NAME", help="Of the classifier.  [default: the query]")
 @click.option(
     "--objective",
     default="f1",
     show_default=True,
     metavar="WHAT",
-    help="f1, f0.5, f2, balanced_accuracy, mcc, cost, precision or recall.",
+    help="f1 or any F-beta, such as f0.5, f2, f3 (recall counts 3 times as much as precision); balanced_accuracy, mcc, "
+    "cost, precision or recall.",
 )
 @click.option("--cost-fp", type=float, help="With --objective cost: what a false positive costs.")
 @click.option("--cost-fn", type=float, help="With --objective cost: what a false negative costs.")
@@ -185,6 +234,7 @@ def calibrate(
     metavar="VALUE[=TEXT]",
     help="A value of the column, and what to look for where that is another text; once for each class.",
 )
+@where_option
 @click.option("--name", required=True, metavar="NAME", help="Of the classifier.")
 @click.option(
     "--mode",
@@ -196,7 +246,14 @@ def calibrate(
 @click.option("--objective", default="f1", show_default=True, metavar="WHAT", help="As in `calibrate`.")
 @value_output
 def calibrate_classes(
-    store: Path, column: str, classes: tuple[str, ...], name: str, mode: Any, objective: str, output: Output
+    store: Path,
+    column: str,
+    classes: tuple[str, ...],
+    where: str | None,
+    name: str,
+    mode: Any,
+    objective: str,
+    output: Output,
 ) -> None:
     """Choose a query's threshold for each of several classes, and save them as one classifier."""
     from embedstore.deciding import thresholds
@@ -204,27 +261,26 @@ def calibrate_classes(
     opened = open_store(store)
     pairs = (word.partition("=") for word in classes)
     queries = {value.strip(): (text or value).strip() for value, _, text in pairs}
-    classifier = thresholds.calibrate_classes(opened.reader, queries, column, name=name, mode=mode, objective=objective)
+    classifier = thresholds.calibrate_classes(
+        opened.reader, queries, column, name=name, mode=mode, where=where, objective=objective
+    )
     _print_calibrated(opened, classifier, True, output)
 
 
-@command("embedstore evaluate other.store bird --from photos.store --label category=bird")
+@command(
+    "embedstore evaluate other.store bird --from photos.store --label category=bird",
+    """embedstore evaluate photos.store bird --label category=bird --where "split = 'test'\"""",
+)
 @store_argument
 @click.argument("name", metavar="NAME", shell_complete=completion.classifiers)
 @_label_option(required=True)
-@click.option(
-    "--from",
-    "origin",
-    type=PATH,
-    metavar="STORE",
-    shell_complete=completion.stores,
-    help="The store that keeps the classifier.",
-)
+@where_option
+@from_option
 @value_output
-def evaluate(store: Path, name: str, labels: str, origin: Path | None, output: Output) -> None:
+def evaluate(store: Path, name: str, labels: str, where: str | None, origin: Path | None, output: Output) -> None:
     """Measure a saved classifier on labelled rows, of its own or of another store."""
     opened = open_store(store)
-    evaluation = opened.evaluate(find_classifier(opened, name, origin), labels)
+    evaluation = opened.evaluate(find_classifier(opened, name, origin), labels, where)
     output.value(evaluation.to_dict(), str(evaluation))
 
 
@@ -242,10 +298,30 @@ def classifiers(store: Path, name: str | None, output: Output) -> None:
     )
 
 
+def _scored_options(labels_required: bool) -> Callable[[F], F]:
+    """Add what names the rows that a classifier scores, and their labels: the words of `_scored`."""
+    return options(
+        store_argument,
+        click.argument("name", metavar="NAME", shell_complete=completion.classifiers),
+        _label_option(labels_required),
+        where_option,
+        from_option,
+        click.option("--class", "label", metavar="CLASS", help="Of several classes: this one."),
+    )
+
+
+def _scored(
+    store: Path, name: str, labels: str | None, where: str | None, origin: Path | None, label: str | None
+) -> ScoredRows:
+    """Score the rows of a store by a classifier."""
+    from embedstore.deciding.review import ScoredRows
+
+    opened = open_store(store)
+    return ScoredRows.of(opened.reader, find_classifier(opened, name, origin), labels, where, label)
+
+
 @command("embedstore review photos.store bird -o review.csv --sheet review.png")
-@store_argument
-@click.argument("name", metavar="NAME", shell_complete=completion.classifiers)
-@_label_option(required=False)
+@_scored_options(labels_required=False)
 @click.option("--near", type=click.IntRange(min=0), default=20, show_default=True, help="How many near the threshold.")
 @click.option("--spread", type=click.IntRange(min=0), default=20, show_default=True, help="How many over all scores.")
 @click.option("--mistakes", is_flag=True, help="Instead: the false positives and negatives among --label.")
@@ -254,43 +330,28 @@ def classifiers(store: Path, name: str | None, output: Output) -> None:
     "-o", "chosen", endings=REVIEWS, default=Path("review.csv"), show_default=True, help="The CSV file to write."
 )
 @sheet_option
+@force_option
 @quiet_output
-def review(
-    store: Path,
-    name: str,
-    labels: str | None,
-    near: int,
-    spread: int,
-    mistakes: bool,
-    seed: int,
-    chosen: Path,
-    output: Output,
-) -> None:
-    """Pick the pictures to label next, or the mistakes; fill in the CSV's label column and give it to --label."""
-    if mistakes and labels is None:
+def review(near: int, spread: int, mistakes: bool, seed: int, chosen: Path, output: Output, **named: Any) -> None:
+    """Pick the pictures to label next, or the mistakes; fill in the CSV's label column and give it to --label.
+
+    Labels that are in the CSV already are kept.
+    """
+    if mistakes and named["labels"] is None:
         raise click.UsageError("--mistakes needs --label")
-    from embedstore.deciding.review import Review, ScoredRows
-
-    opened = open_store(store)
-    rows = ScoredRows.of(opened.reader, opened.classifier(name), labels)
-    if mistakes:
-        import pyarrow as pa
-
-        both = pa.concat_tables([wrong.table for wrong in rows.mistakes()])
-        picked = Review(both, f"{name}: mistakes")
-    else:
-        picked = rows.to_label(near, spread, seed)
-    picked.save_csv(chosen)
-    output.say(f"{counted(len(picked), 'picture')} in {quoted(str(chosen))}")
+    rows = _scored(**named)
+    picked = rows.all_mistakes() if mistakes else rows.to_label(near, spread, seed)
+    kept = picked.save_csv(chosen, output.force)
+    also = f"; {counted(kept, 'label')} in it {'was' if kept == 1 else 'were'} kept" if kept else ""
+    output.say(f"{counted(len(picked), 'picture')} in {quoted(str(chosen))}{also}")
     if output.sheet is not None:
-        picked.save_sheet(output.sheet)
+        with written_for_people(output.sheet, output.force):
+            picked.save_sheet(output.sheet)
         output.say(f"drawn in {quoted(str(output.sheet))}")
 
 
 @command("embedstore plot photos.store bird --label category=bird --kind pr -o bird.png")
-@store_argument
-@click.argument("name", metavar="NAME", shell_complete=completion.classifiers)
-@_label_option(required=True)
+@_scored_options(labels_required=True)
 @click.option(
     "--kind",
     type=click.Choice(["pr", "roc", "threshold", "histogram", "boundary"]),
@@ -305,43 +366,82 @@ def review(
     required=True,
     help="PNG, SVG or PDF; a boundary: PNG or JPEG.",
 )
+@force_option
 @quiet_output
-def plot(store: Path, name: str, labels: str, kind: str, drawing: Path, output: Output) -> None:
+def plot(kind: str, drawing: Path, output: Output, **named: Any) -> None:
     """Draw a curve of a saved classifier over labelled rows, or the pictures around its threshold."""
-    from embedstore.deciding import plots
-    from embedstore.deciding.review import ScoredRows
-    from embedstore.measures.curves import precision_recall
-
-    opened = open_store(store)
-    rows = ScoredRows.of(opened.reader, opened.classifier(name), labels)
-    scores, truth = rows.scores[rows.labelled.positions], rows.labelled.values
-    if kind == "boundary":
-        rows.around().save_sheet(drawing)
-    elif kind == "histogram":
-        plots.ScoreHistogramDisplay.from_scores(scores, truth, rows.threshold, name=name).save(drawing)
-    else:
-        kinds: dict[str, Any] = {
-            "pr": plots.PrecisionRecallDisplay,
-            "roc": plots.RocDisplay,
-            "threshold": plots.ThresholdDisplay,
-        }
-        kinds[kind].from_curve(precision_recall(scores, truth), rows.threshold, name=name).save(drawing)
+    rows = _scored(**named)
+    with written_for_people(drawing, output.force):
+        if kind == "boundary":
+            rows.around().save_sheet(drawing)
+        else:
+            _display(rows, kind).save(drawing)
     output.say(f"drawn in {quoted(str(drawing))}")
 
 
+def _display(rows: ScoredRows, kind: str) -> Display:
+    """Return a plot of scored rows, to be drawn."""
+    from embedstore.deciding import plots
+    from embedstore.measures.curves import precision_recall
+
+    scores, truth = rows.scores[rows.labelled.positions], rows.labelled.values
+    kinds: dict[str, Any] = {
+        "pr": plots.PrecisionRecallDisplay,
+        "roc": plots.RocDisplay,
+        "threshold": plots.ThresholdDisplay,
+        "histogram": plots.ScoreHistogramDisplay,
+    }
+    chosen = kinds[kind]
+    words = {"name": f"{rows.name}: {chosen.title}", "notes": rows.notes}
+    if kind == "histogram":
+        display: Display = chosen.from_scores(scores, truth, rows.threshold, **words)
+    else:
+        display = chosen.from_curve(precision_recall(scores, truth), rows.threshold, **words)
+    return display
+
+
 @command("embedstore report photos.store bird --label category=bird -o bird.html")
-@store_argument
-@click.argument("name", metavar="NAME", shell_complete=completion.classifiers)
-@_label_option(required=True)
+@_scored_options(labels_required=True)
 @file_option("-o", "page", endings=PAGES, required=True, help="The HTML file to write.")
+@force_option
 @quiet_output
-def report(store: Path, name: str, labels: str, page: Path, output: Output) -> None:
-    """Write one HTML page on a saved classifier: figures, curves, the boundary and the mistakes."""
+def report(
+    store: Path, name: str, labels: str, origin: Path | None, page: Path, output: Output, **chosen: str | None
+) -> None:
+    """Write one HTML page on a saved classifier: figures, curves, the boundary and the mistakes, class by class."""
     from embedstore.deciding.report import write_report
 
     opened = open_store(store)
-    write_report(opened.reader, opened.classifier(name), labels, page)
+    classifier = find_classifier(opened, name, origin)
+    with written_for_people(page, output.force):
+        write_report(opened.reader, classifier, labels, page, **chosen)
     output.say(f"written to {quoted(str(page))}")
+
+
+def _threshold_range(text: str) -> list[float]:
+    """Read a threshold, or many as START:STOP:STEP, the last one included."""
+    ends = [number(part.strip()) for part in text.split(":")]
+    if len(ends) == 1:
+        return ends
+    if len(ends) == 3 and all(map(math.isfinite, ends)):
+        start, stop, step = (Decimal(str(end)) for end in ends)
+        if step > 0 and 0 <= (stop - start) / step < _MOST_THRESHOLDS:
+            return [float(start + place * step) for place in range(int((stop - start) / step) + 1)]
+    raise click.BadParameter(
+        f"{text!r} is no range of thresholds; write START:STOP:STEP, such as 0.1:0.9:0.01, of at most "
+        f"{_MOST_THRESHOLDS:,}"
+    )
+
+
+def warn_of_shift(store: EmbedStore, classifier: Classifier, where: str | None, output: Output) -> None:
+    """Say where the scores of another store than a classifier's own differ from those of its calibration."""
+    if classifier.store_id == store.id:
+        return
+    from embedstore.deciding.evaluation import shifts
+
+    for label, shift in shifts(store.reader, classifier, where).items():
+        if shift.differs:
+            output.say(f"warning: {label}: {shift}")
 
 
 def find_classifier(store: EmbedStore, name: str, origin: Path | None = None) -> Classifier:
@@ -371,6 +471,8 @@ def _classifier_lines(classifier: Classifier) -> Iterator[str]:
         yield f"  {target.label}: {', '.join(target.queries)}"
         yield from (f"    {line}" for line in figure_lines(target.figures, target.intervals))
     yield f"  chosen for {classifier.objective} with {classifier.constraints}, measured {classifier.validation}"
+    if classifier.where:
+        yield f"  on {classifier.labelled}"
     if any(target.intervals for target in classifier.targets):
         yield f"  {what_intervals_say(classifier.confidence)}"
     yield from (f"  warning: {text}" for text in classifier.warnings)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedstore.cli.options import PATH, command
-from embedstore.cli.output import Column, Output, columns, draw, quiet_output
+from embedstore.cli.output import Column, Output, columns, draw, force_option, quiet_output
 from embedstore.errors import StoreExistsError
-from embedstore.files import SHEETS, to_write
+from embedstore.result_files import SHEETS, to_write, written_for_people
 from embedstore.wording import counted
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ Next, with a model that understands scenes as well as things:
 @click.option("--query", default="bird", show_default=True, help="What to look for.")
 @click.option("--store", type=PATH, default=Path("demo.store"), show_default=True)
 @click.option("--photos", type=PATH, help="Folder of photographs.  [default: data/photos]")
+@force_option
 @quiet_output
 def demo(query: str, store: Path, photos: Path | None, output: Output) -> None:
     """Make a store of sample photographs, search it, decide with a threshold, and measure the decision."""
@@ -66,7 +67,8 @@ def demo(query: str, store: Path, photos: Path | None, output: Output) -> None:
     _step(output, f'embedstore classify {store} "{query}" --threshold {best:.4f}')
     matches = opened.classify(query, best)
     right = [category == query for category in matches.table.column("category").to_pylist()]
-    draw(matches.table, sheet, f"{query}: score > {best:.4f}", "category", right)
+    with written_for_people(sheet, output.force):
+        draw(matches.table, sheet, f"{query}: score > {best:.4f}", "category", right)
     output.show(f"{counted(len(matches), 'match', 'matches')}; look at them: {sheet}")
     output.show(_NEXT)
 

@@ -28,7 +28,8 @@ import click
 from embedstore import cells
 from embedstore.cli.options import PATH, options
 from embedstore.errors import InputError, PathError
-from embedstore.files import ROWS, SHEETS, naming, to_write
+from embedstore.files import naming
+from embedstore.result_files import ROWS, SHEETS, to_write, written_for_people
 from embedstore.wording import counted, quoted
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Output:
     sheet: Path | None = None
     look: bool = False
     pictures: Path | None = None
+    force: bool = False
 
     @property
     def on_terminal(self) -> bool:
@@ -65,7 +67,8 @@ class Output:
     def table(self, rows: Table, lines: Iterable[str]) -> None:
         """Print rows, or write them to the file that ``-o`` names; `lines` is what people see of them."""
         if self.file is not None:
-            write(rows, self.file)
+            with written_for_people(self.file, self.force):
+                write(rows, self.file)
             self.say(f"{counted(len(rows), 'row')} written to {quoted(str(self.file))}")
             return
         with printing():
@@ -132,7 +135,8 @@ class Output:
         if not len(rows):
             self.say("nothing matches, so there is nothing to draw")
             return
-        draw(rows, self.sheet, title, next(iter(notes), None))
+        with written_for_people(self.sheet, self.force):
+            draw(rows, self.sheet, title, next(iter(notes), None))
         part = f"the first {MOST_DRAWN} of {len(rows):,} pictures " if len(rows) > MOST_DRAWN else ""
         self.say(f"{part}drawn in {quoted(str(self.sheet))}")
         if self.look and (why := _not_opened(self.sheet)):
@@ -176,7 +180,7 @@ def _gives_output(function: F) -> F:
     @functools.wraps(function)
     def with_output(**values: Any) -> Any:
         flags = [form for form in _FORMS if values.pop(f"as_{form}", False)]
-        fields = ("file", "null", "quiet", "sheet", "look", "pictures")
+        fields = ("file", "null", "quiet", "sheet", "look", "pictures", "force")
         chosen = {name: values.pop(name) for name in fields if name in values}
         said = [*(_FORMS[form] for form in flags), *(["-o"] if chosen.get("file") and flags else [])]
         if len(said) > 1:
@@ -194,7 +198,7 @@ def _gives_output(function: F) -> F:
 def file_option(
     *names: str, endings: Sequence[str] | Callable[[click.Context], Sequence[str]], **attributes: Any
 ) -> Callable[[F], F]:
-    """Declare an option that names a file to write, which is looked at before any work: see `files.to_write`.
+    """Declare an option that names a file to write, which is looked at before any work: see `result_files.to_write`.
 
     A name with another ending is wrong usage. `endings` may depend on options that are eager.
     """
@@ -214,6 +218,10 @@ def _form(form: str, text: str) -> Callable[[F], F]:
     return click.option(*_FORMS[form].split(), f"as_{form}", is_flag=True, help=text)
 
 
+force_option = click.option(
+    "--force", is_flag=True, help="Replace a file that embedstore did not write, or that was changed since."
+)
+"""The option of a command that writes a file under a name that a person gives."""
 quiet_output = options(
     click.option("-q", "--quiet", is_flag=True, help="Print nothing that was not asked for."), _gives_output
 )
@@ -224,6 +232,7 @@ _printed = options(
     _form("csv", "Print CSV."),
     _form("tsv", "Print TSV."),
     file_option("-o", "--output-file", "file", endings=ROWS, help=f"Write to a file by its ending: {' '.join(ROWS)}."),
+    force_option,
 )
 figures_output = options(_printed, quiet_output)
 """The options of a command that prints rows that are no pictures; it gets an `Output` as ``output``."""

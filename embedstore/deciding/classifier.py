@@ -6,6 +6,7 @@ are chosen by `thresholds`, how right they are is measured by `evaluation`.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import math
@@ -20,8 +21,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedstore import files
+from embedstore.deciding.labels import Labelled
 from embedstore.deciding.target import Target
-from embedstore.errors import ClassifierError, EmbedStoreError
+from embedstore.errors import ClassifierError, EmbedStoreError, FilterError
 from embedstore.measures.calibration import FIGURES, Calibration, figure_rows
 from embedstore.searching.reader import Reader
 from embedstore.space import Space
@@ -61,6 +63,10 @@ class Classifier:
         The store that it was calibrated on, "" for none, and its version then.
     created_at : str
         ISO 8601, UTC.
+    labelled : str
+        Where the labels came from that the thresholds were chosen by, in words.
+    where : str or None
+        The condition that kept the rows they were chosen on; "" for none, None where it was no text or is not known.
     """
 
     name: str
@@ -77,6 +83,8 @@ class Classifier:
     store_version: int | None = None
     created_at: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
     warnings: tuple[str, ...] = ()
+    labelled: str = ""
+    where: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse names that are no file names, and classes that do not fit mode or space."""
@@ -102,6 +110,8 @@ class Classifier:
         mode: Mode = "single",
         store_id: str = "",
         store_version: int | None = None,
+        labelled: str = "",
+        where: str | None = None,
     ) -> Classifier:
         """Make the classifier of classes, each with its calibration; all of them asked for the same."""
         first = calibrated[0][1]
@@ -124,6 +134,8 @@ class Classifier:
             store_id=store_id,
             store_version=store_version,
             warnings=tuple(warnings),
+            labelled=labelled,
+            where=where,
         )
 
     @property
@@ -136,10 +148,19 @@ class Classifier:
         """The class of a classifier of one class; ClassifierError where there are several."""
         if len(self.targets) > 1:
             raise ClassifierError(
-                f"{self.name!r} has {len(self.targets)} classes, with one threshold for each (see .targets); "
-                "this is done for one class at a time"
+                f"{self.name!r} has {len(self.targets)} classes, with one threshold for each; this is done for one "
+                f"class at a time, choose from {', '.join(self.labels)}"
             )
         return self.targets[0]
+
+    def of_class(self, label: str) -> Classifier:
+        """Return the classifier of one of several classes, which decides by that class's threshold alone.
+
+        Raises ClassifierError where there is no such class.
+        """
+        if label not in self.labels:
+            raise ClassifierError(f"{self.name!r} has no class {label!r}; choose from {', '.join(self.labels)}")
+        return dataclasses.replace(self, targets=(self.targets[self.labels.index(label)],), mode="single")
 
     @property
     def threshold(self) -> float:
@@ -218,6 +239,28 @@ class Classifier:
         self.require_space(reader.space)
         return self.scores(reader.scores(list(self.vectors)))
 
+    def held_out(self, reader: Reader, labelled: Labelled) -> str:
+        """Say in words whether the thresholds were chosen on other rows than these labelled ones of a reader.
+
+        Rows of another store count as others, though copies of pictures may lie in both.
+        """
+        if not self.n:
+            return "the threshold was chosen by no labels"
+        if self.store_id and self.store_id != reader.store_id:
+            return "held out: the threshold was chosen on another store"
+        if not self.store_id or self.where is None:
+            return "whether the rows were held out is not known"
+        try:
+            mask = reader.mask(self.where or None)
+        except FilterError:  # a column of then is gone
+            return "whether the rows were held out is not known"
+        shared = len(labelled) if mask is None else int(mask[labelled.positions].sum())
+        if not shared:
+            return f"held out: the threshold was chosen where {self.where}"
+        if labelled.source == self.labelled:
+            return "not held out: the threshold was chosen on these rows"
+        return f"not held out: the threshold may have been chosen on {shared:,} of them ({self.labelled})"
+
     def require_space(self, space: Space) -> None:
         """Refuse rows of another space with ClassifierError."""
         try:
@@ -234,6 +277,7 @@ class Classifier:
             **{key: getattr(self, key) for key in ("name", "mode", *measured, *_ORIGIN)},
             "space": self.space.to_dict(),
             "warnings": list(self.warnings),
+            **({"labelled": self.labelled, "where": self.where} if self.labelled else {}),
             "targets": [target.to_dict() for target in self.targets],
         }
 
@@ -268,6 +312,8 @@ class Classifier:
                 n=int(fields["n"]),
                 n_pos=int(fields["n_pos"]),
                 warnings=tuple(map(str, fields["warnings"])),
+                labelled=str(fields.get("labelled", "")),
+                where=None if (where := fields.get("where")) is None else str(where),
             )
         except KeyError as error:
             raise ClassifierError(f"the classifier lacks the field {error}; calibrate again to make it") from error
@@ -361,6 +407,7 @@ class Classifier:
             lines.append(f"  {target.label}: score > {threshold:.4f}{measured}")
         if self.objective:
             lines.append(f"  chosen for {self.objective} with {self.constraints}, measured {self.validation}")
+        lines += [f"  warning: {text}" for text in self.warnings]
         return "\n".join(lines)
 
 

@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from embedstore.cells import aligned
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.labels import classes_for, labels_for
 from embedstore.errors import ClassifierError
 from embedstore.measures.curves import precision_recall
 from embedstore.measures.distribution import Shift
-from embedstore.measures.rates import Confusion, Metrics, confusion
+from embedstore.measures.rates import REPORTED, Confusion, Metrics, confusion
 from embedstore.searching.matches import Matches
 from embedstore.searching.reader import Reader
 from embedstore.vectors import total_order
@@ -26,28 +27,48 @@ from embedstore.vectors import total_order
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """How a classifier, by its name, does on `n` labelled rows that it was not calibrated on."""
+    """How a classifier, by its name, does on `n` labelled rows."""
 
     classifier: str
     metrics: dict[str, Metrics]
     """By class."""
     confusion: Confusion | None
     """For classifiers of several classes that decide for one."""
-    shift: dict[str, Shift | None]
-    """By class: how the scores here differ from those of the calibration."""
+    shift: dict[str, Shift]
+    """By class, where it is known: how the scores here differ from those of the calibration."""
     n: int
+    labelled: str
+    """Where the labels came from, in words."""
+    held_out: str
+    """Whether the thresholds were chosen on other rows, in words: see `Classifier.held_out`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain JSON values; ``confusion`` is there for classifiers that decide for one class."""
         metrics = {label: figures.to_dict() for label, figures in self.metrics.items()}
-        figures = {"classifier": self.classifier, "n": self.n, "metrics": metrics}
+        figures = {
+            "classifier": self.classifier,
+            "n": self.n,
+            "labelled": self.labelled,
+            "held_out": self.held_out,
+            "metrics": metrics,
+        }
         return figures if self.confusion is None else {**figures, "confusion": self.confusion.to_dict()}
 
     def __str__(self) -> str:
-        lines = [f"{label}: {figures}" for label, figures in self.metrics.items()]
-        lines += [str(shift) for shift in self.shift.values() if shift is not None]
+        lines = [f"{self.classifier} on {self.n:,} labelled rows ({self.labelled}); {self.held_out}"]
+        head = ["class", *(name.replace("f1", "F1") for name in ("threshold", *REPORTED))]
+        rows = [
+            [
+                label,
+                *(f"{value:.4f}" if isinstance(value, float) else f"{value:,}" for value in figures.to_dict().values()),
+            ]
+            for label, figures in self.metrics.items()
+        ]
+        lines += aligned([head, *rows])
         if self.confusion is not None:
-            lines.append(str(self.confusion))
+            lines += ["", str(self.confusion)]
+        alone = len(self.metrics) == 1
+        lines += [str(shift) if alone else f"{label}: {shift}" for label, shift in self.shift.items()]
         return "\n".join(lines)
 
 
@@ -87,24 +108,39 @@ def predict(reader: Reader, classifier: Classifier, where: Any = None) -> pa.Tab
     return pa.table(columns).take(pa.array(order))
 
 
-def evaluate(reader: Reader, classifier: Classifier, labels: Any) -> Evaluation:
-    """Measure a classifier on labelled rows.
+def shifts(reader: Reader, classifier: Classifier, where: Any = None) -> dict[str, Shift]:
+    """Say for each class how the scores here differ from those of the calibration, where those are known."""
+    mask = reader.mask(where)
+    scores = classifier.scores_in(reader)
+    found = {
+        target.label: target.shift(line if mask is None else line[mask])
+        for target, line in zip(classifier.targets, scores, strict=True)
+    }
+    return {label: shift for label, shift in found.items() if shift is not None}
 
-    For one class labels are all that `labels.labels_for` reads; for several, the column of class names.
+
+def evaluate(reader: Reader, classifier: Classifier, labels: Any, where: Any = None) -> Evaluation:
+    """Measure a classifier on labelled rows, those that `where` keeps.
+
+    For one class labels are all that `labels.labels_for` reads; for several, the column of class names. There a row of
+    none of the classes is right when nothing is predicted for it.
     """
     scores = classifier.scores_in(reader)
     alone = len(classifier.targets) == 1
     labelled = labels_for(reader.rows, labels) if alone else classes_for(reader.rows, labels)
-    metrics, shift = {}, {}
+    labelled = labelled.within(reader.rows, where)
+    metrics = {}
     for target, line in zip(classifier.targets, scores, strict=True):
         truth = labelled.values if alone else labelled.values == target.label
         curve = precision_recall(line[labelled.positions], truth)
         metrics[target.label] = curve.at(target.threshold)
-        shift[target.label] = target.shift(line)
     counts = None
     if classifier.mode == "argmax" and not alone:
-        counts = confusion(labelled.values.tolist(), classifier.predict(scores[:, labelled.positions]))
-    return Evaluation(classifier.name, metrics, counts, shift, len(labelled))
+        predicted = classifier.predict(scores[:, labelled.positions])
+        counts = confusion(labelled.values.tolist(), predicted, classifier.labels)
+    held_out = classifier.held_out(reader, labelled)
+    shift = shifts(reader, classifier, where)
+    return Evaluation(classifier.name, metrics, counts, shift, len(labelled), labelled.source, held_out)
 
 
 def with_columns(reader: Reader, classifier: Classifier | None) -> pa.Table:

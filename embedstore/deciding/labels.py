@@ -6,6 +6,7 @@ done with them is left to `thresholds`, `evaluation` and `review`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,9 +37,22 @@ class Labelled:
     """bool for one class, or the class's name (object) for several."""
     source: str
     """Where the labels came from, in words."""
+    positive: str | None = None
+    """The value that counts as positive; None where the labels are yes and no, or classes."""
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def within(self, rows: Rows, where: Any) -> Labelled:
+        """Return the labels of those rows that a condition keeps; LabelError where it keeps none of them."""
+        mask = rows.mask(where)
+        if mask is None:
+            return self
+        kept = mask[self.positions]
+        words = f"{self.source} where {where if isinstance(where, str) else 'a mask holds'}"
+        if not kept.any():
+            raise LabelError(f"{words}: none of the {len(self)} labelled rows is kept; loosen the condition")
+        return Labelled(self.positions[kept], self.values[kept], words, self.positive)
 
 
 NO_LABELS = Labelled(np.empty(0, np.int64), np.empty(0, np.bool_), "no labels")
@@ -123,7 +137,22 @@ def _of_file(rows: Rows, text: str) -> Labelled:
             f"it has {', '.join(table.column_names)}"
         )
     names, values = table.column(key).to_pylist(), table.column(column).to_pylist()
-    return _of_pairs(rows, names, values, value, file, key)
+    if value is None:
+        _require_truths(values, file)
+    found = _of_pairs(rows, names, values, value, file, key)
+    return dataclasses.replace(found, source=text)
+
+
+def _require_truths(values: list[Any], file: str) -> None:
+    """Refuse a label of a file that is neither yes nor no, with its value and its line; an empty one is none."""
+    for number, value in enumerate(values):
+        truth = _truth(value)
+        if not _is_missing(value) and truth not in (True, False):
+            line = f"line {number + 2}" if file.lower().endswith((".csv", ".tsv")) else f"row {number + 1}"
+            raise LabelError(
+                f"{file}, {line}: the label {value!r} is neither yes nor no; correct it, leave it empty, or say which "
+                f"value is positive: {file}:COLUMN=VALUE"
+            )
 
 
 def _of_pairs(rows: Rows, names: list[Any], values: list[Any], positive: str | None, source: str, key: str) -> Labelled:
@@ -160,20 +189,27 @@ def _of_column(column: pa.ChunkedArray, value: str | None, source: str) -> Label
 
 def _of_values(positions: Positions, values: list[Any], positive: str | None, source: str) -> Labelled:
     """Turn values into booleans, leaving out what has no label."""
-    known = [number for number, value in enumerate(values) if value is not None and value == value and value != ""]
+    known = [number for number, value in enumerate(values) if not _is_missing(value)]
     if not known:
         raise LabelError(f"{source}: no row has a label")
     kept = [values[number] for number in known]
     if positive is not None:
         truth = np.array([_matches(value, positive) for value in kept], dtype=np.bool_)
     else:
-        truth = as_labels([_truth(value) for value in kept], what=source)
-    return Labelled(positions[known], truth, source)
+        found = [_truth(value) for value in kept]
+        mixed = any(isinstance(value, str) for value in found)  # NumPy would make a text of True
+        truth = as_labels(np.array(found, dtype=object) if mixed else np.asarray(found), what=source)
+    return Labelled(positions[known], truth, source, positive)
 
 
 def _matches(value: Any, wanted: str) -> bool:
     """Say whether a value is the one that is positive, written as text."""
     return value is not None and (str(value) == wanted or (isinstance(value, bool) and _truth(wanted) is value))
+
+
+def _is_missing(value: Any) -> bool:
+    """Say whether a value is no label: null, NaN or empty."""
+    return value is None or value != value or value == ""
 
 
 def _truth(value: Any) -> Any:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import os
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,22 +19,25 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from embedstore.errors import MissingDependencyError
-from embedstore.files import CURVES, naming, to_write
+from embedstore.files import naming
 from embedstore.measures.curves import Curve
 from embedstore.measures.rates import Floats, Ints, Metrics
 from embedstore.measures.samples import as_labels, as_scores
+from embedstore.result_files import CURVES, to_write
 
 BLUE, ORANGE, GREEN, INK, PALE = "#2f6ca8", "#d9722b", "#3f8f5f", "#333333", "#9a9a9a"
 MAX_POINTS = 2000
+_NOTE_WIDTH = 92
 UNIT = (-0.02, 1.02)
 """From where to where an axis of rates runs."""
 
 
 @dataclass(eq=False)
 class Display:
-    """What all displays share: `name`, instead of the kind's own title; after `plot`, `ax_` and `figure_`."""
+    """In common: `name`, instead of the kind's title; `notes` below it; after `plot`, `ax_` and `figure_`."""
 
     name: str = field(default="", kw_only=True)
+    notes: Sequence[str] = field(default=(), kw_only=True)
     ax_: Any = field(default=None, init=False, repr=False)
     figure_: Any = field(default=None, init=False, repr=False)
     title: ClassVar[str]
@@ -59,7 +64,12 @@ class Display:
         ax.grid(color="#e6e6e6", linewidth=0.8)
         ax.set_axisbelow(True)
         self._draw(ax)
-        ax.set_title(self.name or self.title, loc="left", fontsize=12, color=INK)
+        lines = [line for note in self.notes for line in textwrap.wrap(note, _NOTE_WIDTH)]
+        ax.set_title(self.name or self.title, loc="left", fontsize=12, color=INK, pad=6 + 11 * len(lines))
+        for place, line in enumerate(reversed(lines)):
+            ax.annotate(
+                line, (0, 1), (0, 5 + 11 * place), "axes fraction", "offset points", fontsize=8, color="#6b7280"
+            )
         return self
 
     def save(self, path: str | os.PathLike[str], dpi: int = 150) -> Path:
@@ -109,12 +119,14 @@ class PrecisionRecallDisplay(Display):
     chosen: Metrics | None = None
 
     @classmethod
-    def from_curve(cls, curve: Curve, threshold: float | None = None, name: str = "") -> Self:
+    def from_curve(
+        cls, curve: Curve, threshold: float | None = None, name: str = "", notes: Sequence[str] = ()
+    ) -> Self:
         """Take the numbers of a curve; `threshold` is marked."""
         precision, recall, _ = curve.precision_recall_curve()
         chosen = None if threshold is None else curve.at(threshold)
         prevalence = curve.n_pos / curve.n
-        return cls(precision, recall, curve.average_precision, prevalence, chosen, name=name)
+        return cls(precision, recall, curve.average_precision, prevalence, chosen, name=name, notes=notes)
 
     def _draw(self, ax: Any) -> None:
         recall, precision = _thin(self.recall, self.precision)
@@ -124,7 +136,7 @@ class PrecisionRecallDisplay(Display):
         if self.chosen is not None:
             _mark(ax, self.chosen.recall, self.chosen.precision, self.chosen)
         ax.set(xlabel="Recall", ylabel="Precision", xlim=UNIT, ylim=UNIT)
-        ax.legend(loc="lower left", frameon=False)
+        _legend(ax)
 
 
 @dataclass(eq=False)
@@ -141,10 +153,12 @@ class RocDisplay(Display):
     chosen: Metrics | None = None
 
     @classmethod
-    def from_curve(cls, curve: Curve, threshold: float | None = None, name: str = "") -> Self:
+    def from_curve(
+        cls, curve: Curve, threshold: float | None = None, name: str = "", notes: Sequence[str] = ()
+    ) -> Self:
         """Take the numbers of a curve; `threshold` is marked."""
         fpr, tpr, _ = curve.roc_curve()
-        return cls(fpr, tpr, curve.roc_auc, None if threshold is None else curve.at(threshold), name=name)
+        return cls(fpr, tpr, curve.roc_auc, None if threshold is None else curve.at(threshold), name=name, notes=notes)
 
     def _draw(self, ax: Any) -> None:
         fpr, tpr = _thin(self.fpr, self.tpr)
@@ -153,7 +167,7 @@ class RocDisplay(Display):
         if self.chosen is not None:
             _mark(ax, 1 - self.chosen.specificity, self.chosen.recall, self.chosen)
         ax.set(xlabel="False-positive rate", ylabel="True-positive rate (recall)", xlim=UNIT, ylim=UNIT)
-        ax.legend(loc="lower right", frameon=False)
+        _legend(ax)
 
 
 @dataclass(eq=False)
@@ -171,11 +185,13 @@ class ThresholdDisplay(Display):
     chosen: Metrics | None = None
 
     @classmethod
-    def from_curve(cls, curve: Curve, threshold: float | None = None, name: str = "") -> Self:
+    def from_curve(
+        cls, curve: Curve, threshold: float | None = None, name: str = "", notes: Sequence[str] = ()
+    ) -> Self:
         """Take the numbers of a curve; `threshold` is marked."""
         chosen = None if threshold is None else curve.at(threshold)
         precision, recall, f1 = curve.precision[:-1], curve.recall[:-1], curve.f1[:-1]
-        return cls(curve.thresholds[:-1], precision, recall, f1, chosen, name=name)
+        return cls(curve.thresholds[:-1], precision, recall, f1, chosen, name=name, notes=notes)
 
     def _draw(self, ax: Any) -> None:
         thresholds, precision, recall, f1 = _thin(self.thresholds, self.precision, self.recall, self.f1)
@@ -189,7 +205,7 @@ class ThresholdDisplay(Display):
             for value, (_, _, colour) in zip(marked, lines, strict=True):
                 ax.plot(self.chosen.threshold, value, "o", color=colour, **style)
         ax.set(xlabel="Threshold (a match is score > threshold)", ylim=UNIT)
-        ax.legend(loc="lower left", frameon=False)
+        _legend(ax)
 
 
 @dataclass(eq=False)
@@ -213,6 +229,7 @@ class ScoreHistogramDisplay(Display):
         threshold: float | None = None,
         bins: int = 50,
         name: str = "",
+        notes: Sequence[str] = (),
     ) -> Self:
         """Count scores in bins of equal width, with the same edges for both labels."""
         values = as_scores(scores).astype(np.float64)
@@ -222,7 +239,7 @@ class ScoreHistogramDisplay(Display):
             truth = as_labels(labels, len(values))
             groups = {"negative": values[~truth], "positive": values[truth]}
         counts = {key: np.histogram(group, edges)[0].astype(np.int64) for key, group in groups.items()}
-        return cls(edges, counts, threshold, name=name)
+        return cls(edges, counts, threshold, name=name, notes=notes)
 
     def _draw(self, ax: Any) -> None:
         colours = {"negative": PALE, "positive": BLUE, "all": BLUE}
@@ -234,7 +251,12 @@ class ScoreHistogramDisplay(Display):
             _mark_threshold(ax, self.threshold)
         ax.set(xlabel="Score", ylabel="Rows", ylim=(0, None))
         ax.yaxis.get_major_locator().set_params(integer=True)
-        ax.legend(loc="upper right", frameon=False)
+        _legend(ax)
+
+
+def _legend(ax: Any) -> None:
+    """Say below the axes what is drawn: within them it would lie on a curve sooner or later."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
 
 
 def _mark(ax: Any, x: float, y: float, chosen: Metrics) -> None:

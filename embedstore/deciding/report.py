@@ -1,4 +1,4 @@
-"""A classifier and labels -> one HTML page that stands alone: figures, curves, the boundary, the mistakes.
+"""A classifier and labels -> one HTML page that stands alone: figures, curves, the boundary, the mistakes, by class.
 
 Plain functions make the HTML. The numbers come from `thresholds`, the curves from `plots`, the pictures from `review`.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.deciding.classifier import Classifier
+from embedstore.deciding.evaluation import evaluate
 from embedstore.deciding.plots import (
     Display,
     PrecisionRecallDisplay,
@@ -19,12 +20,13 @@ from embedstore.deciding.plots import (
     ScoreHistogramDisplay,
     ThresholdDisplay,
 )
-from embedstore.deciding.review import YES_NO, Review, ScoredRows
+from embedstore.deciding.review import Review, ScoredRows
 from embedstore.deciding.thresholds import Sweep
-from embedstore.files import PAGES, naming, to_write
+from embedstore.files import naming
 from embedstore.measures.calibration import figure_rows
 from embedstore.measures.curves import precision_recall
 from embedstore.measures.distribution import ScoreDistribution
+from embedstore.result_files import PAGES, to_write
 from embedstore.searching.reader import Reader
 from embedstore.wording import counted
 
@@ -38,23 +40,57 @@ tr.chosen { background: #eef4fb }
 .plots { margin-top: 1.2rem; display: grid; grid-template-columns: 1fr 1fr; gap: 1rem }
 .plots svg { width: 100%; height: auto } .pictures { display: flex; flex-wrap: wrap; gap: .7rem }
 figure { font-size: .8rem } figure img { background: #f6f6f6 }
-.yes img { border-bottom: 3px solid #3f8f5f } .no img { border-bottom: 3px solid #c33 }
+.right img { border-bottom: 4px solid #0072b2 } .wrong img { border-bottom: 4px solid #d55e00 }
+.pictures > div { width: 112px; overflow-wrap: anywhere } .pictures > .rule { width: 100%; border-top: 2px solid #222 }
+table, pre { display: block; overflow-x: auto }
+@media (max-width: 700px) { .plots { grid-template-columns: 1fr } }
 """
 _MOST_MISTAKES = 32
 
 
-def write_report(reader: Reader, classifier: Classifier, labels: Any, path: str | os.PathLike[str]) -> Path:
-    """Write the report of a classifier of one class into an HTML file, and return the file; labels as in `labels_for`.
+def write_report(
+    reader: Reader,
+    classifier: Classifier,
+    labels: Any,
+    path: str | os.PathLike[str],
+    where: Any = None,
+    label: str | None = None,
+) -> Path:
+    """Write the report of a classifier into an HTML file, and return the file.
 
-    Raises ClassifierError where there are several classes, MissingDependencyError where matplotlib is not installed,
-    and as `files.to_write` where the name does not end in .html or its folder is not there.
+    Only rows that `where` keeps are measured and shown. Labels are as in `labels.labels_for`; with several classes the
+    column of class names, for a report class by class, or for that of `label` alone. Raises MissingDependencyError
+    where matplotlib is not installed, and as `result_files.to_write` where the name does not end in .html or its folder
+    is not there.
     """
     file = to_write(path, PAGES)
-    rows = ScoredRows.of(reader, classifier, labels)
-    labelled, threshold = rows.labelled, rows.threshold
+    if label is None and len(classifier.targets) > 1:
+        parts = [
+            f"<h1>{escape(classifier.name)}</h1>",
+            f"<pre>{escape(str(evaluate(reader, classifier, labels, where)))}</pre>",
+        ]
+        for one in classifier.labels:
+            parts += _parts(ScoredRows.of(reader, classifier, labels, where, one))
+    else:
+        parts = _parts(ScoredRows.of(reader, classifier, labels, where, label))
+    title = escape(f"embedstore: {classifier.name}")
+    page = (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width, initial-scale=1'>"
+        f"<title>{title}</title><style>{_STYLE}</style>"
+    )
+    with naming(file):
+        file.write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
+    return file
+
+
+def _parts(rows: ScoredRows) -> list[str]:
+    """Return the parts of the page, in order."""
+    classifier, labelled, threshold = rows.classifier, rows.labelled, rows.threshold
     scores = rows.scores[labelled.positions]
+    shown = rows.scores if rows.kept is None else rows.scores[rows.kept]
     curve = precision_recall(scores, labelled.values)
-    swept = Sweep(rows.name, ScoreDistribution.of(rows.scores), curve, labelled, rows.scores)
+    swept = Sweep(classifier.name, ScoreDistribution.of(shown), curve, labelled, rows.scores)
     displays: list[Display] = [
         PrecisionRecallDisplay.from_curve(curve, threshold),
         RocDisplay.from_curve(curve, threshold),
@@ -62,12 +98,13 @@ def write_report(reader: Reader, classifier: Classifier, labels: Any, path: str 
         ScoreHistogramDisplay.from_scores(scores, labelled.values, threshold),
     ]
     wrong, missed = rows.mistakes()
-    shift = classifier.target.shift(rows.scores)
-    parts = [
-        f"<h1>{escape(classifier.name)}</h1>",
-        f"<p class=note>{escape(_summary(classifier, reader))}</p>",
+    shift = classifier.target.shift(shown)
+    return [
+        f"<h1>{escape(rows.name)}</h1>",
+        f"<p class=note>{escape(_summary(classifier, rows.reader))}</p>",
+        *(f"<p class=note>{escape(text)}</p>" for text in rows.notes),
         *(f"<p class=warning>{escape(text)}</p>" for text in classifier.warnings),
-        "<h2>Held-out figures of the calibration</h2>",
+        f"<h2>Figures of the calibration, measured {escape(classifier.validation or 'by nobody')}</h2>",
         _figures(classifier),
         f"<h2>On {counted(len(labelled), 'labelled row')} ({escape(labelled.source)})</h2>",
         f"<p class=note>{escape(str(shift))}</p>" if shift is not None else "",
@@ -80,21 +117,17 @@ def write_report(reader: Reader, classifier: Classifier, labels: Any, path: str 
         f"<h2>{counted(len(missed), 'false negative')}</h2>",
         _pictures(missed),
     ]
-    title = escape(f"embedstore: {classifier.name}")
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
-    with naming(file):
-        file.write_text(page + "\n".join(parts) + "</html>\n", encoding="utf-8")
-    return file
 
 
 def _summary(classifier: Classifier, reader: Reader) -> str:
     target = classifier.target
     asked = ", ".join(target.queries)
     against = f" against {', '.join(target.opposing)}" if target.opposing else ""
+    measured = f", chosen for {classifier.objective} with {classifier.constraints}, measured {classifier.validation}"
+    by = f" on {classifier.labelled}" if classifier.labelled else ""
     return (
-        f"Looks for {asked}{against}. A match is score > {classifier.threshold:.4f}, chosen for {classifier.objective} "
-        f"with {classifier.constraints}, measured {classifier.validation}. "
-        f"{counted(len(reader), 'image')} in {reader.space}."
+        f"Looks for {asked}{against} in {reader.space}. A match is score > {classifier.threshold:.4f}"
+        f"{measured if classifier.objective else ''}{by}; made {classifier.created_at[:10]}."
     )
 
 
@@ -111,10 +144,13 @@ def _thresholds(sweep: Sweep, chosen: float) -> str:
     distinct = sorted({row["threshold"] for row in sweep.table(n=11)} | {chosen})
     columns = ("threshold", "matches", "precision", "recall", "f1", "tp", "fp", "fn")
     rows = [
-        [f"{row[name]:.4f}" if isinstance(row[name], float) else f"{row[name]:,}" for name in columns]
+        [*(f"{row[name]:.4f}" if isinstance(row[name], float) else f"{row[name]:,}" for name in columns), mark]
         for row in sweep.table(distinct)
+        for mark in [
+            ", ".join(filter(None, ["chosen" if row["threshold"] == chosen else "", sweep.mark(row["threshold"])]))
+        ]
     ]
-    return _table(columns, rows, distinct.index(chosen))
+    return _table((*columns, ""), rows, distinct.index(chosen))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], chosen: int | None = None) -> str:
@@ -133,8 +169,12 @@ def _pictures(review: Review) -> str:
     rows = review.table.slice(0, _MOST_MISTAKES).to_pylist()
     pictures = pictures_at(row["uri"] for row in rows)
     cells = []
-    for row in rows:
-        picture = figure(pictures.get(row["uri"]), row["uri"], f"{row['score']:.4f}", 112)
-        cells.append(f"<div class='{YES_NO[row['label']]}'>{picture}</div>")
+    for number, (row, right) in enumerate(zip(rows, review.right, strict=False)):
+        if number in review.rules and number > 0:
+            cells.append(f"<div class=rule>{escape(review.rules[number])}</div>")
+        verdict = {True: ("right", "\N{CHECK MARK} "), False: ("wrong", "\N{BALLOT X} "), None: ("", "")}[right]
+        truth = "" if row["truth"] is None else f"; truth: {row['truth']}"
+        caption = f"{verdict[1]}{row['score']:.4f} predicted: {row['predicted']}{truth}"
+        cells.append(f"<div class='{verdict[0]}'>{figure(pictures.get(row['uri']), row['uri'], caption, 112)}</div>")
     more = len(review) - len(rows)
     return f"<div class=pictures>{''.join(cells)}</div>" + (f"<p class=note>and {more:,} more</p>" if more > 0 else "")

@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedstore.errors import ClassifierError
-from embedstore.measures.calibration import Interval
+from embedstore.measures.chance import Interval
 from embedstore.measures.curves import above
 from embedstore.measures.distribution import ScoreDistribution, Shift, distribution_shift
-from embedstore.measures.rates import Metrics
 from embedstore.searching.queries import opposed
 from embedstore.vectors import Vectors, as_vectors
 from embedstore.wording import counted
@@ -61,19 +60,21 @@ class Target:
         shape = (len(self.opponents), len(self.vector))
         object.__setattr__(self, "opponents", np.asarray(self.opponents, np.float32).reshape(shape))
 
-    def measured(self, scores: ArrayLike, metrics: Metrics, intervals: Mapping[str, Interval] | None = None) -> Target:
-        """Return this class with the threshold of `metrics`, and what was measured at it.
+    def measured(
+        self, scores: ArrayLike, figures: Mapping[str, float], intervals: Mapping[str, Interval] | None = None
+    ) -> Target:
+        """Return this class with the threshold of `figures`, which are named as by `Metrics.to_dict`, and with them.
 
         Of the scores of the labelled rows, shape (n,), as from `score`, a summary is kept.
         """
         seen = ScoreDistribution.of(scores)
         return dataclasses.replace(
             self,
-            threshold=metrics.threshold,
-            metrics=metrics.to_dict(),
+            threshold=figures["threshold"],
+            metrics=dict(figures),
             intervals=dict(intervals or {}),
             summary=seen.summary(),
-            matched_share=seen.matches(metrics.threshold) / len(seen),
+            matched_share=seen.matches(figures["threshold"]) / len(seen),
         )
 
     @property

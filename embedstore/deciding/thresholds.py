@@ -6,17 +6,20 @@ The rows are scored once; the figures are made by `curves`, `distribution` and `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedstore.deciding.classifier import Classifier, Mode
-from embedstore.deciding.labels import Labelled, labels_for
+from embedstore.deciding.labels import Labelled, classes_for, labels_for
 from embedstore.deciding.target import Target
-from embedstore.errors import LabelError, MissingDependencyError, QueryError
+from embedstore.errors import EmbedderError, LabelError, MissingDependencyError, QueryError
 from embedstore.measures.calibration import Calibration, calibrate_scores
 from embedstore.measures.curves import Curve, as_thresholds, curves, precision_recall
 from embedstore.measures.distribution import ScoreDistribution
@@ -42,20 +45,34 @@ class Sweep:
 
     query: str
     distribution: ScoreDistribution
-    """Of all rows: matches and percentile at any threshold, gap."""
+    """Of all rows that were swept: matches and percentile at any threshold, gap."""
     curve: Curve | None
     """Of the labelled rows: precision, recall and F1 at every distinct score; None without labels."""
     labelled: Labelled | None
     scores: NDArray[np.float32]
-    """Shape (n_rows,), in the order of the store's rows."""
+    """Shape (n_rows,), in the order of the store's rows; of all rows, also where a condition kept some."""
+    noise: Callable[[], float | None] | None = field(default=None, repr=False)
+    """Finds `floor`, when that is first looked at."""
+
+    @cached_property
+    def floor(self) -> float | None:
+        """The threshold that queries which mean nothing exceed on at most 1 % of the rows; None where not known."""
+        return None if self.noise is None else self.noise()
+
+    @property
+    def best(self) -> Metrics | None:
+        """The figures at the threshold of the best F1, of equal ones the highest; None without labels."""
+        return None if self.curve is None else self.curve.at_cut(self.curve.best_cut)
 
     def columns(self, thresholds: ArrayLike | None = None, n: int = 20) -> dict[str, NDArray[Any]]:
         """Return what each threshold gives, as arrays of shape (n_thresholds,).
 
         They are ``threshold``, ``matches``, ``percentile``; with labels also ``precision``, ``recall``, ``f1``, ``tp``,
-        ``fp``, ``fn``, ``tn``. By default `n` thresholds are spread over the top half of the rows.
+        ``fp``, ``fn``, ``tn``. By default about `n` thresholds are taken where the choice is: with labels from recall
+        1 to precision 1, the best F1 among them (see `Curve.telling`); without, at shares of the rows that halve and
+        halve again towards the top, with the widest gap and the floor of the noise.
         """
-        chosen = self._spread(n) if thresholds is None else np.atleast_1d(as_thresholds(thresholds))
+        chosen = self._telling(n) if thresholds is None else np.atleast_1d(as_thresholds(thresholds))
         columns: dict[str, NDArray[Any]] = {
             "threshold": chosen,
             "matches": self.distribution.matches(chosen),
@@ -84,7 +101,7 @@ class Sweep:
         lines = ["  ".join(map(str.rjust, cells, widths)) for cells in (head, *rows)]
         if best is not None:
             lines[best + 1] += "  best F1"
-        return "\n".join([f"Sweep of {self.query}: {self._about()}", *self._measured(), *lines])
+        return "\n".join([f"Sweep of {self.query!r}: {self._about()}", *self._measured(), *lines])
 
     def _repr_html_(self) -> str:
         """Show the curve and some thresholds in a notebook."""
@@ -92,16 +109,16 @@ class Sweep:
         from embedstore.deciding.plots import ScoreHistogramDisplay, ThresholdDisplay
 
         curve: Display
-        if self.curve is None:
+        if self.curve is None or self.best is None:
             curve = ScoreHistogramDisplay.from_scores(self.scores, name=f"Scores of {len(self.scores):,} rows")
         else:
-            curve = ThresholdDisplay.from_curve(self.curve, self._best().threshold)
+            curve = ThresholdDisplay.from_curve(self.curve, self.best.threshold)
         try:
             drawn = curve.svg(5.6, 3.4)
         except MissingDependencyError as error:
             drawn = markup.warning(str(error))
         about = "; ".join([self._about(), *self._measured()])
-        return markup.heading(f"Sweep of {self.query}", about) + drawn + markup.table(*self._cells(), texts=0)
+        return markup.heading(f"Sweep of {self.query!r}", about) + drawn + markup.table(*self._cells(), texts=0)
 
     def _about(self) -> str:
         """Return what there is to say in a line."""
@@ -115,24 +132,17 @@ class Sweep:
         """Return what the labels say, in a line; none without labels."""
         if self.curve is None:
             return []
-        best = self._best()
+        best = self.best
+        assert best is not None
         return [
             f"{self.curve.n:,} labelled, {self.curve.n_pos:,} of them yes: average precision "
             f"{self.curve.average_precision:.4f}, best F1 {best.f1:.4f} at score > {best.threshold:.4f}"
         ]
 
-    def _best(self) -> Metrics:
-        """Return the figures at the threshold of the best F1, the lowest of several."""
-        assert self.curve is not None
-        return self.curve.at_cut(int(np.argmax(self.curve.f1)))
-
     def _cells(self) -> tuple[list[str], list[list[str]], int | None]:
         """Return some thresholds as a head and lines of text, and the line of the best F1 where there are labels."""
-        chosen, best = self.columns(n=_SHOWN)["threshold"], None
-        if self.curve is not None:
-            chosen = np.union1d(chosen, self._best().threshold)
-            best = int(chosen.searchsorted(self._best().threshold))
-        columns = self.columns(chosen)
+        columns = self.columns(n=_SHOWN)
+        best = None if self.best is None else int(columns["threshold"].searchsorted(self.best.threshold))
         forms = {
             "threshold": ".4f",
             "matches": ",",
@@ -146,27 +156,67 @@ class Sweep:
         texts = [[format(value, forms[name]) for name, value in zip(head, row, strict=True)] for row in rows]
         return head, texts, best
 
-    def _spread(self, n: int) -> NDArray[np.float64]:
-        """Return up to `n` thresholds at shares of the rows that halve and halve again towards the top."""
-        shares = 1 - np.geomspace(0.5, 1 / max(len(self.distribution), 2), n)
-        return np.unique(self.distribution.quantile(shares))
+    def mark(self, threshold: float) -> str:
+        """Say in words what is special of a threshold: that of the best F1, the widest gap, the noise; or ""."""
+        marks = []
+        if self.curve is not None and self.curve.cut(threshold) == self.curve.best_cut:
+            marks.append("best F1")
+        if self.curve is None and (gap := self.distribution.gap()) is not None and threshold == gap.threshold:
+            marks.append("widest gap")
+        if self.floor is not None and threshold == self.floor:
+            marks.append("floor of the noise")
+        return ", ".join(marks)
+
+    def _telling(self, n: int) -> NDArray[np.float64]:
+        """Return about `n` thresholds where there is something to choose, ascending."""
+        if self.curve is not None:
+            return self.curve.thresholds[self.curve.telling(n)]
+        special = [gap.threshold] if (gap := self.distribution.gap()) is not None else []
+        special += [self.floor] if self.floor is not None else []
+        tail = np.geomspace(len(self.distribution) / 2, 1, max(2, n - len(special)))
+        return np.unique([*(self.distribution.threshold_for(int(count)) for count in tail), *special])
 
 
-def sweep(reader: Reader, query: Any, labels: Any = None, **words: Any) -> Sweep:
+def sweep(
+    reader: Reader, query: Any, labels: Any = None, *, where: Any = None, noise: bool | None = None, **words: Any
+) -> Sweep:
     """Score every row for a query, once: every threshold can be asked of the result.
 
-    A query, and its `template`, `weights` and `opposing`, may be all that `Concept.of` reads; labels all that
-    `labels.labels_for` reads.
+    Parameters
+    ----------
+    reader : Reader
+    query
+        All that `Concept.of` reads; its `template`, `weights` and `opposing` are taken too.
+    labels : optional
+        All that `labels.labels_for` reads.
+    where : str, Expression or mask, optional
+        Only the rows that this keeps are counted.
+    noise : bool, optional
+        Also know what queries that mean nothing score, see `noise_floor`: eight texts are embedded, once, when
+        thresholds are chosen. By default that is done without labels, for a text, where it costs no request.
     """
     concept = Concept.of(query, **words)
-    scores = reader.concept_scores(concept)
-    labelled = None if labels is None else labels_for(reader.rows, labels)
+    scores, mask = reader.concept_scores(concept), reader.mask(where)
+    swept = ScoreDistribution.of(scores if mask is None else scores[mask])
+    labelled = None if labels is None else labels_for(reader.rows, labels).within(reader.rows, where)
     curve = None if labelled is None else precision_recall(scores[labelled.positions], labelled.values)
-    return Sweep(concept.label, ScoreDistribution.of(scores), curve, labelled, scores)
+    free = labels is None and reader.space.backend != "nomic-api" and any(q.kind == "text" for q in concept.queries)
+
+    def floor() -> float | None:
+        # Where the model is not here the query's own vector may be known, and these not.
+        with contextlib.suppress(*() if noise else (EmbedderError,)):
+            nonsense = reader.scores(reader.query_vectors(NONSENSE))
+            return swept.noise_floor(nonsense if mask is None else nonsense[:, mask])
+        return None
+
+    asked = floor if noise or (noise is None and free) else None
+    return Sweep(concept.label, swept, curve, labelled, scores, asked)
 
 
-def rank(reader: Reader, queries: Sequence[Any], labels: Any, **words: Any) -> list[dict[str, Any]]:
-    """Rank queries by how well they sort labelled rows; queries, labels and `words` are read as in `sweep`.
+def rank(
+    reader: Reader, queries: Sequence[Any], labels: Any, *, where: Any = None, **words: Any
+) -> list[dict[str, Any]]:
+    """Rank queries by how well they sort labelled rows; queries, labels, `where` and `words` are read as in `sweep`.
 
     Returns ``query``, ``average_precision``, ``roc_auc``, ``best_f1`` (measured on the rows it is chosen on) of each;
     the best average precision first, ties in the order of the queries.
@@ -174,7 +224,7 @@ def rank(reader: Reader, queries: Sequence[Any], labels: Any, **words: Any) -> l
     concepts = [Concept.of(query, **words) for query in queries]
     if not concepts:
         raise QueryError("give at least one query to rank")
-    labelled = labels_for(reader.rows, labels)
+    labelled = labels_for(reader.rows, labels).within(reader.rows, where)
     scores = np.stack([reader.concept_scores(concept)[labelled.positions] for concept in concepts])
     ranked = [
         {
@@ -196,7 +246,14 @@ def noise_floor(reader: Reader, query: Any, share: float = 0.01) -> float:
 
 
 def calibrate(
-    reader: Reader, query: Any, labels: Any, *, name: str | None = None, label: str | None = None, **options: Any
+    reader: Reader,
+    query: Any,
+    labels: Any,
+    *,
+    name: str | None = None,
+    label: str | None = None,
+    where: Any = None,
+    **options: Any,
 ) -> Classifier:
     """Choose a threshold by labelled rows, and measure it on rows that it was not chosen on.
 
@@ -207,6 +264,8 @@ def calibrate(
         As in `sweep`.
     name, label : str, optional
         Of the classifier, and of its class; by default made from the query.
+    where : str, Expression or mask, optional
+        Only labelled rows that this keeps, such as ``"split = 'train'"``.
     **options
         `template`, `weights`, `opposing`: see `Concept.of`. The rest, such as ``objective="f2"`` or
         ``min_precision=0.95``: see `choice.Wishes` and `calibration.calibrate_scores`.
@@ -214,7 +273,8 @@ def calibrate(
     Returns
     -------
     Classifier
-        Not saved; see `EmbedStore.save_classifier`.
+        Not saved; see `EmbedStore.save_classifier`. Its `warnings` say why its figures may say little, such as that
+        it is no better than matching every row.
 
     Raises
     ------
@@ -225,25 +285,44 @@ def calibrate(
     """
     concept, wishes = _concept(query, options)
     named = _name_of(concept)
-    calibrated = [_calibrated(reader, concept, labels, label or named, wishes)]
-    return Classifier.of(name or named, reader.space, calibrated, "single", reader.store_id, reader.version)
+    labelled = labels_for(reader.rows, labels).within(reader.rows, where)
+    calibrated = [_calibrated(reader, concept, labelled, label or named, wishes)]
+    return _classifier(reader, name or named, calibrated, "single", labelled.source, where)
 
 
 def calibrate_classes(
-    reader: Reader, queries: dict[str, Any], labels: str, *, name: str, mode: Mode = "argmax", **options: Any
+    reader: Reader,
+    queries: dict[str, Any],
+    labels: str,
+    *,
+    name: str,
+    mode: Mode = "argmax",
+    where: Any = None,
+    **options: Any,
 ) -> Classifier:
     """Calibrate one query and threshold for each class of a label column.
 
     `queries` says for each class, by its value in the column `labels`, what to look for. With mode ``"argmax"`` a row
-    is of one class or none, with ``"multi-label"`` of any number. `options` and errors are those of `calibrate`.
+    is of one class or none, with ``"multi-label"`` of any number. `where`, `options` and errors are those of
+    `calibrate`.
     """
     if not queries:
         raise LabelError("give at least one class to calibrate, such as {'dog': 'a photo of a dog'}")
     calibrated = []
     for value, query in queries.items():
         concept, wishes = _concept(query, options)
-        calibrated.append(_calibrated(reader, concept, f"{labels}={value}", value, wishes))
-    return Classifier.of(name, reader.space, calibrated, mode, reader.store_id, reader.version)
+        labelled = labels_for(reader.rows, f"{labels}={value}").within(reader.rows, where)
+        calibrated.append(_calibrated(reader, concept, labelled, value, wishes))
+    source = classes_for(reader.rows, labels).within(reader.rows, where).source
+    return _classifier(reader, name, calibrated, mode, source, where)
+
+
+def _classifier(
+    reader: Reader, name: str, calibrated: list[tuple[Target, Calibration]], mode: Mode, source: str, where: Any
+) -> Classifier:
+    """Make the classifier of calibrated classes, which knows on which rows of which store they were."""
+    kept = where if isinstance(where, str) else None if where is not None else ""
+    return Classifier.of(name, reader.space, calibrated, mode, reader.store_id, reader.version, source, kept)
 
 
 def _concept(query: Any, options: dict[str, Any]) -> tuple[Concept, dict[str, Any]]:
@@ -253,10 +332,9 @@ def _concept(query: Any, options: dict[str, Any]) -> tuple[Concept, dict[str, An
 
 
 def _calibrated(
-    reader: Reader, concept: Concept, labels: Any, label: str, wishes: dict[str, Any]
+    reader: Reader, concept: Concept, labelled: Labelled, label: str, wishes: dict[str, Any]
 ) -> tuple[Target, Calibration]:
     """Make the class of a concept, with the threshold that labels choose."""
-    labelled = labels_for(reader.rows, labels)
     if len(labelled) < 2:
         few = counted(len(labelled), "labelled row is", "labelled rows are")
         raise LabelError(f"{labelled.source}: {few} too few to choose a threshold by")
@@ -265,7 +343,20 @@ def _calibrated(
     scores = asked.score(reader.scores(list(asked.vectors)))[labelled.positions]
     groups = _groups(reader.rows, labelled)
     calibration = calibrate_scores(scores, labelled.values, groups, **wishes)
-    return asked.measured(scores, calibration.metrics, calibration.intervals), calibration
+    if calibration.ordering.is_reversed:
+        worse, *others = calibration.warnings
+        warnings = (f"{worse}; {_opposite(concept, labelled)}", *others)
+        calibration = dataclasses.replace(calibration, warnings=warnings)
+    return asked.measured(scores, calibration.figures, calibration.intervals), calibration
+
+
+def _opposite(concept: Concept, labelled: Labelled) -> str:
+    """Say what to ask instead of a query that sorts the rows the wrong way round."""
+    named = labelled.positive
+    texts = [str(query.value) for query in concept.queries if query.kind == "text"]
+    instead = [f"for {named!r}, which the positive rows are called"] if named and named not in texts else []
+    instead += [f"for 'a photo' against {texts[0]!r}"] if texts else []
+    return f"ask {', or '.join(instead) or 'for what the positive rows show'}, or turn the labels round"
 
 
 def _groups(rows: Rows, labelled: Labelled) -> list[str]:

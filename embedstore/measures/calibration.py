@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedstore.errors import LabelError, UnreachableError
+from embedstore.measures.chance import Interval, Ordering, doubts_of_decision
 from embedstore.measures.choice import Choice, Constraints, Objective, Wishes, choose
 from embedstore.measures.curves import above, precision_recall
-from embedstore.measures.rates import Metrics, MetricsTable
+from embedstore.measures.rates import REPORTED, Metrics, MetricsTable
 from embedstore.measures.resampling import bootstrap
 from embedstore.measures.samples import Sample, Validation, as_sample, holdouts
 from embedstore.wording import counted
-
-Interval = tuple[float, float]
 
 FIGURES = ("precision", "recall", "f1")
 """What is reported with an interval, beside the threshold."""
@@ -39,8 +38,9 @@ class Calibration:
     """The figures to report, counts of rows: from rows that the threshold which decided them was not chosen on, unless
     `validation` says otherwise."""
     intervals: Mapping[str, Interval]
-    """For ``threshold``, ``precision``, ``recall`` and ``f1``: where the figure of *another* labelled sample as large
-    as the one measured on would lie, with probability `confidence`. Empty without bootstrap."""
+    """For ``threshold``, ``precision``, ``recall``, ``f1`` and the objective, as in `figures`: where the figure of
+    *another* labelled sample as large as the one measured on would lie, with probability `confidence`. Empty without
+    bootstrap."""
     confidence: float
     """Of the intervals, and of the constraints when they are guaranteed."""
     validation: str
@@ -48,6 +48,8 @@ class Calibration:
     n: int
     n_pos: int
     n_groups: int
+    ordering: Ordering
+    """How well the scores order all the labelled pictures, and how well scores that mean nothing would."""
     warnings: tuple[str, ...]
     """Why the figures may say less than they seem to."""
 
@@ -56,10 +58,19 @@ class Calibration:
         """The threshold to use: a match is ``score > threshold``."""
         return self.choice.threshold
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """What is reported: threshold, rates and counts; also the objective's value by its name, such as ``f3``."""
+        own = _own_figure(self.choice.objective)
+        values = {own: float(self.choice.objective.value(self.metrics))} if own else {}
+        return {**self.metrics.to_dict(), **values}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {
-            **self.metrics.to_dict(),
+            **self.figures,
+            "roc_auc": None if np.isnan(self.ordering.roc_auc) else self.ordering.roc_auc,
+            "roc_auc_by_chance": list(self.ordering.chance),
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
             "confidence": self.confidence,
             "objective": str(self.choice.objective),
@@ -73,7 +84,7 @@ class Calibration:
 
     def __str__(self) -> str:
         lines = [f"chosen for {self.choice.objective} with {self.choice.constraints}"]
-        lines += [f"  {line}" for line in figure_lines(self.metrics.to_dict(), self.intervals)]
+        lines += [f"  {line}" for line in figure_lines(self.figures, self.intervals)]
         lines.append(f"measured {self.validation}; {counted(self.n, 'row')}, {self.n_pos} positive")
         if self.intervals:
             lines.append(what_intervals_say(self.confidence))
@@ -83,8 +94,15 @@ class Calibration:
 def figure_rows(
     figures: Mapping[str, float], intervals: Mapping[str, Interval]
 ) -> list[tuple[str, float, Interval | None]]:
-    """Return name, value and interval of the threshold and of precision, recall and F1, where they are known."""
-    return [(name, figures[name], intervals.get(name)) for name in ("threshold", *FIGURES) if name in figures]
+    """Return name, value and interval of the threshold, of precision, recall and F1, and of the objective, if known."""
+    own = (name for name in figures if name not in ("threshold", *REPORTED))
+    return [(name, figures[name], intervals.get(name)) for name in ("threshold", *FIGURES, *own) if name in figures]
+
+
+def _own_figure(goal: Objective) -> str | None:
+    """Return the name of an objective's value where it is a rate that is not reported anyhow, such as ``f3``."""
+    name = str(goal)
+    return None if goal.name == "cost" or name in FIGURES else name
 
 
 def figure_lines(figures: Mapping[str, float], intervals: Mapping[str, Interval]) -> list[str]:
@@ -163,14 +181,28 @@ def calibrate_scores(
     choice = _choose(chosen_on, goal, limits)
     metrics, warnings = _pooled(sample, parts, choice, validation)
     intervals: dict[str, Interval] = {}
-    if resamples:
-        spread = bootstrap(chosen_on, measured_on, metrics, goal, limits, resamples, rng)
-        intervals = _intervals(spread, metrics, wished.confidence)
+    spread = bootstrap(chosen_on, measured_on, metrics, goal, limits, resamples, rng) if resamples else None
+    if spread is not None:
+        intervals = _intervals(spread.another, metrics, goal, wished.confidence)
         if limits.guaranteed:
             del intervals["threshold"]  # the choice was not repeated
-    warnings += [*choice.notes, *_doubts(sample, intervals)]
-    n, n_pos = len(sample.labels), int(sample.labels.sum())
-    return Calibration(choice, metrics, intervals, wished.confidence, how, n, n_pos, sample.n_groups, tuple(warnings))
+    ordering = Ordering.of(sample, wished.confidence)
+    useless = [
+        *([ordering.doubt] if ordering.doubt else []),
+        *doubts_of_decision(goal, metrics, spread and spread.expected, wished.confidence),
+    ]
+    return Calibration(
+        choice,
+        metrics,
+        intervals,
+        wished.confidence,
+        how,
+        n=len(sample.labels),
+        n_pos=int(sample.labels.sum()),
+        n_groups=sample.n_groups,
+        ordering=ordering,
+        warnings=(*useless, *warnings, *choice.notes, *_doubts(sample, intervals)),
+    )
 
 
 def _choose(sample: Sample, goal: Objective, limits: Constraints) -> Choice:
@@ -208,14 +240,16 @@ def _pooled(
     return Metrics(choice.threshold, *counts), [warning] if skipped else []
 
 
-def _intervals(spread: MetricsTable, metrics: Metrics, confidence: float) -> dict[str, Interval]:
+def _intervals(spread: MetricsTable, metrics: Metrics, goal: Objective, confidence: float) -> dict[str, Interval]:
     """Return percentile intervals of the resamples; those of rates are stretched to a reported figure they miss."""
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     low, high = np.quantile(spread.threshold, tails).tolist()
     intervals = {"threshold": (low, high)}
-    for name in FIGURES:
-        reported = getattr(metrics, name)
-        low, high = np.quantile(getattr(spread, name), tails).tolist()
+    rates: dict[str, tuple[float, Any]] = {name: (getattr(metrics, name), getattr(spread, name)) for name in FIGURES}
+    if own := _own_figure(goal):
+        rates[own] = float(goal.value(metrics)), goal.value(spread)
+    for name, (reported, resampled) in rates.items():
+        low, high = np.quantile(resampled, tails).tolist()
         intervals[name] = (min(reported, low), max(reported, high))
     return intervals
 

@@ -116,6 +116,37 @@ class Curve(Rates[Floats]):
         return Metrics(threshold, tp, fp, self.n_pos - tp, self.n_neg - fp)
 
     @property
+    def best_cut(self) -> int:
+        """The cut of the best F1; of several the one with the highest threshold."""
+        return len(self.tp) - 1 - int(np.argmax(self.f1[::-1]))
+
+    def telling(self, n: int = 20) -> Ints:
+        """Return about `n` cuts, ascending, where there is something to choose, that of the best F1 among them.
+
+        They run from the last cut of recall 1 to the first of precision 1: below and above these one rate falls and
+        none rises. Where F1 is less than half its best they end earlier. In between, each step takes about as large a
+        share of the positives and of the negatives away. A range of fewer cuts is widened on both sides.
+        """
+        best, last = self.best_cut, len(self.tp) - 1
+        worth = np.flatnonzero(self.f1 >= self.f1[best] / 2)
+        whole = np.flatnonzero(self.tp == self.n_pos)
+        pure = np.flatnonzero((self.fp == 0) & (self.tp > 0))
+        low = max(int(worth[0]), int(whole[-1]) if self.n_pos else 0)
+        high = min(int(worth[-1]), int(pure[0]) if len(pure) else last)
+        spare = n - (high - low + 1)
+        if spare >= 0:
+            low = max(0, low - (spare + 1) // 2)
+            high = min(last, low + max(n, 1) - 1)
+            low = max(0, high - max(n, 1) + 1)
+            return np.union1d(np.arange(low, high + 1), [best])
+        lost = [
+            (counts[low] - counts[low : high + 1]) / max(counts[low] - counts[high], 1) for counts in (self.tp, self.fp)
+        ]
+        way = np.add(*lost)
+        steps = np.searchsorted(way, np.linspace(0, way[-1], n))
+        return np.union1d(low + np.minimum(steps, high - low), [best]).astype(np.int64)
+
+    @property
     def average_precision(self) -> float:
         """Sum of the precisions weighted by the steps of recall; 0 without positives, as in scikit-learn."""
         if self.n_pos == 0:

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from embedstore.cells import aligned
 from embedstore.errors import LabelError
 
 Floats = NDArray[np.float64]
@@ -133,14 +134,16 @@ def ratio(part: Any, whole: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """Counts of true class against predicted class."""
+    """Counts of true class against predicted class; none is an answer, and right for a row of no known class."""
 
     names: tuple[str, ...]
     """The classes, sorted: those that occur among labels or predictions."""
     counts: Ints
-    """Shape (n_classes, n_classes), true class by predicted class."""
+    """Shape (n_names, n_names), true class by predicted class."""
     abstained: Ints
-    """Shape (n_classes,): rows of each true class for which nothing was predicted."""
+    """Shape (n_names,): rows of each true class for which nothing was predicted."""
+    classes: tuple[str, ...]
+    """Those that could be predicted, in the order of the classifier; a row of another is right when nothing is."""
 
     @property
     def n(self) -> int:
@@ -148,28 +151,55 @@ class Confusion:
         return int(self.counts.sum() + self.abstained.sum())
 
     @property
+    def rightly_undecided(self) -> int:
+        """Rows of no class that could be predicted, and for which none was."""
+        return int(self.abstained[self._unknown].sum())
+
+    @property
     def accuracy(self) -> float:
-        """Share of all rows that are right; an abstention is not."""
-        return float(np.trace(self.counts) / self.n) if self.n else 0.0
+        """Share of all rows that are right: of the class that was predicted, or of none that is known and undecided."""
+        return float((np.trace(self.counts) + self.rightly_undecided) / self.n) if self.n else 0.0
 
     @property
     def coverage(self) -> float:
         """Share of the rows for which something was predicted."""
         return float(self.counts.sum() / self.n) if self.n else 0.0
 
+    @property
+    def _unknown(self) -> NDArray[np.bool_]:
+        return np.array([name not in self.classes for name in self.names], dtype=np.bool_)
+
+    def table(self) -> Ints:
+        """Return the counts of `classes` and, last, of none, truth by prediction: shape (n_classes + 1,) twice."""
+        places = [self.classes.index(name) if name in self.classes else len(self.classes) for name in self.names]
+        table = np.zeros((len(self.classes) + 1, len(self.classes) + 1), dtype=np.int64)
+        np.add.at(table, np.ix_(places, places), self.counts)
+        np.add.at(table, (places, len(self.classes)), self.abstained)
+        return table
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes as plain JSON values."""
+        """Return the attributes and the accuracy as plain JSON values."""
         counts, abstained = self.counts.tolist(), self.abstained.tolist()
-        return {"names": list(self.names), "counts": counts, "abstained": abstained}
+        named = {"names": list(self.names), "counts": counts, "abstained": abstained, "classes": list(self.classes)}
+        return {**named, "accuracy": self.accuracy}
 
     def __str__(self) -> str:
-        return f"accuracy {self.accuracy:.4f}, decided {self.coverage:.1%}"
+        heads = [*self.classes, "none"]
+        rows = [[head, *map(str, line)] for head, line in zip(heads, self.table().tolist(), strict=True)]
+        table = aligned([["truth, predicted:", *heads], *rows])
+        undecided = (
+            f"; {self.rightly_undecided:,} are of none of the classes, rightly" if self.rightly_undecided else ""
+        )
+        return "\n".join(
+            [*table, f"accuracy {self.accuracy:.4f}, decided {self.coverage:.1%} of {self.n:,} rows{undecided}"]
+        )
 
 
-def confusion(labels: Sequence[Any], predictions: Sequence[Any]) -> Confusion:
+def confusion(labels: Sequence[Any], predictions: Sequence[Any], classes: Sequence[str] | None = None) -> Confusion:
     """Count the true class of each row against the predicted one; a prediction of None abstains.
 
-    Raises LabelError for different lengths, no rows, and a row without a label.
+    `classes` are those that could be predicted, by default all that occur: a row of another class is right when
+    nothing is predicted for it. Raises LabelError for different lengths, no rows, and a row without a label.
     """
     truth, guesses = list(labels), list(predictions)
     if len(truth) != len(guesses) or not truth:
@@ -182,4 +212,4 @@ def confusion(labels: Sequence[Any], predictions: Sequence[Any]) -> Confusion:
     rows = [places[str(name)] for name in truth]
     columns = [len(names) if name is None else places[str(name)] for name in guesses]
     np.add.at(counts, (rows, columns), 1)
-    return Confusion(names, counts[:, :-1], counts[:, -1])
+    return Confusion(names, counts[:, :-1], counts[:, -1], names if classes is None else tuple(classes))

@@ -6,6 +6,8 @@ for a reported figure is left to `calibration`.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,15 @@ MAX_CUTS = 1024
 CHUNK = 250
 
 
+class Spread(NamedTuple):
+    """Thresholds and counts of pictures, one row for each resample."""
+
+    expected: MetricsTable
+    """What the counts are on average, over all samples of this size: how far the labels leave that open."""
+    another: MetricsTable
+    """What they are on one other sample of this size, chance included."""
+
+
 def bootstrap(
     chosen_on: Sample,
     measured_on: Sample,
@@ -26,8 +37,8 @@ def bootstrap(
     limits: Constraints,
     resamples: int,
     rng: np.random.Generator,
-) -> MetricsTable:
-    """Return thresholds, and counts on another sample as large as `measured_on`, over resamples.
+) -> Spread:
+    """Return thresholds, and counts that are to be expected and on another sample as `measured_on`, over resamples.
 
     Each resample draws the pictures of `chosen_on` with replacement and chooses a threshold on them. The counts
     of `measured_on` at that threshold, less half the optimism that the report shows, then say what another sample
@@ -38,11 +49,7 @@ def bootstrap(
     With a guaranteed constraint the choice is not repeated (it rests on tests, which copies within a resample
     would fool): the reported threshold is taken throughout.
 
-    Returns
-    -------
-    MetricsTable
-        One row for each resample; counts are of pictures. Up to 1,024 cuts, equally spaced in rank, are
-        candidates: all there are up to 1,023 distinct scores.
+    Up to 1,024 cuts, equally spaced in rank, are candidates: all there are up to 1,023 distinct scores.
     """
     if limits.guaranteed:
         chosen = np.full(resamples, reported.threshold)
@@ -55,7 +62,8 @@ def bootstrap(
     pictures = measured_on.effective_size
     shares = rng.standard_gamma(counts * (pictures / counts.sum(axis=1, keepdims=True)) + 0.5)
     shares /= shares.sum(axis=1, keepdims=True)
-    return MetricsTable(chosen, *rng.multinomial(max(1, round(pictures)), shares).T)
+    another = rng.multinomial(max(1, round(pictures)), shares)
+    return Spread(MetricsTable(chosen, *(shares * pictures).T), MetricsTable(chosen, *another.T))
 
 
 def _expected(curve: Curve, reported: Metrics, chosen: Floats) -> Floats:

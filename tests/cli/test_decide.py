@@ -89,6 +89,20 @@ def test_several_classes_make_one_classifier(calibrated: EmbedStore) -> None:
     assert (decided, decided + abstained, result["n"]) == (len(rows), len(calibrated), len(calibrated))
 
 
+def test_one_of_several_classes_is_shown(calibrated: EmbedStore, tmp_path: Path) -> None:
+    """review, plot and report take --class; without it a report goes class by class, the others name them."""
+    words = ("--column", "category", "--class", "bird", "--class", "flower", "--name", "kinds")
+    assert run("calibrate-classes", calibrated.path, *words).exit_code == 0
+    asked = (calibrated.path, "kinds", "--label", "category")
+    file = tmp_path / "review.csv"
+    assert run("review", *asked, "--class", "flower", "--mistakes", "-o", file).exit_code == 0
+    assert {row["predicted"] for row in csv.DictReader(file.open())} <= {"flower", "not flower"}
+    assert run("plot", *asked, "--class", "bird", "-o", tmp_path / "a.png").exit_code == 0
+    assert "at a time, choose from bird, flower" in run("plot", *asked, "-o", tmp_path / "b.png").stderr
+    assert run("report", *asked, "-o", tmp_path / "a.html").exit_code == 0
+    assert (tmp_path / "a.html").read_text().count("<h1>") == 3
+
+
 def test_rank_orders_queries_by_average_precision(photo_store: EmbedStore) -> None:
     """The figures are scikit-learn's, the best first."""
     from sklearn.metrics import average_precision_score
@@ -151,6 +165,170 @@ def test_mistakes_are_the_false_positives_and_negatives(calibrated: EmbedStore, 
     wrong = (calibrated.scores("bird")[0].astype(np.float64) > threshold) != labels
     ids = np.array(calibrated.to_table(["id"]).column("id").to_pylist())
     assert {row["id"] for row in csv.DictReader(file.open())} == set(ids[wrong])
+
+
+def fill(file: Path, answers: list[str]) -> dict[str, str]:
+    """Write answers into the first rows of a review, as a person does, and return them by id."""
+    rows = list(csv.DictReader(file.open()))
+    for row, answer in zip(rows, answers, strict=False):
+        row["label"] = answer
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return {row["id"]: row["label"] for row in rows if row["label"]}
+
+
+def test_a_second_review_keeps_the_labels(calibrated: EmbedStore, tmp_path: Path) -> None:
+    """Run again on the same file, also for other rows: labels stay; only --force drops them."""
+    file = tmp_path / "review.csv"
+    words = ("review", calibrated.path, "bird", "-o", file, "--near", 5, "--spread", 5)
+    assert run(*words).exit_code == 0
+    given = fill(file, ["yes", "no", "", "yes"])
+    for more in ((), ("--seed", 8), ("--mistakes", "--label", "category=bird")):
+        result = run(*words, *more)
+        assert "3 labels in it were kept" in result.stderr
+        assert {row["id"]: row["label"] for row in csv.DictReader(file.open()) if row["label"]} == given
+    assert run("calibrate", calibrated.path, "bird", "--label", file, "--no-save").exit_code == 0
+    assert "kept" not in run(*words, "--force").stderr
+    assert not any(row["label"] for row in csv.DictReader(file.open()))
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("report", "STORE", "bird", "--label", "category=bird", "-o"), "a.html"),
+        (("plot", "STORE", "bird", "--label", "category=bird", "-o"), "a.png"),
+        (("review", "STORE", "bird", "-o"), "a.csv"),
+        (("review", "STORE", "bird", "-o", "other.csv", "--near", 1, "--spread", 1, "--sheet"), "a.jpg"),
+        (("search", "STORE", "bird", "-o"), "a.csv"),
+        (("search", "STORE", "bird", "-n", 1, "--sheet"), "a.png"),
+        (("sweep", "STORE", "bird", "-o"), "a.json"),
+    ],
+)
+def test_a_file_of_somebody_else_is_not_overwritten(
+    calibrated: EmbedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[object, ...], name: str
+) -> None:
+    """Not one that was there before, nor one of ours that was edited; our own is replaced, and any with --force."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / name
+    command = [calibrated.path if word == "STORE" else word for word in words] + [file]
+    file.write_text("mine")
+    refused = run(*command)
+    assert (refused.exit_code, file.read_text()) == (1, "mine")
+    assert f"{name} is there already" in refused.stderr
+    assert run(*command, "--force").exit_code == 0
+    assert run(*command).exit_code == 0
+    file.write_bytes(file.read_bytes()[:20] + b"an edit")
+    assert run(*command).exit_code == 1
+
+
+def test_a_useless_classifier_is_said_to_be_one(calibrated: EmbedStore) -> None:
+    """The doubts stand in what is printed and in the file; a good query has none; the wrong way round is told."""
+    store = calibrated.path
+    nonsense = run("calibrate", store, "zebra quux", "--label", "category=flower", "--name", "zebra")
+    assert "warning: no better than at random" in nonsense.stdout
+    assert "ROC AUC 0." in nonsense.stdout
+    assert "warning: no better than matching every row: F1 " in nonsense.stdout
+    assert any("no better than matching" in text for text in calibrated.classifier("zebra").warnings)
+    assert not any("no better" in text for text in calibrated.classifier("bird").warnings)
+    rows = calibrated.to_table(["id", "category"]).to_pylist()
+    file = store.parent / "turned.csv"
+    file.write_text("id,kind\n" + "".join(f"{row['id']},{'a' if row['category'] == 'bird' else 'b'}\n" for row in rows))
+    turned = run("calibrate", store, "bird", "--label", f"{file}:kind=b", "--no-save").stdout
+    assert "warning: worse than at random: ROC AUC 0.0" in turned
+    assert "ask for 'b', which the positive rows are called, or for 'a photo' against 'bird'" in turned
+
+
+def test_a_sweep_holds_and_marks_the_best(photo_store: EmbedStore) -> None:
+    """With labels the best F1 of all thresholds is a row and marked; without, the widest gap and the noise are."""
+    swept = photo_store.sweep("bird", "category=bird")
+    for n in (2, 5, 20):
+        lines = run("sweep", photo_store.path, "bird", "--label", "category=bird", "-n", n).stdout.splitlines()
+        (best,) = [line for line in lines if line.endswith("<- best F1")]
+        assert best.split()[5] == f"{swept.curve.f1.max():.4f}"
+    result = run("sweep", photo_store.path, "bird")
+    assert result.stdout.count("<- ") == 2
+    assert "<- widest gap" in result.stdout
+    assert "<- floor of the noise" in result.stdout
+    assert "<-" not in run("sweep", photo_store.path, "bird", "--thresholds", "0.1").stdout
+
+
+def test_ranges_of_thresholds(photo_store: EmbedStore) -> None:
+    """START:STOP:STEP are decimal numbers, the last one included, among others."""
+    rows = json.loads(run("sweep", photo_store.path, "bird", "--thresholds", "0.1:0.9:0.1,0.95", "--json").stdout)
+    assert [row["threshold"] for row in rows] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
+    for wrong in ("0.1:0.2", "0.2:0.1:0.1", "0:1:0", "0:1:-0.1", "0:inf:1", "0:1:1e-9"):
+        result = run("sweep", photo_store.path, "bird", f"--thresholds={wrong}")
+        assert result.exit_code == 2
+        assert "START:STOP:STEP" in result.stderr
+
+
+def test_truth_and_prediction_stand_under_heads(calibrated: EmbedStore, tmp_path: Path) -> None:
+    """In the review, in what several classes predict, and in an evaluation."""
+    file = tmp_path / "mistakes.csv"
+    assert run("review", calibrated.path, "bird", "--mistakes", "--label", "category=bird", "-o", file).exit_code == 0
+    rows = list(csv.DictReader(file.open()))
+    assert {(row["predicted"], row["truth"], row["label"]) for row in rows} == {
+        ("bird", "not bird", ""),
+        ("not bird", "bird", ""),
+    }
+    words = ("--column", "category", "--class", "bird", "--class", "flower", "--name", "kinds")
+    assert run("calibrate-classes", calibrated.path, *words).exit_code == 0
+    lines = run("classify", calibrated.path, "--classifier", "kinds").stdout.splitlines()
+    assert lines[0].split() == ["score", "predicted", "uri"]
+    shown = run("evaluate", calibrated.path, "kinds", "--label", "category").stdout
+    assert "class   threshold  precision" in shown
+    assert "truth, predicted:  bird  flower  none" in shown
+
+
+def test_chosen_here_and_measured_there(calibrated: EmbedStore) -> None:
+    """One line each, and the evaluation says that the rows were held out."""
+    store = calibrated.path
+    words = ("--label", "category=bird", "--where")
+    assert run("calibrate", store, "bird", "--name", "half", *words, "id < '8'").exit_code == 0
+    there = run("evaluate", store, "half", *words, "id >= '8'").stdout
+    assert "held out: the threshold was chosen where id < '8'" in there.splitlines()[0]
+    assert "; not held out" in run("evaluate", store, "half", *words, "id < '8'").stdout.splitlines()[0]
+    swept = json.loads(run("sweep", store, "bird", *words, "id >= '8'", "--thresholds", "-1", "--json").stdout)
+    assert swept[0]["matches"] == calibrated.mask("id >= '8'").sum()
+
+
+def test_a_classifier_of_another_store_is_looked_up_there(calibrated: EmbedStore, store: EmbedStore) -> None:
+    """classify, plot, report and review take --from, as evaluate does; a shift of the scores is told."""
+    words = (store.path, "bird", "--from", calibrated.path)
+    folder = store.path.parent
+    result = run("classify", store.path, "--classifier", "bird", "--from", calibrated.path)
+    assert "warning: bird: The scores differ from those of the 242 rows" in result.stderr
+    assert "differ" not in run("classify", calibrated.path, "--classifier", "bird").stderr
+    assert run("review", *words, "-o", folder / "review.csv").exit_code == 0
+    for command, name in (("plot", "a.png"), ("report", "a.html")):
+        assert run(command, *words, "--label", "label=cat", "-o", folder / name).exit_code == 0
+    page = (folder / "a.html").read_text()
+    assert "held out: the threshold was chosen on another store" in page
+    assert "<meta name=viewport" in page
+
+
+def test_any_f_beta_is_an_objective(calibrated: EmbedStore) -> None:
+    """It is in the help, and its value is printed with its interval."""
+    assert "f3" in run("calibrate", "--help").stdout
+    words = ("calibrate", calibrated.path, "bird", "--label", "category=bird", "--objective", "f3")
+    shown = run(*words, "--name", "f3").stdout
+    kept = calibrated.classifier("f3").target
+    assert f"f3        {kept.metrics['f3']:.4f}  [{kept.intervals['f3'][0]:.4f}, " in shown
+    counts = {name: kept.metrics[name] for name in ("tp", "fp", "fn")}
+    expected = 10 * counts["tp"] / (10 * counts["tp"] + 9 * counts["fn"] + counts["fp"])
+    assert kept.metrics["f3"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_label_that_is_neither_yes_nor_no_is_named(calibrated: EmbedStore, tmp_path: Path) -> None:
+    """With its value and its line."""
+    ids = calibrated.to_table(["id"]).column("id").to_pylist()
+    file = tmp_path / "labels.csv"
+    file.write_text(f"id,label\n{ids[0]},yes\n{ids[1]},\n{ids[2]},maybe\n")
+    result = run("calibrate", calibrated.path, "bird", "--label", file)
+    assert result.exit_code == 1
+    assert "labels.csv, line 4: the label 'maybe' is neither yes nor no" in result.stderr
 
 
 @pytest.mark.parametrize("kind", ["pr", "roc", "threshold", "histogram", "boundary"])

@@ -47,6 +47,7 @@ VALID: dict[str, list[list[str]]] = {
     "classify": [
         [STORE, "dog", "--threshold", "0.1", "-o", "OUT.csv", "--sheet", "OUT.png"],
         [STORE, "--classifier", CLASSIFIER],
+        [STORE, "--classifier", "cat", "--from", OTHER],
         [STORE, "--image", PICTURE, "--threshold", "0.1", "-o", "OUT.parquet", "--pictures", COPIES],
     ],
     "completion": [["bash"]],
@@ -63,14 +64,16 @@ VALID: dict[str, list[list[str]]] = {
     "info": [[STORE]],
     "models": [[]],
     "models pull": [["objects"]],
-    "plot": [[STORE, "cat", "--label", LABELS, "-o", f"OUT{ending}"] for ending in (".png", ".svg", ".pdf")],
+    "plot": [
+        [STORE, "cat", "--from", OTHER, "--label", LABELS, "-o", f"OUT{ending}"] for ending in (".png", ".svg", ".pdf")
+    ],
     "queries": [[STORE, WORDS, "--api-key-file", KEY]],
     "rank": [[STORE, "dog", "--label", LABELS, "-o", "OUT.json"]],
     "remove": [[STORE, "--where", "label = 'cat'"]],
     "repair": [[STORE, "--yes"]],
-    "report": [[STORE, "cat", "--label", LABELS, "-o", "OUT.html"]],
+    "report": [[STORE, "cat", "--from", OTHER, "--label", LABELS, "-o", "OUT.html"]],
     "restore": [[STORE, "1"]],
-    "review": [[STORE, "cat", "--label", LABELS, "-o", "OUT.csv", "--sheet", "OUT.png"]],
+    "review": [[STORE, "cat", "--from", OTHER, "--label", LABELS, "-o", "OUT.csv", "--sheet", "OUT.png"]],
     "search": [[STORE, "--image", PICTURE, "-o", "OUT.csv", "--sheet", "OUT.png", "--pictures", COPIES]],
     "sweep": [[STORE, "dog", "--label", LABELS, "-o", "OUT.csv"], [STORE, "--image", PICTURE]],
     "sync atlas": [[STORE, "org/name", "--dry-run"]],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from embedstore.deciding import evaluation, thresholds
-from embedstore.errors import ClassifierError
+from embedstore.errors import ClassifierError, LabelError
 from embedstore.store import EmbedStore
 
 
@@ -44,6 +44,65 @@ def test_many_classes_decide_for_one_or_abstain(photo_store: EmbedStore) -> None
         photo_store.classify(classifier)
 
 
+def test_none_is_an_answer(photo_store: EmbedStore) -> None:
+    """A row of no class that the classifier knows is right when nothing is predicted for it."""
+    queries = {"bird": "bird", "flower": "flower"}
+    classifier = thresholds.calibrate_classes(photo_store.reader, queries, "category", name="kinds", resamples=0)
+    counted = photo_store.evaluate(classifier, "category").confusion
+    assert counted is not None
+    truth = photo_store.to_table(["category"]).column("category").to_pylist()
+    predicted = classifier.predict(photo_store)
+    right = [guess == (name if name in queries else None) for name, guess in zip(truth, predicted, strict=True)]
+    assert counted.accuracy == sum(right) / len(right) > 0.9
+    assert counted.table().sum() == len(truth)
+    assert (
+        counted.table()[2, 2]
+        == counted.rightly_undecided
+        == sum(name not in queries and guess is None for name, guess in zip(truth, predicted, strict=True))
+    )
+    assert "truth, predicted:  bird  flower  none" in str(counted)
+
+
+@pytest.mark.parametrize(
+    ("labels", "where", "says"),
+    [
+        ("category=bird", "id < '8'", "not held out: the threshold was chosen on these rows"),
+        ("category=bird", "id >= '8'", "held out: the threshold was chosen where id < '8'"),
+        ("category=bird", None, "may have been chosen on"),
+        ("category=flower", "id < '8'", "may have been chosen on"),
+    ],
+)
+def test_an_evaluation_says_whether_its_rows_were_held_out(
+    photo_store: EmbedStore, labels: str, where: str | None, says: str
+) -> None:
+    """By the condition that the rows of the calibration were kept by."""
+    where_was = "id < '8'"
+    classifier = photo_store.calibrate("bird", "category=bird", where=where_was, resamples=0)
+    report = photo_store.evaluate(classifier, labels, where)
+    assert says in report.held_out
+    assert says in str(report).splitlines()[0]
+    assert report.n == (len(photo_store) if where is None else photo_store.mask(where).sum())
+
+
+def test_a_condition_keeps_labels_and_scores(photo_store: EmbedStore) -> None:
+    """Figures of sweep, calibration and evaluation are those of the rows that it keeps, whatever form it has."""
+    keep = photo_store.mask("id < '8'")
+    assert 20 < keep.sum() < len(photo_store) - 20
+    scores = photo_store.scores("bird")[0].astype(np.float64)
+    labels = np.array(photo_store.to_table(["category"]).column("category").to_pylist()) == "bird"
+    for where in ("id < '8'", keep):
+        swept = photo_store.sweep("bird", "category=bird", where=where)
+        (row,) = swept.table([0.4])
+        assert row["matches"] == (scores[keep] > 0.4).sum()
+        assert (row["tp"], row["fn"]) == ((scores > 0.4)[keep & labels].sum(), (scores <= 0.4)[keep & labels].sum())
+        classifier = photo_store.calibrate("bird", "category=bird", where=where, resamples=0)
+        assert (classifier.n, classifier.n_pos) == (keep.sum(), (keep & labels).sum())
+        report = photo_store.evaluate(classifier, "category=bird", ~keep)
+        assert report.metrics["bird"].tp == (scores > classifier.threshold)[labels & ~keep].sum()
+    with pytest.raises(LabelError, match="none of the 242 labelled rows is kept"):
+        photo_store.calibrate("bird", "category=bird", where="id < ''")
+
+
 def test_an_evaluation_says_who_abstained(photo_store: EmbedStore) -> None:
     """As JSON and as text every labelled row is counted: as decided for a class, or as one for which nothing was."""
     queries = {"bird": "bird", "flower": "flower"}
@@ -58,7 +117,9 @@ def test_an_evaluation_says_who_abstained(photo_store: EmbedStore) -> None:
     assert sum(counts["abstained"]) > 0
     assert sum(map(sum, counts["counts"])) + sum(counts["abstained"]) == len(photo_store)
     assert f"decided {report.confusion.coverage:.1%}" in str(report)
-    assert f"bird: {report.metrics['bird']}" in str(report)
+    heads, bird = [line.split() for line in str(report).splitlines()[1:3]]
+    assert heads == ["class", "threshold", "precision", "recall", "F1", "tp", "fp", "fn", "tn"]
+    assert bird[:3] == ["bird", f"{classifier.targets[0].threshold:.4f}", f"{report.metrics['bird'].precision:.4f}"]
     one = photo_store.evaluate(photo_store.calibrate("bird", "category=bird", resamples=0), "category=bird")
     assert "confusion" not in one.to_dict()
     assert "distributed as on the" in str(one)

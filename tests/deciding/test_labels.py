@@ -51,6 +51,7 @@ def test_labels_come_in_every_form(store: EmbedStore, tmp_path: Path) -> None:
         ({"nobody": True}, "not in the store; the first is 'nobody'"),
         ("missing.csv", "missing.csv"),
         ([None] * 12, "no row has a label"),
+        (["yes", "maybe"] * 6, "found 'maybe'"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(store: EmbedStore, labels: object, says: str) -> None:

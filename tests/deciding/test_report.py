@@ -10,6 +10,7 @@ from embedstore.deciding import report, review, thresholds
 from embedstore.deciding.classifier import Classifier
 from embedstore.errors import ClassifierError, InputError, PathError
 from embedstore.store import EmbedStore
+from embedstore.wording import counted
 
 
 def test_a_report_reads_rows_and_labels_once(
@@ -33,7 +34,7 @@ def test_a_report_reads_rows_and_labels_once(
     low, high = target.intervals["f1"]
     assert f"<td>f1</td><td>{target.metrics['f1']:.4f}</td><td>{low:.4f} to {high:.4f}</td>" in page
     wrong, missed = review.ScoredRows.of(photo_store.reader, classifier, "category=bird").mistakes()
-    assert f"<h2>{len(wrong)} false positives</h2>" in page
+    assert f"<h2>{counted(len(wrong), 'false positive')}</h2>" in page
     assert len(missed) == 1
     assert "<h2>1 false negative</h2>" in page
 
@@ -55,10 +56,21 @@ def test_files_are_looked_at_before_any_work(photo_store: EmbedStore, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_report_is_of_one_class(photo_store: EmbedStore, tmp_path: Path) -> None:
-    """A classifier of several classes is refused, and nothing is written."""
+def test_a_report_goes_class_by_class(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """Several classes: their evaluation, then the report of each; or that of the one that is named."""
     queries = {"bird": "bird", "flower": "flower"}
     kinds = thresholds.calibrate_classes(photo_store.reader, queries, "category", name="kinds", resamples=0)
-    with pytest.raises(ClassifierError, match="has 2 classes"):
-        report.write_report(photo_store.reader, kinds, "category=bird", tmp_path / "kinds.html")
-    assert not (tmp_path / "kinds.html").exists()
+    page = report.write_report(photo_store.reader, kinds, "category", tmp_path / "kinds.html").read_text()
+    assert "<h1>kinds</h1><pre>" in page.replace("\n", "")
+    assert "truth, predicted:  bird  flower  none" in page
+    for label in queries:
+        alone = review.ScoredRows.of(photo_store.reader, kinds, "category", label=label)
+        assert f"<h1>kinds ({label})</h1>" in page
+        wrong, missed = alone.mistakes()
+        assert page.count(f"<h2>{counted(len(wrong), 'false positive')}</h2>") >= 1
+        assert page.count(f"<h2>{counted(len(missed), 'false negative')}</h2>") >= 1
+    assert page.count("<svg") == 8
+    one = report.write_report(photo_store.reader, kinds, "category=bird", tmp_path / "a.html", label="bird").read_text()
+    assert one.count("<svg") == 4
+    with pytest.raises(ClassifierError, match="no class 'fish'; choose from bird, flower"):
+        report.write_report(photo_store.reader, kinds, "category", tmp_path / "kinds.html", label="fish")

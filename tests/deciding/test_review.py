@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from embedstore import cells
+from embedstore.deciding import review
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.review import ScoredRows, boundary, errors_of, review_sample
 from embedstore.deciding.target import Target
-from embedstore.errors import ClassifierError, InputError
+from embedstore.errors import ClassifierError, InputError, NotOursError
 from embedstore.store import EmbedStore
 
 SCORES = np.random.default_rng(0).normal(0.06, 0.01, 500).astype(np.float32)
@@ -91,12 +97,90 @@ def test_a_review_knows_the_labels_and_its_mistakes(photo_store: EmbedStore) -> 
     ids = np.array(photo_store.to_table(["id"]).column("id").to_pylist())
     assert set(wrong.table.column("id").to_pylist()) == set(ids[(scores > 0.45) & ~labels])
     assert set(missed.table.column("id").to_pylist()) == set(ids[(scores <= 0.45) & labels])
-    assert missed.title == f"bird: {len(missed)} false negatives at 0.4500"
-    by_id = dict(zip(ids.tolist(), labels.tolist(), strict=True))
-    assert all(row["label"] == by_id[row["id"]] for row in rows.around().table.to_pylist())
+    assert missed.title == f"bird: {len(missed)} false negatives"
+    assert (set(wrong.right), set(missed.right)) == ({False}, {False})
+    by_id = dict(zip(ids.tolist(), ["bird" if label else "not bird" for label in labels], strict=True))
+    around = rows.around()
+    assert all(row["truth"] == by_id[row["id"]] for row in around.table.to_pylist())
+    assert [row["predicted"] for row in around.table.to_pylist()] == ["bird"] * 16 + ["not bird"] * 16
+    assert list(around.rules) == [16]
+    assert around.rules[16].startswith("threshold 0.4500")
     unlabelled = ScoredRows.of(photo_store.reader, classifier)
     assert len(unlabelled.to_label(5, 5)) == 10
-    assert unlabelled.around().table.column("label").null_count == 32
+    assert unlabelled.around().table.column("truth").null_count == 32
+    assert set(unlabelled.around().right) == {None}
+
+
+def test_labels_in_a_review_are_kept(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """By id, in whatever order a spreadsheet left them, those of rows that are picked no more too; force drops them."""
+    file, rows = tmp_path / "review.csv", ScoredRows.of(photo_store.reader, with_threshold(photo_store, 0.45))
+    assert rows.to_label(5, 5).save_csv(file) == 0
+    written = read(file)
+    assert [row["row"] for row in written] == [str(number) for number in range(1, 11)]
+    given = {row["id"]: answer for row, answer in zip(written, ("yes", "no", "maybe, =1"), strict=False)}
+    write(file, [{**row, "label": given.get(row["id"], "")} for row in reversed(written)])
+    other = rows.to_label(5, 5, seed=9)
+    assert other.save_csv(file) == 3
+    again = read(file)
+    assert {row["id"]: row["label"] for row in again if row["label"]} == given
+    assert [row["id"] for row in again][:10] == other.table.column("id").to_pylist()
+    assert [row["row"] for row in again] == [str(number) for number in range(1, len(again) + 1)]
+    assert other.save_csv(file, force=True) == 0
+    assert not any(row["label"] for row in read(file))
+
+
+@pytest.mark.parametrize(
+    ("n", "edge", "shown"),
+    [
+        (8, 3, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (20, 10, [0, 1, 2, 3, 10, 11, 12, 13]),
+        (20, 2, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (20, 19, [0, 1, 2, 3, 4, 5, 6, 19]),
+        (20, 20, list(range(8))),
+        (20, None, list(range(8))),
+    ],
+)
+def test_a_sheet_shows_both_sides_of_the_threshold(
+    monkeypatch: pytest.MonkeyPatch, n: int, edge: int | None, shown: list[int]
+) -> None:
+    """Of more rows than a sheet holds, the first of either side; the short side whole."""
+    monkeypatch.setattr(review, "_MOST_DRAWN", 8)
+    rules = {} if edge is None else {edge: "threshold"}
+    assert review.Review(pa.table({"id": [str(row) for row in range(n)]}), "t", (), rules)._drawn() == shown
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "id,uri,score,label,mine\na,b,0.1,yes,precious\n",
+        "name,notes\na,b\n",
+        "id,score,label\na,0.1,yes,precious\n",
+        "\x89PNG",
+    ],
+)
+def test_a_file_that_is_no_review_is_left_alone(photo_store: EmbedStore, tmp_path: Path, content: str) -> None:
+    """A table with columns of its own, or something else, is refused, to the bit; force replaces it."""
+    file = tmp_path / "mine.csv"
+    file.write_bytes(content.encode("latin-1"))
+    picked = ScoredRows.of(photo_store.reader, with_threshold(photo_store, 0.45)).to_label(2, 2)
+    with pytest.raises(NotOursError, match="name another file, or replace it"):
+        picked.save_csv(file)
+    assert file.read_bytes() == content.encode("latin-1")
+    picked.save_csv(file, force=True)
+    assert len(read(file)) == 4
+
+
+def read(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as stream:
+        return [{name: cells.read(cell) for name, cell in row.items()} for row in csv.DictReader(stream)]
+
+
+def write(file: Path, rows: list[dict[str, str]]) -> None:
+    """Write as a spreadsheet does: a mark of the encoding, other line ends."""
+    with file.open("w", newline="", encoding="utf-8-sig") as stream:
+        writer = csv.DictWriter(stream, rows[0], lineterminator="\r\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def test_one_class_is_reviewed_at_a_time(photo_store: EmbedStore) -> None:

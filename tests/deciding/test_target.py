@@ -19,7 +19,7 @@ def test_shift_is_told_on_other_rows():
     rows, asked = unit(0, 300), Target("dog", 0.0, unit(1, 1))
     found = asked.score(scores(asked.vectors, rows))
     labels = found + np.random.default_rng(2).normal(0, 0.2, 300) > 0.2
-    target = asked.measured(found, precision_recall(found, labels).at(0.2))
+    target = asked.measured(found, precision_recall(found, labels).at(0.2).to_dict())
     assert not target.shift(found).differs
     moved = target.shift(found - np.float32(0.2))
     assert moved.differs

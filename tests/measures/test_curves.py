@@ -203,3 +203,33 @@ def test_nan_threshold_is_refused():
     for bad in (float("nan"), np.array([0.1, np.nan]), "high"):
         with pytest.raises(InputError, match="threshold must be a number"):
             curve.at(bad)
+
+
+@given(scored_rows(), st.integers(2, 30))
+def test_telling_cuts_hold_the_best_and_leave_out_what_is_worse(rows, n):
+    """The best F1 by trying every cut is among them; no cut left out beats one of theirs on F1."""
+    curve = precision_recall(*rows)
+    cuts = curve.telling(n)
+    f1 = [curve.at(float(threshold)).f1 for threshold in curve.thresholds]
+    assert f1[curve.best_cut] == max(f1)
+    assert max(f1[curve.best_cut + 1 :], default=-1) < max(f1)
+    assert curve.best_cut in cuts
+    assert (np.diff(cuts) > 0).all()
+    assert min(len(curve.tp), n) <= len(cuts) + (n if len(curve.tp) > n else 0)
+    assert len(cuts) <= n + 1
+
+
+def test_telling_cuts_run_from_whole_recall_to_whole_precision():
+    """From recall 1 to precision 1, as far as F1 is half of the best; none is far from the next."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(20_000) < 1_000
+    scores = rng.normal(0.05 + 0.03 * labels, 0.01)
+    curve = precision_recall(scores, labels)
+    table = curve.at(curve.thresholds[curve.telling(20)])
+    best = curve.f1.max()
+    assert table.f1.max() == best
+    assert (table.f1 >= best / 2 - 1e-12).all()
+    assert table.recall[0] > 0.97
+    assert table.precision[-1] > 0.97
+    assert np.abs(np.diff(table.recall)).max() < 0.12
+    assert np.abs(np.diff(table.precision)).max() < 0.12

@@ -27,6 +27,8 @@ def test_confusion_equals_scikit_learn():
         "names": names,
         "counts": expected[:3, :3].tolist(),
         "abstained": expected[:3, 3].tolist(),
+        "classes": names,
+        "accuracy": found.accuracy,
     }
 
 
@@ -37,3 +39,17 @@ def test_confusion_needs_a_label_for_each_row():
             confusion(truth, guesses)
     with pytest.raises(LabelError, match="row 1 has no label"):
         confusion(["a", None], ["a", "a"])
+
+
+def test_no_prediction_is_right_for_a_row_of_no_class():
+    """Of the rows of "fish", which no classifier of cats and dogs knows, those that are undecided are right."""
+    truth = ["cat", "cat", "dog", "fish", "fish", "fish"]
+    found = confusion(truth, ["cat", None, "dog", None, None, "cat"], ["dog", "cat"])
+    assert (found.accuracy, found.rightly_undecided, found.coverage) == (4 / 6, 2, 3 / 6)
+    assert found.table().tolist() == [[1, 0, 0], [0, 1, 1], [0, 1, 2]]
+    assert str(found).splitlines()[1:] == [
+        "dog                  1    0     0",
+        "cat                  0    1     1",
+        "none                 0    1     2",
+        "accuracy 0.6667, decided 50.0% of 6 rows; 2 are of none of the classes, rightly",
+    ]

@@ -22,7 +22,9 @@ def test_resampled_thresholds_equal_a_plain_bootstrap():
     scores, labels = draw(11, 400)
     sample = as_sample(scores, labels, None)
     choice = choose_threshold(precision_recall(scores, labels))
-    table = bootstrap(sample, sample, choice.metrics, Objective(), Constraints(), 2000, np.random.default_rng(0))
+    table = bootstrap(
+        sample, sample, choice.metrics, Objective(), Constraints(), 2000, np.random.default_rng(0)
+    ).another
     rng = np.random.default_rng(1)
     plain = []
     for _ in range(600):
