@@ -19,6 +19,7 @@ import click
 from embedstore import __version__
 from embedstore.cli import ask, decide, demo, fill, keep, share
 from embedstore.cli.refusals import line_for
+from embedstore.errors import told_to_shell
 
 _SECTIONS = {"Try": demo, "Fill": fill, "Ask": ask, "Decide": decide, "Keep": keep, "Share": share}
 
@@ -47,7 +48,8 @@ class _Group(click.Group):
 def _refusals() -> Iterator[None]:
     """Say in one line what could not be done, and end with status 1."""
     try:
-        yield
+        with told_to_shell():
+            yield
     except KeyboardInterrupt:
         click.echo("interrupted; what was embedded is stored: run the same command again to go on", err=True)
         raise click.exceptions.Exit(1) from None

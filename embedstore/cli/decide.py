@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -202,7 +203,8 @@ def classifiers(store: Path, name: str | None, output: Output) -> None:
     kept = [opened.classifier(one) for one in ([name] if name else opened.classifiers())]
     lines = [line for one in kept for line in _classifier_lines(one)]
     output.value(
-        {"classifiers": [one.to_dict() for one in kept]}, "\n".join(lines) or "none yet: see `embedstore calibrate`"
+        {"classifiers": [one.to_dict() for one in kept]},
+        "\n".join(lines) or f"none yet; `embedstore calibrate {store} TEXT --label LABELS` makes one",
     )
 
 
@@ -308,7 +310,9 @@ def _print_calibrated(store: EmbedStore, classifier: Classifier, save: bool, out
         store.save_classifier(classifier)
     output.value(classifier.to_dict(), "\n".join(_classifier_lines(classifier)))
     if save:
-        output.say(f"saved; use it with: embedstore classify {store.path} --classifier {classifier.name!r}")
+        output.say(
+            f"saved; use it with: embedstore classify {quote(str(store.path))} --classifier {quote(classifier.name)}"
+        )
 
 
 def _classifier_lines(classifier: Classifier) -> Iterator[str]:

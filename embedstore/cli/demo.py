@@ -15,7 +15,7 @@ from embedstore.cli.output import draw
 
 _WHERE_PHOTOS_ARE = (
     "the sample photographs are not part of the installed package. Clone the repository and run `embedstore demo` "
-    "there, or name a folder of your own: embedstore add my.store FOLDER --model objects"
+    "there, or name a folder of your own: `embedstore add my.store FOLDER --model objects`"
 )
 
 

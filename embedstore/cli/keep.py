@@ -32,10 +32,13 @@ def info(store: Path, version: int | None, output: Output) -> None:
         f"queries   {about['cached_queries']} kept",
     ]
     if about["foreign_parts"]:
-        lines.append(f"{about['foreign_parts']} parts in a foreign layout: `embedstore compact` makes them faster")
+        lines.append(
+            f"{about['foreign_parts']} parts in a foreign layout: `embedstore compact {store}` makes them faster"
+        )
     if about["waiting_in_ledger"]:
         lines.append(
-            f"{about['waiting_in_ledger']:,} images wait in the ledger; the next `embedstore add` takes them in"
+            f"{about['waiting_in_ledger']:,} images wait in the ledger; "
+            f"the next `embedstore add {store} SOURCE` takes them in"
         )
     output.value(about, "\n".join(lines))
 

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedstore import files
 from embedstore.deciding.target import Target
-from embedstore.errors import ClassifierError, EmbedStoreError
+from embedstore.errors import ClassifierError, EmbedStoreError, did_you_mean, spelt
 from embedstore.measures.calibration import Calibration, figure_rows
 from embedstore.searching.reader import Reader
 from embedstore.space import Space
@@ -133,8 +133,8 @@ class Classifier:
         """The class of a classifier of one class; ClassifierError where there are several."""
         if len(self.targets) > 1:
             raise ClassifierError(
-                f"{self.name!r} has {len(self.targets)} classes, with one threshold for each (see .targets); "
-                "this is done for one class at a time"
+                f"{self.name!r} has {len(self.targets)} classes, with one threshold for each"
+                f"{spelt(' (see .targets)', '')}; this is done for one class at a time"
             )
         return self.targets[0]
 
@@ -325,9 +325,14 @@ def find(folder: Path, name: str) -> Classifier:
     """
     file = folder / f"{check_name(name)}.json"
     if not file.exists():
-        there = ", ".join(sorted(file.stem for file in folder.glob("*.json")))
+        kept = sorted(file.stem for file in folder.glob("*.json"))
         raise ClassifierError(
-            f"this store keeps no classifier {name!r}; it keeps {there or 'none yet: see `embedstore calibrate`'}"
+            f"this store keeps no classifier {name!r}; it keeps {', '.join(kept) or 'none yet'}."
+            f"{did_you_mean(name, kept)} "
+            + spelt(
+                "`store.calibrate(query, labels, name=...)` makes one",
+                "`embedstore calibrate STORE TEXT --label LABELS --name NAME` makes one",
+            )
         )
     return Classifier.load(file)
 

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from embedstore.embedders.rate_limit import LONGEST_BLOCK, RateLimiter
 from embedstore.errors import CredentialsError, RejectedImagesError, ServiceError, VectorError
-from embedstore.settings import KEY_PLACES, Key, require_network
+from embedstore.settings import Key, key_places, require_network
 from embedstore.vectors import Vectors, as_vectors, normalise
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ class EmbeddingTransport(Transport):
             return answer
         said = f"Nomic's service answered {status}: {self.key.scrub(answer.excerpt())}"
         if status in (401, 403):
-            raise CredentialsError(f"the key from {self.key.source} was refused; {KEY_PLACES}. {said}")
+            raise CredentialsError(f"the key from {self.key.source} was refused; {key_places()}. {said}")
         if status in (408, 425, 429) or status >= 500:
             pause = retry_after(answer.headers.get("Retry-After"))
             if pause > LONGEST_BLOCK:

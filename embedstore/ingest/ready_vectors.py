@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedstore.errors import InputError, VectorError
+from embedstore.errors import InputError, VectorError, spelt
 from embedstore.ingest.deduplication import record_id
 from embedstore.ingest.pipeline import bar
 from embedstore.ingest.reports import AddReport
@@ -172,7 +172,7 @@ def _checked(found: Vectors, dim: int, done: int, normalise: bool) -> Vectors:
     if len(off):
         raise VectorError(
             f"row {done + off[0]} has length {lengths[off[0]]:.4g} and {len(off)} of {len(found)} rows are not of unit "
-            "length; a store holds unit vectors. Scale them with normalise=True (--normalise): cosines stay as they are"
+            f"length; a store holds unit ones. Scale them with {spelt('normalise=True', '--normalise')}: cosines stay"
         )
     return checked if np.abs(lengths - 1).max(initial=0) <= EXACT_TOLERANCE else to_unit_length(checked)
 

@@ -80,19 +80,23 @@ class VerifyReport:
     def __str__(self) -> str:
         lines = [
             f"{self.rows:,} rows in {self.parts} parts: {self.mapped_parts} mapped, {self.foreign_parts} foreign"
-            + (" (slower; `embedstore compact` lays them out anew)" if self.foreign_parts else "")
+            + (" (slower; `embedstore compact STORE` lays them out anew)" if self.foreign_parts else "")
         ]
         if self.unsealed_parts:
-            lines.append(f"{self.unsealed_parts} parts have no checksums yet; `embedstore compact` gives them some")
+            lines.append(
+                f"{self.unsealed_parts} parts have no checksums yet; `embedstore compact STORE` gives them some"
+            )
         if self.waiting:
-            lines.append(f"{self.waiting:,} images wait in the ledger; the next `embedstore add` takes them in")
+            lines.append(
+                f"{self.waiting:,} images wait in the ledger; the next `embedstore add STORE SOURCE` takes them in"
+            )
         if self.checked_files:
             lines.append(f"{self.checked_files:,} pictures hashed again")
         for what, names in (
             ("pictures not where they were", self.missing_files),
             ("pictures changed since", self.changed_files),
             ("damaged files set aside earlier", self.set_aside),
-            ("files that no version needs; `embedstore vacuum` deletes them", self.unnamed_parts),
+            ("files that no version needs; `embedstore vacuum STORE` deletes them", self.unnamed_parts),
         ):
             if names:
                 lines.append(f"{len(names):,} {what}; the first is {names[0]}")
@@ -102,7 +106,7 @@ class VerifyReport:
 
     def _how_many(self) -> str:
         count = len(self.problems)
-        return f"{count} problem{'s' * (count > 1)}; `embedstore repair` says what can be mended"
+        return f"{count} problem{'s' * (count > 1)}; `embedstore repair STORE` says what can be mended"
 
 
 def verify(path: Path, deep: bool = False, version: int | None = None, further: Iterable[Check] = ()) -> VerifyReport:

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore.errors import FilterError
+from embedstore.errors import FilterError, spelt
 from embedstore.vectors import Mask
 
 if TYPE_CHECKING:
@@ -305,7 +305,8 @@ def _by_duckdb(text: str, table: pa.Table, seconds: float) -> Mask:
             found = cursor.execute(f'SELECT "{name}", ({text}\n) IS TRUE AS "{name}?" FROM rows').fetchnumpy()
         except duckdb.InterruptException as error:
             raise FilterError(
-                f"the condition {_shown(text)} was stopped after {seconds:g} seconds; ask for less, or give a mask"
+                f"the condition {_shown(text)} was stopped after {seconds:g} seconds; ask for less"
+                + spelt(", or give a mask", "")
             ) from error
         finally:
             alarm.cancel()
@@ -435,7 +436,8 @@ def _not_callable(text: str, name: str, functions: list[str]) -> FilterError:
 
 def _too_much(text: str, what: str) -> FilterError:
     return FilterError(
-        f"the condition {_shown(text)} is {what}; write label in ('cat', 'dog') for many values, or give a mask"
+        f"the condition {_shown(text)} is {what}; write label in ('cat', 'dog') for many values"
+        + spelt(", or give a mask", "")
     )
 
 
