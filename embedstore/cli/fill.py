@@ -21,6 +21,7 @@ from embedstore.cli.options import (
     example,
     model_options,
     open_store,
+    require_store_first,
     source_options,
     store_argument,
 )
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 @command(
     "embedstore add photos.store ~/photos --model objects --label-from-folder",
-    "embedstore add photos.store ~/photos --model nomic --dry-run",
+    "embedstore add nomic.store ~/photos --model nomic --dry-run",
     "embedstore add photos.store ~/photos --retry-failed photos.store/failures.csv",
     "embedstore add clip.store vectors.parquet --embedding-column vector --space my-clip",
     "embedstore add copy.store atlas://my-org/photos",
@@ -99,8 +100,12 @@ def add(
 
     When it ends early, by a failure, a kill or --max-requests, run it again: it goes on from there.
     """
+    if retry_failed is None:
+        require_store_first(store, source, model)
     if not source and retry_failed is None:
-        raise click.UsageError("say what to add: a SOURCE, or --retry-failed FILE")
+        raise click.UsageError(
+            f"say what to add: `embedstore add {store} SOURCE`, or with --retry-failed FILE what failed before"
+        )
     if any(name.startswith("atlas://") for name in source):
         add_from_atlas(store, source, model, space, dry_run, output)
         return

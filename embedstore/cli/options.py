@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -138,6 +139,19 @@ def concept_of(words: dict[str, Any]) -> Concept:
     else:
         query = Query.id(str(identity))
     return Concept.of([query, *also], template=template or None, opposing=against)
+
+
+def require_store_first(store: Path, sources: Sequence[str], model: str | None) -> None:
+    """Refuse what is to be added in the place of the store, and say how the two are swapped; UsageError."""
+    from embedstore.storage.folder import StoreFolder
+
+    if not store.exists() or StoreFolder.is_at(store):
+        return
+    stores = [name for name in sources if name.endswith(".store") or StoreFolder.is_at(Path(name))]
+    name = stores[0] if stores else f"{store.absolute().name}.store"
+    if stores or not sources:
+        swapped = f"embedstore add {quote(name)} {quote(str(store))}{f' --model {model}' if model else ''}"
+        raise click.UsageError(f"{store} is no store. The store comes first, then what is added: `{swapped}`")
 
 
 def open_store(path: Path, version: int | None = None) -> EmbedStore:

@@ -8,6 +8,9 @@ the key and what an answer means are left to `nomic_transport`, batching and sav
 from __future__ import annotations
 
 import io
+import itertools
+import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +46,8 @@ from embedstore.vectors import Vectors
 if TYPE_CHECKING:
     from PIL import Image
 
+_log = logging.getLogger("embedstore")
+
 MODELS: Final = {"nomic-embed-v1.5": ("nomic-embed-vision-v1.5", "nomic-embed-text-v1.5")}
 """Name of a space's model -> the service's names of its picture and text models."""
 
@@ -60,6 +65,11 @@ class Retries:
     first_wait: float = 1.0  # seconds after the first failure; doubled after each further one, with jitter
     longest_wait: float = 30.0
     patience: float = 300.0  # seconds spent on failing; waiting for the rate limit, or as asked, does not count
+
+    def wait_after(self, attempt: int) -> float:
+        """Return the seconds to wait after an attempt, the first of which is 1; the jitter is up to `first_wait`."""
+        doubled = self.first_wait * 2.0 ** min(attempt - 1, 60)
+        return min(self.longest_wait, doubled + random.uniform(0, self.first_wait))
 
 
 class NomicAPIEmbedder:
@@ -154,34 +164,26 @@ class NomicAPIEmbedder:
             raise QueryError(f"Nomic's service refuses a text among {texts!r:.200}: {error}") from None
 
     def _embed(self, what: str, model: str, n: int, send: Callable[[_Client], Any]) -> Vectors:
-        """Send until a good answer comes, and return its vectors."""
-        import stamina
-
+        """Send until a good answer comes, and return its vectors; each failure that may pass is a line of the log."""
         started, free, nonsense = time.monotonic(), 0.0, 0
         retries = self._retries
-        for attempt in stamina.retry_context(
-            on=PassingError,
-            attempts=retries.attempts,
-            timeout=None,
-            wait_initial=retries.first_wait,
-            wait_max=retries.longest_wait,
-            wait_jitter=retries.first_wait,
-        ):
-            with attempt:
-                try:
-                    client = self._client.value
-                    self._spend()
-                    free += client.limiter.acquire()
-                    return vectors_of(send(client), model, n)
-                except PassingError as error:
-                    nonsense += error.nonsense
-                    spent = time.monotonic() - started - free
-                    enough = spent > retries.patience or nonsense >= NONSENSE_LIMIT
-                    if not enough and attempt.num < retries.attempts:
-                        raise
+        for attempt in itertools.count(1):
+            try:
+                client = self._client.value
+                self._spend()
+                free += client.limiter.acquire()
+                return vectors_of(send(client), model, n)
+            except PassingError as error:
+                nonsense += error.nonsense
+                spent = time.monotonic() - started - free
+                enough = spent > retries.patience or nonsense >= NONSENSE_LIMIT
+                if enough or attempt >= retries.attempts:
                     seconds = f" and {spent:.0f} s" if enough else ""
-                    raise ServiceError(f"{what}: given up after {attempt.num} requests{seconds}: {error}") from None
-        raise AssertionError("stamina ends with a return or an error")
+                    raise ServiceError(f"{what}: given up after {attempt} requests{seconds}: {error}") from None
+                wait = retries.wait_after(attempt)
+                _log.warning("%s: attempt %d of %d: %s; again in %.1f s", what, attempt, retries.attempts, error, wait)
+            time.sleep(wait)
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _spend(self) -> None:
         """Count a request against the budget."""

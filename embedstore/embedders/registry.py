@@ -117,10 +117,10 @@ def name_for_space(space: Space) -> str:
         )
     known = "; ".join(f"{name}: {own}" for name, own in spaces.items())
     raise ModelNotFoundError(
-        f"no embedder of this version makes vectors of the space {space}. It has {known}. Use the version of "
+        f"no embedder of this version makes vectors of the space {space}. It has {known}. Use the version that made "
         + spelt(
-            "embedstore that made the store, or pass `embedder=`; searching by vector or by id needs no model",
-            "embedstore that made the store; searching by --id needs no model",
+            "the store, or pass `embedder=`; searching by vector or by id needs no model",
+            "the store; searching by --id needs no model",
         )
     )
 

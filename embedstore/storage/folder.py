@@ -163,8 +163,8 @@ def _what_else(path: Path) -> str:
 def _way(path: Path, source: str) -> str:
     """Say how a store of a source is made at a path."""
     return spelt(
-        f"EmbedStore.create({str(path)!r}) makes one, and its `add` fills it",
-        f"Make one with `embedstore add {quote(str(path))} {source}`",
+        f"EmbedStore.create({str(path)!r}, model='objects') makes one (or another model), and its `add` fills it",
+        f"`embedstore add {quote(str(path))} {source} --model objects` makes one (or another --model)",
     )
 
 
