@@ -5,13 +5,19 @@ It prints each step as the command that a person would type. The figures are tho
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
 
 import click
 
 from embedstore.cli.options import PATH, command
 from embedstore.cli.output import draw
+
+if TYPE_CHECKING:
+    from embedstore.store import EmbedStore
 
 _WHERE_PHOTOS_ARE = (
     "the sample photographs are not part of the installed package. Clone the repository and run `embedstore demo` "
@@ -27,18 +33,16 @@ def demo(query: str, store: Path, photos: Path | None) -> None:
     """Make a store of sample photographs, search it, decide with a threshold, and measure the decision."""
     from embedstore.measures.choice import choose_threshold
     from embedstore.measures.curves import precision_recall
-    from embedstore.store import EmbedStore
 
     folder = photos or Path(__file__).resolve().parents[2] / "data" / "photos"
     if photos is not None and not folder.is_dir():
         raise click.UsageError(f"{photos} is no folder of photographs")
     if not folder.is_dir():
         raise click.ClickException(_WHERE_PHOTOS_ARE)
-    if (store / "store.json").exists():
-        shutil.rmtree(store)
-    opened = EmbedStore.create(store, model="objects")
+    opened = _store(store, folder)
 
-    _step(f"embedstore add {store} {folder.name} --model objects")
+    source = min(str(folder), os.path.relpath(folder), key=len)
+    _step(f"embedstore add {quote(str(store))} {quote(source)} --model objects")
     click.echo(opened.add(folder))
 
     _step(f'embedstore search {store} "{query}" -n 5')
@@ -74,6 +78,22 @@ def demo(query: str, store: Path, photos: Path | None) -> None:
         "  embedstore models pull nomic-local        (once, 1 GB; then no network)\n"
         '  embedstore add my.store ~/photos --model nomic-local && embedstore search my.store "a dog in the snow"'
     )
+
+
+def _store(path: Path, photos: Path) -> EmbedStore:
+    """Make the store anew; UsageError where there is one with anything but the photographs in it."""
+    from embedstore.store import EmbedStore
+
+    if (path / "store.json").exists():
+        there = EmbedStore.open(path)
+        uris = there.to_table(["uri"]).column("uri").to_pylist()
+        others = [uri for uri in uris if not Path(uri).is_relative_to(photos.absolute())]
+        if others or there.info()["waiting_in_ledger"]:
+            raise click.UsageError(
+                f"{path} is a store of other pictures, which is left as it is; name another by --store"
+            )
+        shutil.rmtree(path)
+    return EmbedStore.create(path, model="objects")
 
 
 def _step(command: str) -> None:
