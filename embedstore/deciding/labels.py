@@ -184,7 +184,8 @@ def _of_file(rows: Rows, text: str) -> Labelled:
     try:
         table = read_small(file)
     except OSError as error:
-        raise LabelError(f"the labels {file!r} cannot be read: {error}") from error
+        why = error.strerror or error
+        raise LabelError(f"the labels {file!r} cannot be read: {why}; name a file, or say COLUMN=VALUE") from error
     key = next((name for name in _NAMES if name in table.column_names), None)
     if key is None or column not in table.column_names:
         raise LabelError(
