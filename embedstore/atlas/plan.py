@@ -184,7 +184,8 @@ def _mismatches(plan: SyncPlan, dim: int, remote: RemoteDataset) -> Iterator[str
     schema = remote.schema
     if schema is None:
         if remote.id_field not in (None, "id"):
-            yield f"the empty dataset calls its ids {remote.id_field!r}; make another one, with {spelt('create=True', '--create')}"
+            created = spelt("create=True", "--create")
+            yield f"the empty dataset calls its ids {remote.id_field!r}; make another one, with {created}"
         return
     there = dimension(schema)
     if plan.images and PICTURES not in schema.names:
