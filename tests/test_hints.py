@@ -76,7 +76,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (home / "photos" / "bird" / "broken.jpg").write_bytes(b"no picture")
     store = EmbedStore.create(home / "photos.store", model="objects")
     store.add(home / "photos", progress=False)
-    store.calibrate("bird", "category=bird", name="bird")
+    store.save_classifier(store.calibrate("bird", "category=bird", name="bird"))
     assert (home / "photos.store" / "failures.csv").exists()
     for name in ("other.store", "demo.store", "my.store"):
         shutil.copytree(home / "photos.store", home / name)
@@ -164,7 +164,7 @@ SHELL_WORDS = [
     ("calibrate my.store bird --label bird", "Did you mean category=bird"),
     ("export my.store --columns categroy", "Did you mean 'category'"),
     ("search phtos.store bird", "Did you mean 'photos.store'"),
-    ("search . bird", "a folder with a store in it"),
+    ("search . bird", "has a store in it"),
     ("add long.store long.parquet --embedding-column vector --space own", "with --normalise"),
     ("add t.store vectors.parquet --model objects", "--image-column NAME, or give --embedding-column NAME"),
     ("search words.txt bird", "it is a file"),
@@ -224,7 +224,7 @@ def f(store, name):
     raise ValueError(f"{name} is none; `embedstore index {store.path} --knid ivf` makes one")
     yield "see `embedstore vacuum`", "use it with: embedstore classify s.store --classifer x"
     yield "embedstore index s.store --kind fp61", "run with --oflfine"
-    yield "`store.calibrat(query)`, `store.add(x, labels=1)`"
+    yield "`store.calibrat(query)`, `EmbedStore.open(path, verison=1)`"
     yield f"`embedstore index {store.path} --kind ivf`", "`embedstore classify STORE TEXT --threshold 0.3`", "--offline"
 """
 
@@ -246,7 +246,7 @@ def test_a_misspelt_hint_is_found(tmp_path: Path) -> None:
     messages = [text for text, _, said in texts_of(file) if said]
     assert [word for text in messages for word in unknown_options(text)] == ["--knid", "--classifer", "--oflfine"]
     names = [word for text in messages for word in unknown_names(text)]
-    assert names == ["store.calibrat", "store.add(labels=)"]
+    assert names == ["store.calibrat", "EmbedStore.open(verison=)"]
 
 
 def test_hints_are_found_in_pages_and_help(tmp_path: Path) -> None:

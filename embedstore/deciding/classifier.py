@@ -330,7 +330,7 @@ def find(folder: Path, name: str) -> Classifier:
             f"this store keeps no classifier {name!r}; it keeps {', '.join(kept) or 'none yet'}."
             f"{did_you_mean(name, kept)} "
             + spelt(
-                "`store.calibrate(query, labels, name=...)` makes one",
+                "`store.save_classifier(store.calibrate(query, labels))` keeps one",
                 "`embedstore calibrate STORE TEXT --label LABELS --name NAME` makes one",
             )
         )

@@ -27,6 +27,8 @@ _FALSE = ("0", "false", "no", "n", "f", "-")
 _NAMES = ("id", "uri", "path", "file_name", "file", "image")
 _PLAIN = re.compile(r"""[^=<>!'"()]+==?\s*('[^']*'|"[^"]*"|[^'"=<>()]*)""")
 """A column, and one value of it: nothing that only SQL says."""
+_WORDS = re.compile(r"[\w.-]+( (?!and |or |in |is |not |like )[\w.-]+)*")
+"""A name, or a value that somebody takes for one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,7 @@ def _of_text(rows: Rows, text: str) -> Labelled:
         chosen = None if value is None else _value_among(values, value)
         if value is None or chosen is not None:
             return _of_values(np.arange(len(values)), values, chosen, text, lambda row: _no_truth(text, values[row]))
-    plain = value is None or _PLAIN.fullmatch(text) is not None
+    plain = (_PLAIN if value is not None else _WORDS).fullmatch(text) is not None
     if plain and column not in rows.columns:
         raise LabelError(_no_labels(rows, text, column))
     try:
@@ -119,7 +121,8 @@ def _or_empty(rows: Rows, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
 
 
 def _no_column(rows: Rows, name: str) -> str:
-    return f"there is no column {name!r}.{did_you_mean(name, rows.columns)} The columns are {', '.join(rows.columns)}"
+    guess = did_you_mean(name, rows.columns)
+    return f"there is no column {name!r}; the columns are {', '.join(rows.columns)}" + (f".{guess}" if guess else "")
 
 
 def _no_labels(rows: Rows, text: str, column: str) -> str:

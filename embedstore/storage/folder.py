@@ -154,10 +154,12 @@ def _what_else(path: Path) -> str:
         guess = did_you_mean(path.name, [store.name for store in stores])
         return f"it does not exist.{guess} {_way(path, 'FOLDER')}"
     if stores:
-        return f"it is a folder with a store in it. Did you mean {str(stores[0])!r}?"
+        return f"it is a folder without store.json, and has a store in it. Did you mean {str(stores[0])!r}?"
     if is_free(path, _NEW):
-        return f"it is an empty folder. {_way(path, 'FOLDER')}"
-    return f"it is a folder of other files. {_way(_store_beside(path), quote(str(path)))}"
+        return f"it is a folder without store.json, and empty. {_way(path, 'FOLDER')}"
+    return (
+        f"it is a folder without store.json, and has other files in it. {_way(_store_beside(path), quote(str(path)))}"
+    )
 
 
 def _way(path: Path, source: str) -> str:

@@ -60,7 +60,8 @@ class Rows:
         unknown = [name for name in names if name not in self.columns]
         if unknown:
             guess = did_you_mean(unknown[0], self.columns)
-            raise InputError(f"there is no column {unknown[0]!r}.{guess} The columns are {', '.join(self.columns)}")
+            guess = f".{guess}" if guess else ""
+            raise InputError(f"there is no column {unknown[0]!r}; the columns are {', '.join(self.columns)}{guess}")
 
     def metadata(self, columns: Sequence[str]) -> pa.Table:
         """Return columns of all rows."""

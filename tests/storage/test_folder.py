@@ -61,5 +61,5 @@ def test_a_store_whose_manifest_is_gone_is_damaged_and_any_other_folder_is_no_st
     with pytest.raises(DamagedStoreError, match="is gone"):
         StoreFolder.open(made.path)
     (tmp_path / "photos").mkdir()
-    with pytest.raises(StoreNotFoundError, match="is no store: it is"):
+    with pytest.raises(StoreNotFoundError, match=r"is a folder without store\.json"):
         StoreFolder.open(tmp_path / "photos")
