@@ -94,6 +94,7 @@ def place(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(world, home, ignore=shutil.ignore_patterns("*.jpg"))
     shutil.rmtree(home / "photos")
     (home / "photos").symlink_to(world / "photos")
+    (home / "data").symlink_to(world)  # README's first screen is of a clone
     monkeypatch.chdir(home)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("EMBEDSTORE_OFFLINE", "1")
@@ -208,9 +209,8 @@ def test_it_runs(typed: str, place: Path) -> None:
 
 
 def test_the_python_of_readme_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """README's examples for Python, one after the other, as somebody would paste them."""
+    """README's examples for Python, one after the other and after those for a shell, as somebody would paste them."""
     monkeypatch.setenv("EMBEDSTORE_MODEL", "objects")
-    shutil.rmtree("photos.store")
     names: dict[str, object] = {"images": sorted(Path("photos/bird").glob("a*.jpg"))}
     blocks = blocks_of_page(README, "python")
     assert len(blocks) == 2
