@@ -70,10 +70,10 @@ class Wishes:
         goal, limits = self.goal, self.limits
         if goal.name == "precision" and limits.min_recall is None:
             needed = option("min_recall", 0.9)
-            raise InputError(f"the objective 'precision' needs a minimum such as {needed}, else the best is one match")
+            raise InputError(f"the objective 'precision' needs {needed} or the like, else the best is one match")
         if goal.name == "recall" and limits.min_precision is None and limits.max_matches is None:
             needed = f"{option('min_precision', 0.9)} or {option('max_matches', 100)}"
-            raise InputError(f"the objective 'recall' needs a limit such as {needed}, else all match")
+            raise InputError(f"the objective 'recall' needs {needed} or the like, else all match")
 
     @property
     def goal(self) -> Objective:

@@ -113,9 +113,7 @@ def _of_array(array: NDArray[Any], rows: int, name: str) -> Iterator[VectorBatch
 def _of_tabular(tabular: Tabular, column: str | None, rows: int) -> Iterator[VectorBatch]:
     """Cut a table into batches."""
     if column is None or column not in tabular.schema.names:
-        wanted = (
-            f"{option('embedding_column', 'NAME')} is needed" if column is None else f"there is no column {column!r}"
-        )
+        wanted = f"{option('embedding_column')} is needed" if column is None else f"there is no column {column!r}"
         kinds = ", ".join(f"{field.name} ({field.type})" for field in tabular.schema)
         raise SourceError(f"{wanted} to find the vectors in {tabular.name}; found {kinds}")
     first = 0

@@ -330,7 +330,7 @@ def _cursor(text: str) -> Iterator[DuckDBPyConnection]:
     except RecursionError as error:
         raise _too_much(text, f"nested more than {_DEEPEST} deep") from error
     except (duckdb.Error, RuntimeError, MemoryError, UnicodeError) as error:
-        if str(error) == "Query interrupted":  # so DuckDB says that somebody has pressed Ctrl-C
+        if str(error) == "Query interrupted" or str(error).rstrip().endswith("failed: KeyboardInterrupt:"):  # Ctrl-C
             raise KeyboardInterrupt from error
         if isinstance(error, (duckdb.FatalException, duckdb.InternalException)):
             _database.cache_clear()  # it answers nothing any more
