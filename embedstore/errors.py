@@ -58,7 +58,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     import difflib  # late: only for what went wrong
 
     names = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.7)
     return f" Did you mean {names[near[0]]!r}?" if near else ""
 
 

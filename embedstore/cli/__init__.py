@@ -38,7 +38,7 @@ class _Group(click.Group):
             return super().make_context(*words, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _refusals():
+        with _refusals(), _placing(self, ctx):
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
@@ -62,6 +62,18 @@ def _refusals() -> Iterator[None]:
             click.echo(note, err=True)
         _drop_output()
         raise click.exceptions.Exit(1) from None
+
+
+@contextlib.contextmanager
+def _placing(group: click.Group, ctx: click.Context) -> Iterator[None]:
+    """Say of an option for all commands that it stands before the command."""
+    try:
+        yield
+    except click.NoSuchOption as error:
+        if not any(error.option_name in one.opts for one in group.params):
+            raise
+        typed = " ".join(("embedstore", error.option_name, str(ctx.invoked_subcommand), "..."))
+        raise click.UsageError(f"{error.option_name} stands before the command: `{typed}`", error.ctx) from None
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -322,7 +322,7 @@ def _other_than(name: str) -> str:
         info for info in registry.list_models() if info.name != name and registry.space_of(info.name).same_model(space)
     ]
     if not others:
-        raise click.UsageError(f"{name} has one backend only")
+        raise click.UsageError(f"{name} has one backend only; nomic and nomic-local are two of one model")
     return next((info.name for info in others if info.ready), others[0].name)
 
 

@@ -142,12 +142,18 @@ def concept_of(words: dict[str, Any]) -> Concept:
 
 
 def require_store_first(store: Path, sources: Sequence[str], model: str | None) -> None:
-    """Refuse what is to be added in the place of the store, and say how the two are swapped; UsageError."""
+    """Refuse pictures in the place of the store, or a store in theirs, by a UsageError that says the way on."""
     from embedstore.storage.folder import StoreFolder
 
+    stores = [name for name in sources if StoreFolder.is_at(Path(name))]
     if not store.exists() or StoreFolder.is_at(store):
+        if stores:
+            raise click.UsageError(
+                f"{stores[0]} is a store, and pictures are expected: name where they are, and let --reuse {stores[0]} "
+                "take the vectors of those that it knows"
+            )
         return
-    stores = [name for name in sources if name.endswith(".store") or StoreFolder.is_at(Path(name))]
+    stores += [name for name in sources if name.endswith(".store")]
     name = stores[0] if stores else f"{store.absolute().name}.store"
     if stores or not sources:
         swapped = f"embedstore add {quote(name)} {quote(str(store))}{f' --model {model}' if model else ''}"

@@ -147,7 +147,7 @@ def _texts(rows: Rows) -> Iterator[tuple[str, set[Any]]]:
 def _no_row(rows: Rows, text: str, column: str) -> str:
     """Say that no row has a column's value, and which values there are."""
     seen = sorted({str(one) for one in rows.metadata([column]).column(0).to_pylist() if one is not None})
-    shown = ", ".join(seen[:12]) + (" ..." if len(seen) > 12 else "")
+    shown = ", ".join(seen[:12]) + (", ..." if len(seen) > 12 else "")
     guess = did_you_mean(_unquoted(_split(text)[1] or ""), seen)
     return f"no row has {text}; the values are {shown}" + (f".{guess}" if guess else "")
 
@@ -191,9 +191,11 @@ def _of_file(rows: Rows, text: str) -> Labelled:
         raise LabelError(f"the labels {file!r} cannot be read: {why}; name a file, or say COLUMN=VALUE") from error
     key = next((name for name in _NAMES if name in table.column_names), None)
     if key is None or column not in table.column_names:
+        other = f"; {file}:COLUMN=VALUE takes another" if value is None else ""
+        guess = did_you_mean(column, table.column_names) if column not in table.column_names else ""
         raise LabelError(
             f"{file} needs a column {column!r} and one that names the rows ({', '.join(_NAMES)}); "
-            f"it has {', '.join(table.column_names)}"
+            f"it has {', '.join(table.column_names)}{other}" + (f".{guess}" if guess else "")
         )
     names, values = table.column(key).to_pylist(), table.column(column).to_pylist()
     if value is not None:
