@@ -57,8 +57,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     import difflib  # late: only for what went wrong
 
-    names = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.7)
+    names = {name.lower(): name for name in known if len(name) > len(word) / 2}
+    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.65)
     return f" Did you mean {names[near[0]]!r}?" if near else ""
 
 
