@@ -299,7 +299,8 @@ class Classifier:
         except ClassifierError as error:
             raise ClassifierError(f"{path}: {error}") from error
         except FileNotFoundError as error:
-            raise ClassifierError(f"there is no classifier at {path}; calibrate one and save it there") from error
+            saved = spelt("calibrate one and save it there", "a store keeps its own in STORE/classifiers/NAME.json")
+            raise ClassifierError(f"there is no classifier at {path}; {saved}") from error
         except OSError as error:
             raise ClassifierError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:

@@ -111,8 +111,9 @@ def name_for_space(space: Space) -> str:
             "no embedder here makes such vectors. "
             + spelt(
                 "To search by text or picture pass `embedder=`, an object of the Embedder protocol around the model "
-                "they came from; by vector or by id needs none",
-                "Search by --id, which needs none; Python also takes vectors, and an embedder of your own for texts",
+                "they came from; by vector or by id needs none, and `add` takes vectors with embedding_column='NAME'",
+                "Search by --id, and add vectors with --embedding-column NAME, which need none; "
+                "Python also takes an embedder of your own, for texts",
             )
         )
     known = "; ".join(f"{name}: {own}" for name, own in spaces.items())

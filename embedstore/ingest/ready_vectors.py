@@ -164,6 +164,11 @@ def _twice(number: int, name: str, value: str, otherwise: str) -> str:
 
 
 def _checked(found: Vectors, dim: int, done: int, normalise: bool) -> Vectors:
+    if found.ndim == 2 and found.shape[1] != dim:
+        raise VectorError(
+            f"the vectors have {found.shape[1]} components and those of this store {dim}: another model made them; "
+            "add them to a store of their own"
+        )
     checked = as_vectors(found, dim, f"rows from {done}")
     if normalise:
         return to_unit_length(checked, f"rows from {done}")

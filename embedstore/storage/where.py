@@ -416,15 +416,15 @@ def _as_mask(where: Any) -> Mask:
 def _refused(text: str, message: str) -> FilterError:
     """Return the error for what DuckDB refuses, with its own words and SQL for what other languages write."""
     told = " ".join(re.split(r"\n+LINE \d+:", message)[0].split())
+    known = told.replace("Chained", '"&&"') if "&&" in text else told  # of this sign DuckDB says something else
     hints = [
         f"for {word} write {sql}"
         for word, sql in _SPELLINGS.items()
-        if any(named in told for named in (f'"{word}"', f"'{word}(", f"name {word} "))
+        if any(named in known for named in (f'"{word}"', f"'{word}(", f"name {word} "))
     ]
     if "not found in FROM" in told:
         hints.append("text stands in 'single quotes', a name with spaces in \"double quotes\"")
-    if "to BOOL" in told:
-        hints.append("for one of several values write label in ('cat', 'dog')")
+    hints += ["for one of several values write label in ('cat', 'dog')"] * ("to BOOL" in told)
     return FilterError("; ".join([f"the condition {_shown(text)} does not work: {told[:500]}", *hints]))
 
 
