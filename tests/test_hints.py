@@ -36,7 +36,9 @@ from embedstore.store import EmbedStore
 ROOT = Path(__file__).parents[1]
 SOURCE, README = ROOT / "embedstore", ROOT / "README.md"
 
-HINTS = [*hints_of_source(SOURCE), *hints_of_help(), *hints_of_page(README)]
+PAGES = (README, ROOT / ".github" / "SECURITY.md")
+
+HINTS = [*hints_of_source(SOURCE), *hints_of_help(), *(hint for page in PAGES for hint in hints_of_page(page))]
 MESSAGES = [(text, place) for path in sorted(SOURCE.rglob("*.py")) for text, place, said in texts_of(path) if said]
 
 FOR_STAND_INS = {"STORE": "photos.store", "TEXT": "bird", "NAME": "bird", "LABELS": "category=bird", "FOLDER": "photos"}

@@ -247,7 +247,7 @@ class Classifier:
         if not isinstance(version, int) or version > FORMAT_VERSION:
             raise ClassifierError(
                 f"the classifier has format version {version!r}, this embedstore reads up to {FORMAT_VERSION}; "
-                "upgrade embedstore (pip install -U embedstore), or calibrate again here"
+                "use a newer embedstore, or calibrate again here"
             )
         if files.is_sealed(fields) and not files.is_intact(fields):
             raise ClassifierError(

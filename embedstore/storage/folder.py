@@ -114,7 +114,7 @@ class Manifest:
             if version > FORMAT_VERSION:
                 raise FormatVersionError(
                     f"it has format version {version}; this embedstore reads up to {FORMAT_VERSION}. "
-                    "Upgrade with: pip install -U embedstore"
+                    "Use a newer embedstore"
                 )
             return cls(content["store_id"], content["created_at"], Space.from_dict(content["space"]))
         except (KeyError, TypeError, AttributeError) as error:

@@ -203,7 +203,7 @@ class LedgerFile:
             raise sqlite3.DatabaseError(f"it says format version {version} in one place and {said} in another")
         raise FormatVersionError(
             f"{self.path} has format version {version}; this embedstore reads up to {FORMAT_VERSION}. "
-            "Upgrade with: pip install -U embedstore"
+            "Use a newer embedstore"
         )
 
     def _as_ours(self, error: Exception) -> Exception:
