@@ -21,7 +21,8 @@ from command_line import commands
 import embedstore
 from embedstore.cli import main
 
-_QUOTED = re.compile(r"`embedstore ([^`]+)`")
+_QUOTED = re.compile(r"(`+)([^`]+)\1")
+_COMMAND = re.compile(r"(?:^|[|&] )embedstore (.+)")
 _AT_THE_START = re.compile(r"^[ \t]*(?:\$ )?embedstore (.+)$|: embedstore (.+)$", re.MULTILINE)
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 _STAND_IN = re.compile(r"[A-Z][A-Z0-9_]*(\.\.\.)?|\.\.\.|ORG/NAME|\{\}|%[sdr]")
@@ -44,23 +45,20 @@ class Hint:
 
 def hints_in(text: str, place: str, whole: bool = True) -> Iterator[Hint]:
     """Yield the command lines of a text."""
-    for found in _QUOTED.finditer(text):
-        yield Hint(_joined(found[1]), place, whole)
+    for quoted in _QUOTED.finditer(text):
+        if found := _COMMAND.search(" ".join(quoted[2].split())):
+            yield from _chain(found[1], place, whole)
     if text.startswith(_HASHED):
         return
     for found in _AT_THE_START.finditer(re.sub(r"`[^`]*`", "", text)):
         yield from _chain(found[1] or found[2], place)
 
 
-def _chain(line: str, place: str) -> Iterator[Hint]:
+def _chain(line: str, place: str, whole: bool = True) -> Iterator[Hint]:
     """Yield the commands of one line of a shell, without a comment."""
     for number, part in enumerate(re.split(r" && | \| ", re.sub(r"\s+#.*| {3,}\(.*", "", line))):
         if number == 0 or part.startswith("embedstore "):
-            yield Hint(part.removeprefix("embedstore ").strip(), place)
-
-
-def _joined(text: str) -> str:
-    return " ".join(text.split())
+            yield Hint(part.removeprefix("embedstore ").strip(), place, whole)
 
 
 def texts_of(path: Path) -> Iterator[tuple[str, str, bool]]:
@@ -97,7 +95,7 @@ def hints_of_help() -> Iterator[Hint]:
     for name, command in {"": main, **commands()}.items():
         with click.Context(command, info_name=name) as ctx:
             for text in (command.help or "", command.epilog or "", *map(_help_of, command.get_params(ctx))):
-                yield from hints_in(text, f"embedstore {name} --help")
+                yield from hints_in(text, f"embedstore {name} --help", whole=False)
 
 
 def _help_of(parameter: click.Parameter) -> str:
