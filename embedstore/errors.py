@@ -1,10 +1,65 @@
 """Every error that embedstore raises on purpose, by what is wrong: the input, the store, the embedder, a file, Atlas.
 
 A message says what was found, what was expected and what to do. Each class also inherits the builtin that a
-caller would think to catch, so ``except FileNotFoundError`` works for a store that is not there.
+caller would think to catch, so ``except FileNotFoundError`` works for a store that is not there. What to do is said
+in the words of whoever reads it: `spelt` has them for Python and for the command line.
 """
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+_to_shell = False
+
+
+def spelt(python: str, shell: str) -> str:
+    """Return one of two spellings of the same advice: Python's, or the command line's while a command runs.
+
+    Examples
+    --------
+    >>> spelt("normalise=True", "--normalise")
+    'normalise=True'
+    """
+    return shell if _to_shell else python
+
+
+def option(name: str, value: object = None) -> str:
+    """Return how an option that both have is given, or only its name where no value is.
+
+    Examples
+    --------
+    >>> option("image_column", "img")
+    "image_column='img'"
+    """
+    word = f"--{name.replace('_', '-')}"
+    return spelt(name, word) if value is None else spelt(f"{name}={value!r}", f"{word} {value}")
+
+
+@contextlib.contextmanager
+def told_to_shell() -> Iterator[None]:
+    """Until the end of this context, messages of every thread are for somebody who typed a command."""
+    global _to_shell
+    before, _to_shell = _to_shell, True
+    try:
+        yield
+    finally:
+        _to_shell = before
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a sentence that names the nearest of the words that would have done, after a space; empty for none.
+
+    Examples
+    --------
+    >>> did_you_mean("lable", ["id", "label"])
+    " Did you mean 'label'?"
+    """
+    import difflib  # late: only for what went wrong
+
+    names = {name.lower(): name for name in known if len(name) > len(word) / 2}
+    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.65)
+    return f" Did you mean {names[near[0]]!r}?" if near else ""
 
 
 class EmbedStoreError(Exception):

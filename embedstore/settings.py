@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
 
-from embedstore.errors import CredentialsError, InputError, OfflineError
+from embedstore.errors import CredentialsError, InputError, OfflineError, spelt
 from embedstore.files import read_regular
 
 # Environment variables.
@@ -27,14 +27,17 @@ PRIVATE_URLS = "EMBEDSTORE_ALLOW_PRIVATE_URLS"  # 1 lets pictures be fetched fro
 URL_SECONDS = "EMBEDSTORE_URL_SECONDS"  # how long the download of one picture may take, all attempts together
 STATE_DIR = "EMBEDSTORE_STATE_DIR"  # another folder for the state shared by processes
 
-KEY_PLACES = f"give --api-key-file FILE, set {API_KEY}, or run `nomic login nk-...` (it writes ~/.nomic/credentials)"
-"""The three places of a key, in the order in which they are asked, for messages."""
-
 # Read by huggingface_hub (HF_HUB_*, DO_NOT_TRACK, DISABLE_TELEMETRY), transformers, datasets and onnxruntime.
 _NO_TELEMETRY = dict.fromkeys(
     ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"), "1"
 )
 _NO_NETWORK = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
+
+
+def key_places() -> str:
+    """Return the three places of a key, in the order in which they are asked, for messages."""
+    given = spelt("pass key='nk-...' to the embedder", "give --api-key-file FILE")
+    return f"{given}, set {API_KEY}, or run `nomic login nk-...` (it writes ~/.nomic/credentials)"
 
 
 def cores() -> int:
@@ -121,7 +124,7 @@ class Key:
         secret = secret.strip()
         if not secret or not secret.isascii() or any(c.isspace() or not c.isprintable() for c in secret):
             raise CredentialsError(
-                f"the key from {source} is empty or holds spaces or other characters that no key has; {KEY_PLACES}"
+                f"the key from {source} is empty or holds spaces or other characters that no key has; {key_places()}"
             )
         self._secret = secret
         self.source = source
@@ -150,7 +153,7 @@ def find_key(flag: str | None = None) -> Key | None:
     Raises CredentialsError where a key cannot be used: malformed, a file that cannot be read, an expired login.
     """
     if flag:
-        return Key(flag, "--api-key")
+        return Key(flag, "the argument `key`")
     if os.environ.get(API_KEY, "").strip():
         return Key(os.environ[API_KEY], API_KEY)
     path = Path.home() / ".nomic" / "credentials"
@@ -161,7 +164,7 @@ def require_key(given: Key | str | None = None) -> Key:
     """Return a key that is given as one, else what `find_key` finds; CredentialsError, with its places, for none."""
     key = given if isinstance(given, Key) else find_key(given)
     if key is None:
-        raise CredentialsError(f"no Nomic API key was found: {KEY_PLACES}")
+        raise CredentialsError(f"no Nomic API key was found: {key_places()}")
     return key
 
 
@@ -173,11 +176,11 @@ def _key_from_login(path: Path) -> Key:
         secret, expires = login["token"], login.get("expires")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # The parser's own message would quote the file, and so the key.
-        raise CredentialsError(f"{name} cannot be read as the Nomic client's login; {KEY_PLACES}") from None
+        raise CredentialsError(f"{name} cannot be read as the Nomic client's login; {key_places()}") from None
     if not isinstance(secret, str):
-        raise CredentialsError(f"{name} holds no key; {KEY_PLACES}")
+        raise CredentialsError(f"{name} holds no key; {key_places()}")
     if isinstance(expires, int | float) and expires and time.time() >= expires:
-        raise CredentialsError(f"the login in {name} has expired: run `nomic login` again, or {KEY_PLACES}")
+        raise CredentialsError(f"the login in {name} has expired: run `nomic login` again, or {key_places()}")
     fields = ("tenant", "api_domain", "frontend_domain")
     tenant = {field: login[field] for field in fields if isinstance(login.get(field), str)}
     return Key(secret, name, tenant)

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from embedstore.errors import DamagedStoreError, SpaceMismatchError
+from embedstore.errors import DamagedStoreError, SpaceMismatchError, spelt
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,9 @@ class Space:
         ours, theirs = self.to_dict(), other.to_dict()
         differing = ", ".join(name for name in ours if ours[name] != theirs[name])
         advice = (
-            "One model run in two ways gives vectors that are near, not equal: measure it with `embedstore "
-            "compare-backends`, and allow it for queries with --allow-mixed-backend (allow_mixed_backend=True)"
+            "One model run in two ways gives vectors that are near, not equal: `embedstore compare-backends STORE` "
+            f"measures how near, and {spelt('allow_mixed_backend=True', '`embedstore --allow-mixed-backend ...`')} "
+            "allows it for queries"
             if self.same_model(other)
             else "Scores between them mean nothing; use the store's own model, or make a new store"
         )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedstore.errors import InputError
+from embedstore.errors import InputError, option
 from embedstore.searching import scan
 from embedstore.searching.index import IndexFiles, IndexReport, build
 from embedstore.searching.matches import Matches
@@ -116,7 +116,7 @@ class EmbedStore:
         StoreFolder.require_free(path)
         if isinstance(space, str):
             if not dim:
-                raise InputError("a store of your own vectors needs their dimension: dim=512")
+                raise InputError(f"a store of your own vectors needs their dimension: {option('dim', 512)}")
             space = Space.given(space, dim)
         if space is None:
             if embedder is None:
@@ -424,7 +424,7 @@ class EmbedStore:
 
             return evaluation.matches(self.reader, query, threshold, where)
         if threshold is None:
-            raise InputError("a query needs a threshold to decide by; see `calibrate` for how to find one")
+            raise InputError("a query needs a threshold to decide by; `store.calibrate` finds one")
         return self.reader.classify(query, threshold, where, **words)
 
     def count(self, query: Any, threshold: float, where: Any = None, **words: Any) -> int:

@@ -136,7 +136,7 @@ def repair(path: str | os.PathLike[str], *, dry_run: bool = False) -> RepairRepo
 
     def index(folder: StoreFolder, snapshot: Snapshot, look: bool) -> tuple[list[str], list[str]]:
         damaged = IndexFiles(folder.index).discard_damaged(snapshot.parts, dry_run=look)
-        return [f"delete the damaged index/{name}; `embedstore index` makes it anew" for name in damaged], []
+        return [f"delete the damaged index/{name}; `embedstore index STORE` makes it anew" for name in damaged], []
 
     def classifiers(folder: StoreFolder, _: Snapshot, __: bool) -> tuple[list[str], list[str]]:
         return [], classifier.check(folder.classifiers)

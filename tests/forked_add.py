@@ -37,7 +37,6 @@ def serve() -> None:
     import filelock  # noqa: F401
     import pyarrow.compute
     import pyarrow.parquet  # noqa: F401
-    import stamina  # noqa: F401
     import tqdm  # noqa: F401
     from nomic import embed  # noqa: F401
     from PIL import Image

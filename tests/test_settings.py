@@ -108,7 +108,7 @@ def test_flag_beats_variable_beats_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert [(key.reveal(), key.source) for key in found if key] == [
         ("nk-file", "~/.nomic/credentials"),
         ("nk-variable", "NOMIC_API_KEY"),
-        ("nk-flag", "--api-key"),
+        ("nk-flag", "the argument `key`"),
     ]
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before, "the client's file is only read"
 
@@ -117,7 +117,7 @@ def test_an_empty_variable_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty variable is as good as none, and the error then names the three places."""
     monkeypatch.setenv("NOMIC_API_KEY", "  ")
     assert find_key("") is None
-    with pytest.raises(CredentialsError, match=r"--api-key.*NOMIC_API_KEY.*nomic login.*credentials"):
+    with pytest.raises(CredentialsError, match=r"key=.*NOMIC_API_KEY.*nomic login.*credentials"):
         require_key()
 
 

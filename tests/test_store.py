@@ -230,7 +230,7 @@ def test_a_folder_that_is_no_store_says_so(tmp_path: Path, store: EmbedStore) ->
         EmbedStore.open(tmp_path)
     with pytest.raises(StoreExistsError, match="is a store already"):
         EmbedStore.create(store.path, model="objects")
-    with pytest.raises(StoreExistsError, match="not an empty folder"):
+    with pytest.raises(StoreExistsError, match="is a folder with other files in it"):
         EmbedStore.create(tmp_path, model="objects")
     manifest = store.path / "store.json"
     good = manifest.read_text()

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from embedstore.embedders.nomic_transport import Answer, PassingError, Timeouts, Transport, retry_after
 from embedstore.errors import AtlasError, CredentialsError
-from embedstore.settings import KEY_PLACES, Key, require_key
+from embedstore.settings import Key, key_places, require_key
 
 _ONCE: Final = ("/v1/project/data/add/arrow", "/v1/project/create", "/v1/project/index/create")
 """Posting these twice may do the work twice; all other requests may be repeated."""
@@ -129,7 +129,7 @@ class AtlasTransport(Transport):
             if words in (detail or ""):
                 raise failure(said)
         if status == 401:
-            raise CredentialsError(f"the key from {self.key.source} was refused; {KEY_PLACES}. {said}")
+            raise CredentialsError(f"the key from {self.key.source} was refused; {key_places()}. {said}")
         if status == 413 and "/data/add/" in path:
             raise TooLargeError(said)
         if detail is None or status in (408, 413, 425, 429) or status >= 500:

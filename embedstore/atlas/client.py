@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from embedstore.atlas.answers import AtlasTransport, NotFoundError
 from embedstore.embedders.nomic_transport import with_globals
-from embedstore.errors import AtlasError, EmbedStoreError, InputError
+from embedstore.errors import AtlasError, EmbedStoreError, InputError, spelt
 
 PREFIX = "atlas://"
 LOOK_UP = 500  # ids asked for in one request
@@ -179,7 +179,8 @@ def _official_class(transport: AtlasTransport, may_create: bool, tiles: Path | N
 
     def refuse(self: Any, identifier: str, **_: Any) -> NoReturn:
         raise MissingDatasetError(
-            f"there is no dataset {identifier} in Atlas. Check the name; or make it: --create (create=True)"
+            f"there is no dataset {identifier} in Atlas. "
+            f"Check the name; or make it with {spelt('create=True', '--create')}"
         )
 
     methods = _copies(theirs.AtlasClass, ours)

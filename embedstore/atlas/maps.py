@@ -18,7 +18,7 @@ from embedstore.atlas.client import Progress, RemoteDataset, explained
 from embedstore.atlas.columns import VECTORS
 from embedstore.atlas.confirmations import Confirmations
 from embedstore.embedders.nomic_transport import PassingError
-from embedstore.errors import AtlasError, EmbedStoreError
+from embedstore.errors import AtlasError, EmbedStoreError, spelt
 
 FEWEST_ROWS = 20  # Atlas makes no map of fewer rows
 
@@ -38,7 +38,7 @@ def wait_until_unlocked(remote: RemoteDataset, progress: Progress) -> None:
         if not pauses.wait():
             raise AtlasError(
                 f"{remote.identifier} has been locked for {waited}, as Atlas makes a map of it; run again later, "
-                "or wait longer with --timeout"
+                f"or wait longer with {spelt('timeout=', '--timeout')}"
             )
 
 

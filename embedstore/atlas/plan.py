@@ -33,7 +33,7 @@ from embedstore.atlas.confirmations import Confirmations
 from embedstore.atlas.maps import ids_on_map
 from embedstore.atlas.outcome import SyncPlan, Work, listed
 from embedstore.deciding.evaluation import with_columns
-from embedstore.errors import AtlasError
+from embedstore.errors import AtlasError, spelt
 from embedstore.searching.reader import Reader
 from embedstore.settings import Key
 from embedstore.store import EmbedStore
@@ -184,13 +184,16 @@ def _mismatches(plan: SyncPlan, dim: int, remote: RemoteDataset) -> Iterator[str
     schema = remote.schema
     if schema is None:
         if remote.id_field not in (None, "id"):
-            yield f"the empty dataset calls its ids {remote.id_field!r}; make another one, with --create"
+            created = spelt("create=True", "--create")
+            yield f"the empty dataset calls its ids {remote.id_field!r}; make another one, with {created}"
         return
     there = dimension(schema)
     if plan.images and PICTURES not in schema.names:
-        yield "the dataset was not made of pictures, and --images would send some: choose another one"
+        pictures = spelt("images=True", "--images")
+        yield f"the dataset was not made of pictures, and {pictures} would send some: choose another one"
     elif not plan.images and VECTORS not in schema.names:
-        yield f"the dataset has no column {VECTORS}: it was made of pictures or texts (--images sends pictures)"
+        pictures = spelt("images=True", "--images")
+        yield f"the dataset has no column {VECTORS}: it was made of pictures or texts ({pictures} sends pictures)"
     elif not plan.images and there not in (None, dim):
         yield f"the dataset holds vectors of {there} numbers, this store of {dim}"
     if remote.id_field is not None:

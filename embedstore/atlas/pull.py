@@ -22,7 +22,7 @@ from embedstore.atlas.answers import AtlasTransport
 from embedstore.atlas.client import PREFIX, Progress, RemoteDataset, open_dataset, parse_identifier, silent
 from embedstore.atlas.columns import NOTHING, VECTORS
 from embedstore.atlas.maps import read_tiles, wait_until_unlocked
-from embedstore.errors import AtlasError, InputError
+from embedstore.errors import AtlasError, InputError, spelt
 from embedstore.ingest.reports import AddReport
 from embedstore.settings import Key
 from embedstore.space import Space
@@ -100,8 +100,8 @@ def pull(
         remote = open_dataset(transport, parse_identifier(name), tiles=Path(folder))
         if not remote.maps:
             raise AtlasError(
-                f"{remote.identifier} has no map, and Atlas gives vectors out by its maps only. Make one: "
-                "embedstore sync atlas STORE ORG/NAME --index, or in Atlas itself"
+                f"{remote.identifier} has no map, and Atlas gives vectors out by its maps only. Make one "
+                "with `embedstore sync atlas STORE ORG/NAME --index`, or in Atlas itself"
             )
         wait_until_unlocked(remote, progress)
         report = PullReport(remote.identifier)
@@ -160,8 +160,11 @@ def _space(remote: RemoteDataset, given: Space | str | None, rows: pa.Table) -> 
         given = Space.from_text(str(remote.meta.get("description") or ""))
     if given is None:
         raise InputError(
-            f"nothing says what made the vectors of {remote.identifier} ({dim}-d): name the model (--model nomic) "
-            "or, for vectors of your own, a space (--space NAME)"
+            f"nothing says what made the vectors of {remote.identifier} ({dim}-d): name "
+            + spelt(
+                "the space, such as space=NomicAPIEmbedder.space, or a name of your own for it",
+                "the model (--model nomic) or, for vectors of your own, a space (--space NAME)",
+            )
         )
     if given.dim != dim:
         raise InputError(f"the space {given} has {given.dim} dimensions, {remote.identifier} has {dim}")

@@ -22,6 +22,7 @@ from embedstore import __version__
 from embedstore.cli import ask, completion, decide, demo, fill, keep, share
 from embedstore.cli.output import drop, tell
 from embedstore.cli.refusals import line_for
+from embedstore.errors import told_to_shell
 from embedstore.wording import one_line
 
 _INTERRUPTED = 128 + 2  # as a shell has it of what a signal ended
@@ -42,7 +43,7 @@ class _Group(click.Group):
             return super().make_context(*words, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _refusals():
+        with _refusals(), _placing(self, ctx):
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
@@ -52,7 +53,8 @@ class _Group(click.Group):
 def _refusals() -> Iterator[None]:
     """Say in one line what could not be done, and end with status 1."""
     try:
-        yield
+        with told_to_shell():
+            yield
     except (KeyboardInterrupt, click.Abort) as error:
         interrupted = error if isinstance(error, KeyboardInterrupt) else error.__context__
         if not isinstance(interrupted, KeyboardInterrupt):
@@ -84,6 +86,18 @@ def _is_unread(stream: Any) -> bool:
     poll = select.poll()
     poll.register(stream.fileno(), 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+@contextlib.contextmanager
+def _placing(group: click.Group, ctx: click.Context) -> Iterator[None]:
+    """Say of an option for all commands that it stands before the command."""
+    try:
+        yield
+    except click.NoSuchOption as error:
+        if not any(error.option_name in one.opts for one in group.params):
+            raise
+        typed = " ".join(("embedstore", error.option_name, str(ctx.invoked_subcommand), "..."))
+        raise click.UsageError(f"{error.option_name} stands before the command: `{typed}`", error.ctx) from None
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -112,7 +112,10 @@ def classify(
     """
     decider: Any = concept_of(query) if name is None else None
     if name is None and threshold is None:
-        raise click.UsageError("decide by --threshold or by --classifier; `calibrate` finds a threshold")
+        raise click.UsageError(
+            "decide by --threshold or by --classifier; "
+            "`embedstore calibrate STORE TEXT --label LABELS` finds a threshold"
+        )
     if name is not None and any(query.values()):
         raise click.UsageError("a classifier has its own query and prompts; leave those out")
     opened = open_store(store, version)

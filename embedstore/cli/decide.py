@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -161,7 +162,7 @@ def rank(store: Path, texts: tuple[str, ...], labels: str, where: str | None, ou
 
 @command(
     'embedstore calibrate photos.store "bird" --label category=bird --name bird',
-    'embedstore calibrate photos.store "bird" --label category=bird --objective recall --min-precision 0.9',
+    'embedstore calibrate photos.store "bird" --label category=bird --objective recall --min-precision 0.8',
     """embedstore calibrate photos.store "bird" --label category=bird --where "split = 'train'\"""",
 )
 @store_argument
@@ -294,7 +295,8 @@ def classifiers(store: Path, name: str | None, output: Output) -> None:
     kept = [opened.classifier(one) for one in ([name] if name else opened.classifiers())]
     lines = [line for one in kept for line in _classifier_lines(one)]
     output.value(
-        {"classifiers": [one.to_dict() for one in kept]}, "\n".join(lines) or "none yet: see `embedstore calibrate`"
+        {"classifiers": [one.to_dict() for one in kept]},
+        "\n".join(lines) or f"none yet; `embedstore calibrate {store} TEXT --label LABELS` makes one",
     )
 
 
@@ -459,7 +461,9 @@ def _print_calibrated(store: EmbedStore, classifier: Classifier, save: bool, out
         store.save_classifier(classifier)
     output.value(classifier.to_dict(), "\n".join(_classifier_lines(classifier)))
     if save:
-        output.say(f"saved; use it with: embedstore classify {store.path} --classifier {classifier.name!r}")
+        output.say(
+            f"saved; use it with: embedstore classify {quote(str(store.path))} --classifier {quote(classifier.name)}"
+        )
 
 
 def _classifier_lines(classifier: Classifier) -> Iterator[str]:

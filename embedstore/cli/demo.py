@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _WHERE_PHOTOS_ARE = (
     "the sample photographs are not part of the installed package. Clone the repository and run `embedstore demo` "
-    "there, or name a folder of your own: embedstore add my.store FOLDER --model objects"
+    "there, or name a folder of your own: `embedstore add my.store FOLDER --model objects`"
 )
 _NEXT = """
 Next, with a model that understands scenes as well as things:
@@ -48,10 +49,11 @@ def demo(query: str, store: Path, photos: Path | None, output: Output) -> None:
     words = re.sub(r"[^\w.-]+", "-", query)
     sheet = to_write(f"demo-{words}.png", SHEETS)
     opened = _demo_store(store, folder)
-    _step(output, f"embedstore add {store} {folder.name} --model objects")
+    source = min(str(folder), os.path.relpath(folder), key=len)
+    _step(output, f"embedstore add {quote(str(store))} {quote(source)} --model objects")
     output.show(str(opened.add(folder, progress=False if output.quiet else None)))
 
-    _step(output, f'embedstore search {store} "{query}" -n 5')
+    _step(output, f'embedstore search {quote(str(store))} "{query}" -n 5')
     nearest = opened.search(query, k=5)
     shown = [Column("score", ".4f"), *([Column("category")] if "category" in opened.columns else ())]
     for line in columns(nearest.table, [*shown, Column("uri", os.path.basename)]):
@@ -64,7 +66,7 @@ def demo(query: str, store: Path, photos: Path | None, output: Output) -> None:
         return
     best = _measured(output, opened.scores(query)[0], labels)
 
-    _step(output, f'embedstore classify {store} "{query}" --threshold {best:.4f}')
+    _step(output, f'embedstore classify {quote(str(store))} "{query}" --threshold {best:.4f}')
     matches = opened.classify(query, best)
     right = [category == query for category in matches.table.column("category").to_pylist()]
     with written_for_people(sheet, output.force):

@@ -23,6 +23,7 @@ from embedstore.cli.options import (
     example,
     model_options,
     open_store,
+    require_store_first,
     source_options,
     store_argument,
 )
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 @command(
     "embedstore add photos.store ~/photos --model objects --label-from-folder",
-    "embedstore add photos.store ~/photos --model nomic --dry-run",
+    "embedstore add nomic.store ~/photos --model nomic --dry-run",
     "embedstore add photos.store ~/photos --retry-failed photos.store/failures.csv",
     "embedstore add clip.store vectors.parquet --embedding-column vector --space my-clip",
     "embedstore add copy.store atlas://my-org/photos",
@@ -102,8 +103,12 @@ def add(
 
     When it ends early, by a failure, a kill or --max-requests, run it again: it goes on from there.
     """
+    if retry_failed is None:
+        require_store_first(store, source, model)
     if not source and retry_failed is None:
-        raise click.UsageError("say what to add: a SOURCE, or --retry-failed FILE")
+        raise click.UsageError(
+            f"say what to add: `embedstore add {store} SOURCE`, or with --retry-failed FILE what failed before"
+        )
     if any(name.startswith("atlas://") for name in source):
         add_from_atlas(store, source, model, space, dry_run, output)
         return
@@ -321,7 +326,7 @@ def _other_than(name: str) -> str:
         info for info in registry.list_models() if info.name != name and registry.space_of(info.name).same_model(space)
     ]
     if not others:
-        raise click.UsageError(f"{name} has one backend only")
+        raise click.UsageError(f"{name} has one backend only; nomic and nomic-local are two of one model")
     return next((info.name for info in others if info.ready), others[0].name)
 
 

@@ -43,18 +43,19 @@ def info(store: Path, version: int | None, output: Output) -> None:
         f"version   {about['version']}, store made {about['created_at']}",
         f"queries   {about['cached_queries']} kept",
     ]
+    named = shlex.quote(str(store))
     if about["foreign_parts"]:
         parts = counted(about["foreign_parts"], "part")
-        lines.append(f"{parts} in a foreign layout: `embedstore compact` makes searching faster")
+        lines.append(f"{parts} in a foreign layout: `embedstore compact {named}` makes searching faster")
     if about["waiting_in_ledger"]:
         images = counted(about["waiting_in_ledger"], "image waits", "images wait")
-        lines.append(f"{images} in the ledger; the next `embedstore add` takes them in")
+        lines.append(f"{images} in the ledger; the next `embedstore add {named} SOURCE` takes them in")
     if (held := about["vacuum"]) and held["files"]:
         from embedstore.storage.older_versions import VacuumReport
 
         lines.append(
             f"older     {held['bytes'] / 1e6:,.1f} MB that only older versions need: `embedstore vacuum "
-            f"{shlex.quote(str(store))} --keep-hours 0` deletes them; {VacuumReport(images=held['images']).cost}"
+            f"{named} --keep-hours 0` deletes them; {VacuumReport(images=held['images']).cost}"
         )
     output.value(about, "\n".join(lines))
 

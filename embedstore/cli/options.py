@@ -12,8 +12,9 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -176,6 +177,25 @@ def _standard_input() -> bytes:
     if len(content) > MOST_FROM_STDIN:
         raise click.UsageError(f"stdin holds more than {MOST_FROM_STDIN:,} bytes; name the picture's file")
     return content
+
+
+def require_store_first(store: Path, sources: Sequence[str], model: str | None) -> None:
+    """Refuse pictures in the place of the store, or a store in theirs, by a UsageError that says the way on."""
+    from embedstore.storage.folder import StoreFolder
+
+    stores = [name for name in sources if StoreFolder.is_at(Path(name))]
+    if not store.exists() or StoreFolder.is_at(store):
+        if stores:
+            raise click.UsageError(
+                f"{stores[0]} is a store, and pictures are expected: name where they are, and let --reuse {stores[0]} "
+                "take the vectors of those that it knows"
+            )
+        return
+    stores += [name for name in sources if name.endswith(".store")]
+    name = stores[0] if stores else f"{store.absolute().name}.store"
+    if stores or not sources:
+        swapped = f"embedstore add {quote(name)} {quote(str(store))}{f' --model {model}' if model else ''}"
+        raise click.UsageError(f"{store} is no store. The store comes first, then what is added: `{swapped}`")
 
 
 def open_store(path: Path, version: int | None = None) -> EmbedStore:

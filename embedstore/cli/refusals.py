@@ -19,7 +19,10 @@ _REASONS = {
         "free some space and run the same command again; what was paid for is kept",
     ),
     errno.EFBIG: ("the file would be too large here", "raise the limit (ulimit -f), or choose another disk"),
-    errno.EIO: ("the disk cannot be read or written", "look after it; `embedstore verify --deep` says what is damaged"),
+    errno.EIO: (
+        "the disk cannot be read or written",
+        "look after it; `embedstore verify STORE --deep` says what is damaged",
+    ),
     errno.EACCES: ("permission denied", "change who may use it, or choose another path"),
     errno.EPERM: ("this is not permitted", "change who may use it, or choose another path"),
     errno.EROFS: ("the disk can only be read", "choose a path on another, or copy the store to one"),
@@ -71,7 +74,7 @@ def line_for(error: BaseException) -> str | None:
     if number and int(number[1]) in _REASONS:
         why, way = _REASONS[int(number[1])]
         return f"{why}: {_short(error)}; {way}"
-    return f"{_short(error)}; `embedstore verify --deep STORE` says whether the store is damaged"
+    return f"{_short(error)}; `embedstore verify STORE --deep` says whether the store is damaged"
 
 
 def _refused(error: OSError) -> str:

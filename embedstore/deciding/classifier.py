@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from embedstore import files
 from embedstore.deciding.labels import Labelled
 from embedstore.deciding.target import Target
-from embedstore.errors import ClassifierError, EmbedStoreError, FilterError
+from embedstore.errors import ClassifierError, EmbedStoreError, FilterError, did_you_mean, spelt
 from embedstore.measures.calibration import FIGURES, Calibration, figure_rows
 from embedstore.searching.reader import Reader
 from embedstore.space import Space
@@ -148,8 +148,9 @@ class Classifier:
         """The class of a classifier of one class; ClassifierError where there are several."""
         if len(self.targets) > 1:
             raise ClassifierError(
-                f"{self.name!r} has {len(self.targets)} classes, with one threshold for each; this is done for one "
-                f"class at a time, choose from {', '.join(self.labels)}"
+                f"{self.name!r} has {len(self.targets)} classes, with one threshold for each"
+                f"{spelt(' (see .targets)', '')}; this is done for one class at a time, choose from "
+                f"{', '.join(self.labels)}"
             )
         return self.targets[0]
 
@@ -294,7 +295,7 @@ class Classifier:
         if not isinstance(version, int) or version > FORMAT_VERSION:
             raise ClassifierError(
                 f"the classifier has format version {version!r}, this embedstore reads up to {FORMAT_VERSION}; "
-                "upgrade embedstore (pip install -U embedstore), or calibrate again here"
+                "use a newer embedstore, or calibrate again here"
             )
         if files.is_sealed(fields) and not files.is_intact(fields):
             raise ClassifierError(
@@ -348,7 +349,8 @@ class Classifier:
         except ClassifierError as error:
             raise ClassifierError(f"{path}: {error}") from error
         except FileNotFoundError as error:
-            raise ClassifierError(f"there is no classifier at {path}; calibrate one and save it there") from error
+            saved = spelt("calibrate one and save it there", "a store keeps its own in STORE/classifiers/NAME.json")
+            raise ClassifierError(f"there is no classifier at {path}; {saved}") from error
         except OSError as error:
             raise ClassifierError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
@@ -425,9 +427,14 @@ def find(folder: Path, name: str) -> Classifier:
     """
     file = folder / f"{check_name(name)}.json"
     if not file.exists():
-        there = ", ".join(sorted(file.stem for file in folder.glob("*.json")))
+        kept = sorted(file.stem for file in folder.glob("*.json"))
         raise ClassifierError(
-            f"this store keeps no classifier {name!r}; it keeps {there or 'none yet: see `embedstore calibrate`'}"
+            f"this store keeps no classifier {name!r}; it keeps {', '.join(kept) or 'none yet'}."
+            f"{did_you_mean(name, kept)} "
+            + spelt(
+                "`store.save_classifier(store.calibrate(query, labels))` keeps one",
+                "`embedstore calibrate STORE TEXT --label LABELS --name NAME` makes one",
+            )
         )
     return Classifier.load(file)
 

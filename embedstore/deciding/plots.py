@@ -55,7 +55,7 @@ class Display:
                 from matplotlib.figure import Figure  # an optional package, and slow to import
             except ImportError as error:
                 raise MissingDependencyError(
-                    "pictures need matplotlib, which is not installed: pip install 'embedstore[plots]'"
+                    "pictures need matplotlib, which is not installed: pip install matplotlib"
                 ) from error
             ax = Figure(figsize=size, layout="constrained").add_subplot()
         self.ax_, self.figure_ = ax, ax.figure

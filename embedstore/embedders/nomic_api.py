@@ -8,6 +8,7 @@ the key and what an answer means are left to `nomic_transport`, batching and sav
 from __future__ import annotations
 
 import io
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +44,8 @@ from embedstore.wording import counted
 
 if TYPE_CHECKING:
     from PIL import Image
+
+_log = logging.getLogger("embedstore")
 
 MODELS: Final = {"nomic-embed-v1.5": ("nomic-embed-vision-v1.5", "nomic-embed-text-v1.5")}
 """Name of a space's model -> the service's names of its picture and text models."""
@@ -155,19 +158,21 @@ class NomicAPIEmbedder:
             raise QueryError(f"Nomic's service refuses a text among {texts!r:.200}: {error}") from None
 
     def _embed(self, what: str, model: str, n: int, send: Callable[[_Client], Any]) -> Vectors:
-        """Send until a good answer comes, and return its vectors."""
-        import stamina
+        """Send until a good answer comes, and return its vectors; each failure that may pass is a line of the log."""
+        import tenacity  # late: only for requests
+
+        def tell(state: tenacity.RetryCallState) -> None:
+            error, wait = state.outcome and state.outcome.exception(), state.next_action and state.next_action.sleep
+            number = state.attempt_number
+            _log.warning("%s: attempt %d of %d: %s; again in %.1f s", what, number, retries.attempts, error, wait)
 
         started, free, nonsense = time.monotonic(), 0.0, 0
         retries = self._retries
-        for attempt in stamina.retry_context(
-            on=PassingError,
-            attempts=retries.attempts,
-            timeout=None,
-            wait_initial=retries.first_wait,
-            wait_max=retries.longest_wait,
-            wait_jitter=retries.first_wait,
-        ):
+        waits = tenacity.wait_exponential_jitter(retries.first_wait, retries.longest_wait, jitter=retries.first_wait)
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(PassingError), wait=waits, before_sleep=tell, reraise=True
+        )
+        for attempt in attempts:
             with attempt:
                 try:
                     client = self._client.value
@@ -176,15 +181,15 @@ class NomicAPIEmbedder:
                     return vectors_of(send(client), model, n)
                 except PassingError as error:
                     nonsense += error.nonsense
-                    spent = time.monotonic() - started - free
+                    spent, number = time.monotonic() - started - free, attempt.retry_state.attempt_number
                     enough = spent > retries.patience or nonsense >= NONSENSE_LIMIT
-                    if not enough and attempt.num < retries.attempts:
+                    if not enough and number < retries.attempts:
                         raise
                     seconds = f" and {spent:.0f} s" if enough else ""
                     raise ServiceError(
-                        f"{what}: given up after {counted(attempt.num, 'request')}{seconds}: {error}"
+                        f"{what}: given up after {counted(number, 'request')}{seconds}: {error}"
                     ) from None
-        raise AssertionError("stamina ends with a return or an error")
+        raise AssertionError("tenacity ends with a return or an error")
 
     def _spend(self) -> None:
         """Count a request against the budget."""

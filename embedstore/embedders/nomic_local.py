@@ -200,7 +200,7 @@ class Weights:
         named = cache_dir or os.environ.get("FASTEMBED_CACHE_PATH")
         users = platformdirs.user_cache_path("embedstore", appauthor=False) / "fastembed"
         self.cache = Path(named) if named else users
-        self.pull_command = f"embedstore models pull nomic-local{'-q' if quantised else ''}"
+        self.pull_command = f"embedstore models pull {'nomic-local-q' if quantised else 'nomic-local'}"
 
     def find(self, tower: Tower) -> Path | None:
         """Return the folder of a tower's files, or None when one of them is not on this machine."""
@@ -245,7 +245,7 @@ class Weights:
         """
         missing = self.missing()
         if missing:
-            require_network(f"`embedstore models pull`, to download {' and '.join(missing)}")
+            require_network(f"`{self.pull_command}`, to download {' and '.join(missing)},")
         for tower in TOWERS:
             if tower.repo in missing:
                 self._download(tower, progress)

@@ -15,6 +15,7 @@ import io
 import ipaddress
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from urllib.parse import urlsplit
 
 from embedstore.embedders.rate_limit import LONGEST_BLOCK, RateLimiter
 from embedstore.errors import CredentialsError, RejectedImagesError, ServiceError, VectorError
-from embedstore.settings import KEY_PLACES, Key, require_network
+from embedstore.settings import Key, key_places, require_network
 from embedstore.vectors import Vectors, as_vectors, normalise
 from embedstore.wording import counted
 
@@ -49,6 +50,9 @@ class Timeouts:
     read: float = 60.0  # between two pieces, sent or received
     total: float = 180.0
 
+    def __str__(self) -> str:
+        return f"{self.connect:g} s for the connection, {self.read:g} s of silence and {self.total:g} s in all"
+
 
 class PassingError(ServiceError):
     """A failure that another attempt may not meet.
@@ -63,6 +67,10 @@ class PassingError(ServiceError):
 
 class NoAnswerError(PassingError):
     """The request brought no whole answer: no connection, a broken one, or none in time."""
+
+
+class NoSuchHostError(ServiceError):
+    """The name of the service cannot be looked up, and no request has got through so far: there is no network."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,7 @@ class Transport:
     def __init__(self, key: Key, timeouts: Timeouts, purpose: str) -> None:
         self.key, self.timeouts, self.purpose = key, timeouts, purpose
         self._thread = threading.local()
+        self._reached = False  # whether any request was answered yet
 
     @property
     def login(self) -> dict[str, Any]:
@@ -122,8 +131,8 @@ class Transport:
     def request(self, method: str, url: str, **arguments: Any) -> Answer:
         """Send one request and read its answer whole, whatever its status.
 
-        Raises NoAnswerError for no connection, a broken one or a timeout, and OfflineError where the network is
-        switched off and `url` is not on this machine.
+        Raises NoAnswerError for no connection, a broken one or a timeout, NoSuchHostError where the first look-up of
+        the host finds none, and OfflineError where the network is switched off and `url` is not on this machine.
         """
         import requests  # it takes long to import, and most commands send nothing
         import urllib3
@@ -137,16 +146,29 @@ class Transport:
         try:
             between = (limits.connect, min(limits.read, limits.total))
             with session.request(method, url, timeout=between, stream=True, **arguments) as response:
-                return Answer(response.status_code, response.headers, _read_within(response, deadline))
+                answer = Answer(response.status_code, response.headers, _read_within(response, deadline))
+                self._reached = True
+                return answer
         except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
             raise self._no_answer(f"no answer within {limits}", url, error) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise self._no_answer("the connection failed", url, error) from None
 
     def _no_answer(self, what: str, url: str, error: Exception) -> NoAnswerError:
-        """Return the error for a request without an answer, free of the key."""
-        where = urlsplit(url).netloc.rpartition("@")[2]
-        return NoAnswerError(self.key.scrub(f"{where}: {what} ({type(error).__name__}: {error})"))
+        """Return the error for a request without an answer, free of the key.
+
+        Raises NoSuchHostError for a host that is not known, unless it was reached before: then the network is down for
+        a while, and the work of hours may go on.
+        """
+        where, cause = urlsplit(url).netloc.rpartition("@")[2], _innermost(error)
+        said = getattr(cause, "strerror", None) or " ".join(str(cause).split()) or type(cause).__name__
+        why = self.key.scrub(said)
+        if isinstance(cause, socket.gaierror) and not self._reached:
+            raise NoSuchHostError(
+                f"{where}: this name cannot be looked up ({why}), so there is no network, or none without a proxy "
+                "(HTTPS_PROXY). Nothing was sent; try again when there is one"
+            )
+        return NoAnswerError(f"{where}: {what} ({why})")
 
     def _session(self, local: bool) -> requests.Session:
         """Return this thread's session."""
@@ -196,6 +218,17 @@ def _new_session(key: Key, total: float) -> requests.Session:
     for scheme in ("http://", "https://"):
         session.mount(scheme, PiecewiseAdapter(pool_connections=1, pool_maxsize=1, max_retries=0))
     return session
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Return the error that the libraries have wrapped, some of them in the words of others."""
+    for _ in range(10):
+        around = (getattr(error, "reason", None), *error.args, error.__cause__)
+        inner = next((one for one in around if isinstance(one, BaseException)), None)
+        if inner is None:
+            break
+        error = inner
+    return error
 
 
 def _read_within(response: Any, deadline: float) -> bytes:
@@ -249,7 +282,7 @@ class EmbeddingTransport(Transport):
             return answer
         said = f"Nomic's service answered {status}: {self.key.scrub(answer.excerpt())}"
         if status in (401, 403):
-            raise CredentialsError(f"the key from {self.key.source} was refused; {KEY_PLACES}. {said}")
+            raise CredentialsError(f"the key from {self.key.source} was refused; {key_places()}. {said}")
         if status in (408, 425, 429) or status >= 500:
             pause = retry_after(answer.headers.get("Retry-After"))
             if pause > LONGEST_BLOCK:

@@ -12,7 +12,6 @@ is more to know of this machine ``state()`` returns a `protocol.State`; where th
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import pkgutil
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.embedders.protocol import Embedder, State
-from embedstore.errors import ModelNotFoundError
+from embedstore.errors import ModelNotFoundError, did_you_mean, option, spelt
 from embedstore.settings import MODEL, find_key
 from embedstore.space import Space
 
@@ -89,7 +88,7 @@ def default_model() -> str:
         "no model was named and none is ready. There are three ways forward: "
         "(1) get a key at https://atlas.nomic.ai and set NOMIC_API_KEY, to embed through Nomic's service; "
         "(2) run `embedstore models pull nomic-local` once, to run the same models on this machine; "
-        f"(3) pass `--model objects` (or set {MODEL}=objects), to use the small model inside embedstore"
+        f"(3) pass {option('model', 'objects')} (or set {MODEL}=objects), to use the small model inside embedstore"
     )
 
 
@@ -109,13 +108,21 @@ def name_for_space(space: Space) -> str:
     if space.backend == "given":
         raise ModelNotFoundError(
             f"the vectors of this store were made elsewhere and are known as {space.model!r}, {space.dim}-d: "
-            "no embedder here makes such vectors. To search by text or picture pass `embedder=`, an object "
-            "of the Embedder protocol around the model they came from; by vector or by id needs none"
+            "no embedder here makes such vectors. "
+            + spelt(
+                "To search by text or picture pass `embedder=`, an object of the Embedder protocol around the model "
+                "they came from; by vector or by id needs none, and `add` takes vectors with embedding_column='NAME'",
+                "Search by --id, and add vectors with --embedding-column NAME, which need none; "
+                "Python also takes an embedder of your own, for texts",
+            )
         )
     known = "; ".join(f"{name}: {own}" for name, own in spaces.items())
     raise ModelNotFoundError(
-        f"no embedder of this version makes vectors of the space {space}. It has {known}. Use the version of "
-        "embedstore that made the store, or pass `embedder=`; searching by vector or by id needs no model"
+        f"no embedder of this version makes vectors of the space {space}. It has {known}. Use the version that made "
+        + spelt(
+            "the store, or pass `embedder=`; searching by vector or by id needs no model",
+            "the store; searching by --id needs no model",
+        )
     )
 
 
@@ -182,8 +189,7 @@ def _maker(name: str) -> Any:
     place = _plug_ins().get(name)
     if place is None:
         names = list(_names())
-        near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
+        guess = did_you_mean(name, names)
         raise ModelNotFoundError(f"there is no model {name!r}; there are {', '.join(names)}.{guess}")
     try:
         return pkgutil.resolve_name(place)

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
 
-from embedstore.errors import ImageError
+from embedstore.errors import ImageError, spelt
 from embedstore.files import open_regular
 from embedstore.images import conversion, headers, turns
 
@@ -273,7 +273,8 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"the picture is {width:,} x {height:,} = {width * height:,} pixels, "
-            f"more than the limit of {max_pixels:,}; shrink it, or raise max_pixels if you trust the file"
+            f"more than the limit of {max_pixels:,}; shrink it"
+            + spelt(", or raise max_pixels if you trust the file", "")
         )
 
 

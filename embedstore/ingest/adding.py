@@ -19,7 +19,7 @@ import numpy as np
 
 from embedstore import images
 from embedstore.embedders.protocol import Embedder
-from embedstore.errors import EmbedderError, InputError
+from embedstore.errors import EmbedderError, InputError, spelt
 from embedstore.images import PictureSource
 from embedstore.ingest.deduplication import Intake, KnownRecords
 from embedstore.ingest.pipeline import Run, ahead, bar, examined
@@ -104,7 +104,9 @@ def add(
     """
     if embedding_column is not None:
         if only is not None:
-            raise InputError("`only` chooses pictures; a source of given vectors is taken whole")
+            raise InputError(
+                spelt("`only`", "--retry-failed") + " chooses pictures; a source of given vectors is taken whole"
+            )
         return add_vectors(folder, source, embedding_column, normalise=normalise, progress=progress)
     opened = _open(source, only, label_from_folder=label_from_folder, image_column=image_column, split=split)
     with folder.running.begun() as name:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from embedstore.errors import InputError, VectorError
+from embedstore.errors import InputError, VectorError, spelt
 from embedstore.ingest.deduplication import record_id
 from embedstore.ingest.pipeline import bar
 from embedstore.ingest.reports import AddReport
@@ -164,6 +164,11 @@ def _twice(number: int, name: str, value: str, otherwise: str) -> str:
 
 
 def _checked(found: Vectors, dim: int, done: int, normalise: bool) -> Vectors:
+    if found.ndim == 2 and found.shape[1] != dim:
+        raise VectorError(
+            f"the vectors have {found.shape[1]} components and those of this store {dim}: another model made them; "
+            "add them to a store of their own"
+        )
     checked = as_vectors(found, dim, f"rows from {done}")
     if normalise:
         return to_unit_length(checked, f"rows from {done}")
@@ -172,7 +177,7 @@ def _checked(found: Vectors, dim: int, done: int, normalise: bool) -> Vectors:
     if len(off):
         raise VectorError(
             f"row {done + off[0]} has length {lengths[off[0]]:.4g} and {len(off)} of {len(found)} rows are not of unit "
-            "length; a store holds unit vectors. Scale them with normalise=True (--normalise): cosines stay as they are"
+            f"length; a store holds unit ones. Scale them with {spelt('normalise=True', '--normalise')}: cosines stay"
         )
     return checked if np.abs(lengths - 1).max(initial=0) <= EXACT_TOLERANCE else to_unit_length(checked)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore.errors import InputError, UnreachableError
+from embedstore.errors import InputError, UnreachableError, option, spelt
 from embedstore.measures import guarantees
 from embedstore.measures.curves import Curve
 from embedstore.measures.guarantees import Mask
@@ -70,9 +70,11 @@ class Wishes:
             raise InputError(f"confidence must lie between 0 and 1, found {self.confidence!r}")
         goal, limits = self.goal, self.limits
         if goal.name == "precision" and limits.min_recall is None:
-            raise InputError("the objective 'precision' needs min_recall=..., else the best is a single match")
+            needed = option("min_recall", 0.9)
+            raise InputError(f"the objective 'precision' needs {needed} or the like, else the best is one match")
         if goal.name == "recall" and limits.min_precision is None and limits.max_matches is None:
-            raise InputError("the objective 'recall' needs min_precision=... or max_matches=..., else all match")
+            needed = f"{option('min_precision', 0.9)} or {option('max_matches', 100)}"
+            raise InputError(f"the objective 'recall' needs {needed} or the like, else all match")
 
     @property
     def goal(self) -> Objective:
@@ -84,10 +86,12 @@ class Wishes:
         if name not in OBJECTIVES:
             raise InputError(f"unknown objective {name!r}; choose one of {', '.join(OBJECTIVES)}")
         if name == "fbeta" and not (beta is not None and 0 < beta < float("inf")):
-            raise InputError(f"the objective 'fbeta' needs beta > 0, found {beta!r}; or write 'f0.5', 'f2'")
+            needed = spelt(f"beta > 0, found {beta!r}; or write 'f0.5', 'f2'", "a number: write f0.5 or f2")
+            raise InputError(f"the objective 'fbeta' needs {needed}")
         if name == "cost" and not (cost and set(cost) <= {"tp", "fp", "fn", "tn"}):
             raise InputError(
-                f"the objective 'cost' needs cost={{'fp': ..., 'fn': ...}} (also 'tp', 'tn'), found {cost!r}"
+                "the objective 'cost' needs "
+                + spelt(f"cost={{'fp': 1, 'fn': 5}} (also 'tp', 'tn'), found {cost!r}", "--cost-fp 1 or --cost-fn 5")
             )
         return Objective(name, beta or 1.0, dict(cost or {}))
 
@@ -137,13 +141,13 @@ class Constraints:
         """Refuse limits that mean nothing."""
         for name, share in (("min_precision", self.min_precision), ("min_recall", self.min_recall)):
             if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
-                raise InputError(f"{name} must be larger than 0 and at most 1, found {share!r}")
+                raise InputError(f"{option(name)} must be larger than 0 and at most 1, found {share!r}")
         if self.max_matches is not None and self.max_matches < 1:
-            raise InputError(f"max_matches must be at least 1, found {self.max_matches!r}")
+            raise InputError(f"{option('max_matches')} must be at least 1, found {self.max_matches!r}")
         if self.confidence is not None and 1.0 in (self.min_precision, self.min_recall):
             raise InputError(
-                "no number of labelled rows can guarantee a precision or recall of 1 on further rows; "
-                "ask for less, or pass guarantee=False to ask for it on the labelled rows only"
+                "no number of labelled rows can guarantee a precision or recall of 1 on further rows; ask for less, or "
+                f"pass {spelt('guarantee=False', '--no-guarantee')} to ask for it on the labelled rows only"
             )
 
     @property

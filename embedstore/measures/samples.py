@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedstore.errors import InputError, LabelError
+from embedstore.errors import InputError, LabelError, spelt
 from embedstore.measures.rates import Ints
 from embedstore.wording import counted
 
@@ -69,7 +69,7 @@ def as_labels(labels: ArrayLike, n: int | None = None, what: str = "labels") -> 
     if wrong.any():
         raise LabelError(
             f"{what}: expected true and false (or 1 and 0), found {values.tolist()[int(np.argmax(wrong))]!r}; "
-            "compare with the value that you look for, as in `labels == 'dog'`"
+            + spelt("compare with the value that you look for, as in labels == 'dog'", "say which value is positive")
         )
     return values.astype(np.bool_)
 

@@ -151,7 +151,7 @@ class IndexFiles:
         except _UnusableError as why:
             self._refused.add(refused)
             if why.damaged:
-                _log.warning("index/%s, so it is not used; `embedstore index --kind %s` makes it anew", why, kind)
+                _log.warning("index/%s, so it is not used; `embedstore index STORE --kind %s` makes it anew", why, kind)
             return None
         return found
 
@@ -195,7 +195,7 @@ class IndexFiles:
         A file that is not there, or that an earlier embedstore wrote, is no damage: it is not used.
         """
         return [
-            f"index/{why}; searches do without, `embedstore index --kind {kind}` makes it anew"
+            f"index/{why}; searches do without, `embedstore index STORE --kind {kind}` makes it anew"
             for _, kind, why in self._damaged(parts)
         ]
 
@@ -397,7 +397,9 @@ class IndexReport:
             lines.append(f"recall@{RECALL_AT} {share:.3f} for {what} as queries (approximate=True; scores are exact)")
         if self.foreign:
             parts = counted(self.foreign, "part")
-            lines.append(f"{parts} in a foreign layout: scanned; `embedstore compact` lays out anew what others wrote")
+            lines.append(
+                f"{parts} in a foreign layout: scanned; `embedstore compact STORE` lays out anew what others wrote"
+            )
         return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedstore.errors import InputError, QueryError
+from embedstore.errors import InputError, QueryError, spelt
 from embedstore.files import holder_of
 from embedstore.vectors import Vectors, as_vectors, normalise
 from embedstore.wording import counted
@@ -30,7 +30,10 @@ SLOT = "{}"
 _SIGNS = {"+": 1.0, "-": -1.0}
 _WORD = re.compile(r'(?:"[^"]*"|\S)+')
 _WEIGHTED = re.compile(r"(\d+\.?\d*|\.\d+):(.+)", re.DOTALL)
-_FORCED = "--text (in Python Query.text) takes it for words"
+
+
+def _forced() -> str:
+    return f"{spelt('Query.text', '--text')} takes it for words"
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +171,7 @@ class Query:
             if picture is None:
                 return cls.text(query)
             asked = cls.image(picture)
-            _log.warning("%r is a picture here: looking for others like it; %s", query, _FORCED)
+            _log.warning("%r is a picture here: looking for others like it; %s", query, _forced())
             return asked
         if isinstance(query, np.ndarray) and query.ndim == 2:
             raise QueryError(
@@ -317,10 +320,10 @@ def picture_named(text: str) -> Path | None:
     if not ending and not below:
         return None
     if text.lower().startswith(("http://", "https://")):
-        raise QueryError(f"{text!r} is an address, and a query fetches none; download the picture; {_FORCED}")
+        raise QueryError(f"{text!r} is an address, and a query fetches none; download the picture; {_forced()}")
     if os.path.isdir(path):
         if below:
-            raise QueryError(f"{text!r} is a folder; ask with one picture; {_FORCED}")
+            raise QueryError(f"{text!r} is a folder; ask with one picture; {_forced()}")
         return None
     if os.path.exists(path) or holder_of(path) is not None:
         return Path(path)
@@ -328,7 +331,7 @@ def picture_named(text: str) -> Path | None:
         from embedstore.images import SUFFIXES  # late: a query in words needs no Pillow
 
         if ending.lower() in (*SUFFIXES, ".heic", ".heif", ".avif"):
-            raise QueryError(f"there is no picture {text!r}; check the path; {_FORCED}")
+            raise QueryError(f"there is no picture {text!r}; check the path; {_forced()}")
     return None
 
 

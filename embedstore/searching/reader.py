@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore import vectors
-from embedstore.errors import InputError, QueryError
+from embedstore.errors import InputError, QueryError, spelt
 from embedstore.measures.curves import above, as_threshold, floor
 from embedstore.searching import scan, shortlist
 from embedstore.searching.index import APPROXIMATE, EXACT, IndexFiles, PartIndex
@@ -105,14 +105,15 @@ class Reader:
     ) -> list[Matches]:
         """Return the nearest rows to each of several queries; see `EmbedStore.search`."""
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise InputError(f"k is how many rows to return, at least 1; found {k!r}")
+            raise InputError(f"{spelt('k', '-n')} is how many rows to return, at least 1; found {k!r}")
         limit = None if threshold is None else as_threshold(threshold)
         concepts = [Concept.of(query, **words) for query in queries]
         asked = self.concept_vectors(concepts) if concepts else []
         mask = self.mask(where)
         plain = [number for number, (_, opponents) in enumerate(asked) if not len(opponents)]
         if approximate and len(plain) < len(asked):
-            raise QueryError("an approximate index knows of no opponents; leave approximate or opposing out")
+            left = spelt("approximate or opposing", "--approximate or --against")
+            raise QueryError(f"an approximate index knows of no opponents; leave {left} out")
         nearest = {}
         if plain:
             found = self.nearest(np.stack([asked[n][0] for n in plain]), int(k), mask, approximate)
@@ -189,7 +190,8 @@ class Reader:
         found = (self.index_files.get_all(parts, kind, executor) for kind in APPROXIMATE)
         indexes = next((some for some in found if some), None)
         if indexes is None:
-            raise InputError("there is no approximate index; make one with `embedstore index STORE --kind ivf`")
+            how = spelt("`store.index('ivf')`", "`embedstore index STORE --kind ivf`")
+            raise InputError(f"there is no approximate index; {how} makes one")
         by_index = Shortlist(parts, indexes, mask, executor)
         return _side_by_side(k, [by_index.candidates(query, k) for query in queries[:, np.newaxis]])
 

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from embedstore import cells
-from embedstore.errors import ImageError, SourceError
+from embedstore.errors import ImageError, SourceError, option
 from embedstore.files import open_regular
 from embedstore.images import PictureSource, content_hash, file_content, turns
 from embedstore.sources.record import Passing, Record, Source, numbered
@@ -358,11 +358,13 @@ def _image_column(schema: pa.Schema, wanted: str | None) -> str:
             return likely[0] if likely else candidates[0]
         if candidates:
             raise SourceError(
-                f"several columns may hold the pictures: {', '.join(candidates)}; say which with image_column"
+                f"several columns may hold the pictures: {', '.join(candidates)}; "
+                f"say which with {option('image_column', candidates[0])}"
             )
     raise SourceError(
         f"no column holds pictures (bytes, or a struct of bytes and path); found {columns}. "
-        "Name one with image_column, or give embedding_column if the table holds vectors"
+        f"Name one with {option('image_column', 'NAME')}, or give {option('embedding_column', 'NAME')} "
+        "if the table holds vectors"
     )
 
 

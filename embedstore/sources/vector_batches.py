@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from embedstore.errors import SourceError, SourceNotFoundError, VectorError
+from embedstore.errors import SourceError, SourceNotFoundError, VectorError, option
 from embedstore.files import open_regular
 from embedstore.sources.hub import is_dataset, tabular_of
 from embedstore.sources.picture_files import expand
@@ -115,7 +115,7 @@ def _of_array(array: NDArray[Any], rows: int, name: str) -> Iterator[VectorBatch
 def _of_tabular(tabular: Tabular, column: str | None, rows: int) -> Iterator[VectorBatch]:
     """Cut a table into batches."""
     if column is None or column not in tabular.schema.names:
-        wanted = "embedding_column is needed" if column is None else f"there is no column {column!r}"
+        wanted = f"{option('embedding_column')} is needed" if column is None else f"there is no column {column!r}"
         kinds = ", ".join(f"{field.name} ({field.type})" for field in tabular.schema)
         raise SourceError(f"{wanted} to find the vectors in {tabular.name}; found {kinds}")
     first = 0

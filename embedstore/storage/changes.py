@@ -127,7 +127,7 @@ def merge_small(table: DeltaFolder, snapshot: Snapshot) -> Snapshot:
     full = [group for group in tiers.values() if len(group) >= _TIER]
     damaged = [(part, problems) for group in full for part in group if (problems := part.check())]
     for _, problems in damaged:
-        _log.warning("%s; the part is not merged with others. Run `embedstore verify --deep`", problems[0])
+        _log.warning("%s; the part is not merged with others. Run `embedstore verify STORE --deep`", problems[0])
     spoilt = {part.name for part, _ in damaged}
     full = [[part for part in group if part.name not in spoilt] for group in full]
     full = [group for group in full if len(group) >= _TIER]
@@ -254,8 +254,9 @@ def _require_sound(old: Sequence[Part]) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""
         raise DamagedStoreError(
-            f"{problems[0]}{more}. Nothing of it was copied, and no row was changed. `embedstore verify --deep` lists "
-            "all that is damaged: restore those files from a copy, or run `embedstore repair`"
+            f"{problems[0]}{more}. Nothing of it was copied, and no row was changed. "
+            "`embedstore verify STORE --deep` lists all that is damaged: restore those files from a copy, "
+            "or run `embedstore repair STORE`"
         )
 
 

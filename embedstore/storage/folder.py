@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,8 @@ from embedstore.errors import (
     StoreExistsError,
     StoreLockedError,
     StoreNotFoundError,
+    did_you_mean,
+    spelt,
 )
 from embedstore.space import Space
 from embedstore.storage import changes, journal, parts
@@ -111,7 +115,7 @@ class Manifest:
             if version > FORMAT_VERSION:
                 raise FormatVersionError(
                     f"it has format version {version}; this embedstore reads up to {FORMAT_VERSION}. "
-                    "Upgrade with: pip install -U embedstore"
+                    "Use a newer embedstore"
                 )
             return cls(content["store_id"], content["created_at"], Space.from_dict(content["space"]))
         except (KeyError, TypeError, AttributeError) as error:
@@ -131,16 +135,46 @@ class Manifest:
             raise FormatVersionError(f"{path}: {error}") from error
         except (FileNotFoundError, NotADirectoryError) as error:
             if (path / IMAGES).is_dir():
-                raise DamagedStoreError(f"{file} is gone; `embedstore repair` writes it anew from its copy") from error
-            what = "is a folder without store.json" if path.is_dir() else "does not exist"
-            what = "is a file" if path.is_file() else what
-            raise StoreNotFoundError(
-                f"{path} is no store: it {what}. Make one with `embedstore add {path} FOLDER`, or EmbedStore.create"
-            ) from error
+                raise DamagedStoreError(f"{file} is gone; {_repaired(path)}") from error
+            raise StoreNotFoundError(f"{path} is no store: {_what_else(path)}") from error
         except (ValueError, RecursionError, OSError) as error:
-            raise DamagedStoreError(
-                f"{file} cannot be read ({error}); `embedstore repair` writes it anew from its copy"
-            ) from error
+            raise DamagedStoreError(f"{file} cannot be read ({error}); {_repaired(path)}") from error
+
+
+def _repaired(path: Path) -> str:
+    return f"`embedstore repair {quote(str(path))}` writes it anew from its copy"
+
+
+def _what_else(path: Path) -> str:
+    """Say what there is in the place of a store, and the way to one."""
+    if path.exists() and not path.is_dir():
+        return "it is a file. Name the folder of a store"
+    known = path if path.is_dir() else path.absolute().parent
+    stores = sorted(file.parent for file in known.glob(f"*/{MANIFEST}"))
+    if not path.is_dir():
+        guess = did_you_mean(path.name, [store.name for store in stores])
+        return f"it does not exist.{guess} {_way(path, 'FOLDER')}"
+    if stores:
+        return f"it is a folder without store.json, and has a store in it. Did you mean {str(stores[0])!r}?"
+    if is_free(path, _NEW):
+        return f"it is a folder without store.json, and empty. {_way(path, 'FOLDER')}"
+    return (
+        f"it is a folder without store.json, and has other files in it. {_way(_store_beside(path), quote(str(path)))}"
+    )
+
+
+def _way(path: Path, source: str) -> str:
+    """Say how a store of a source is made at a path."""
+    return spelt(
+        f"EmbedStore.create({str(path)!r}, model='objects') makes one (or another model), and its `add` fills it",
+        f"`embedstore add {quote(str(path))} {source} --model objects` makes one (or another --model)",
+    )
+
+
+def _store_beside(path: Path) -> Path:
+    """Return a good name for the store of a folder's pictures."""
+    beside = path.parent if path.name not in ("", os.pardir) else path / os.pardir
+    return beside / f"{path.resolve().name}.store"
 
 
 class StoreFolder:
@@ -242,8 +276,17 @@ class StoreFolder:
     def require_free(path: Path) -> None:
         """Refuse to make a store over something else, with StoreExistsError."""
         if not is_free(path, _NEW):
-            kind = "is a store already" if StoreFolder.is_at(path) else "is not an empty folder"
-            raise StoreExistsError(f"{path} {kind}; open it with EmbedStore.open, or choose another path")
+            if StoreFolder.is_at(path):
+                raise StoreExistsError(
+                    f"{path} is a store already; "
+                    + spelt(f"EmbedStore.open({str(path)!r}) opens it", "choose another path")
+                )
+            if path.is_dir():
+                raise StoreExistsError(
+                    f"{path} is a folder with other files in it; choose another path for the store, such as "
+                    f"{_store_beside(path)}"
+                )
+            raise StoreExistsError(f"{path} is there already, and no folder; choose another path for the store")
 
     @staticmethod
     def is_at(path: Path) -> bool:
@@ -270,7 +313,9 @@ class StoreFolder:
             This folder was opened at an older version.
         """
         if self.pinned is not None:
-            raise InputError(f"this store was opened to read version {self.pinned}; open it without a version")
+            raise InputError(
+                f"this store was opened to read version {self.pinned}; open it without {spelt('a version', '--at')}"
+            )
         with self.locked():
             yield self.images.snapshot()
 

@@ -86,7 +86,7 @@ class LedgerFile:
         if not self.path.exists():
             return []
         if not self.path.stat().st_size:
-            return [f"{self.path.name} is empty: what it held is gone; `embedstore repair` makes a new one"]
+            return [f"{self.path.name} is empty: what it held is gone; `embedstore repair STORE` makes a new one"]
         try:
             problems = [f"{self.path.name}: {text}" for (text,) in self.read("PRAGMA integrity_check") if text != "ok"]
             for table, columns in _SEALED.items():
@@ -203,7 +203,7 @@ class LedgerFile:
             raise sqlite3.DatabaseError(f"it says format version {version} in one place and {said} in another")
         raise FormatVersionError(
             f"{self.path} has format version {version}; this embedstore reads up to {FORMAT_VERSION}. "
-            "Upgrade with: pip install -U embedstore"
+            "Use a newer embedstore"
         )
 
     def _as_ours(self, error: Exception) -> Exception:
@@ -214,7 +214,7 @@ class LedgerFile:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
             return StoreLockedError(f"another process is writing to {self.path}; wait for it, or end it and try again")
         return DamagedLedgerError(
-            f"{self.path} cannot be read ({error}); `embedstore repair` saves what can be read of it"
+            f"{self.path} cannot be read ({error}); `embedstore repair STORE` saves what can be read of it"
         )
 
 

@@ -17,6 +17,7 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -139,7 +140,7 @@ class Log:
             commits = self._listed(_COMMIT)
         except FileNotFoundError as error:
             raise StoreNotFoundError(
-                f"{self.folder.parent} has no table; make a store with `embedstore add`"
+                f"{self.folder.parent} has no table; make a store with `embedstore add STORE SOURCE`"
             ) from error
         if not commits:
             raise DamagedStoreError(self._advice(f"{self.folder} holds no commit"))
@@ -382,7 +383,7 @@ class Log:
 
     def _advice(self, what: str) -> str:
         store = self.folder.parent.parent
-        return f"{what}; run `embedstore repair {store}`, or restore the file from a copy"
+        return f"{what}; run `embedstore repair {quote(str(store))}`, or restore the file from a copy"
 
 
 def commit_name(version: int) -> str:

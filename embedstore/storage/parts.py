@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore.errors import DamagedStoreError, StoreError, VersionGoneError
+from embedstore.errors import DamagedStoreError, StoreError, VersionGoneError, spelt
 from embedstore.storage import checksums, log_files
 from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, list_array, pick, vectors_of
 from embedstore.storage.log_files import Log
@@ -309,7 +309,7 @@ def open_part(path: Path, dim: int) -> Part:
     if metadata is None or (ours and not (sealed or version == 1)):
         raise DamagedStoreError(
             f"part {path.name}: the footer is damaged (checksum), or the file was cut short; restore the file from a "
-            "copy, or run `embedstore repair`"
+            "copy, or run `embedstore repair STORE`"
         )
     return Part(path, metadata.num_rows, dim, _blocks(metadata, dim) if version in (1, 2) else None)
 
@@ -401,7 +401,8 @@ def _reading(path: Path) -> Iterator[None]:
         raise _missing(path) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedStoreError(
-            f"part {path.name} cannot be read: {error}; run `embedstore verify --deep`, or restore the file from a copy"
+            f"part {path.name} cannot be read: {error}; run `embedstore verify STORE --deep`, "
+            "or restore the file from a copy"
         ) from error
 
 
@@ -414,7 +415,7 @@ def _missing(path: Path) -> StoreError:
     if history is not None and not history.unreadable and path.name not in history.live:
         return VersionGoneError(
             f"the version of the store that is being read is gone: compact and vacuum have replaced its part "
-            f"{path.name}. Go on from the newest version: `refresh()`, or run the command again"
+            f"{path.name}. Go on from the newest version: {spelt('store.refresh()', 'run the command again')}"
         )
     return DamagedStoreError(
         f"part {path.name} is in the table's log but not on the disk; restore it, or open an older version"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore.errors import InputError
+from embedstore.errors import InputError, did_you_mean
 from embedstore.settings import cores
 from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, pick
 from embedstore.storage.parts import Part
@@ -59,7 +59,9 @@ class Rows:
         """
         unknown = [name for name in names if name not in self.columns]
         if unknown:
-            raise InputError(f"there is no column {unknown[0]!r}; the columns are {', '.join(self.columns)}")
+            guess = did_you_mean(unknown[0], self.columns)
+            guess = f".{guess}" if guess else ""
+            raise InputError(f"there is no column {unknown[0]!r}; the columns are {', '.join(self.columns)}{guess}")
 
     def metadata(self, columns: Sequence[str]) -> pa.Table:
         """Return columns of all rows."""

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pyarrow as pa
@@ -382,7 +383,7 @@ class DeltaFolder:
     def _unreadable(self, error: Exception) -> DamagedStoreError:
         return DamagedStoreError(
             f"the log of {self.path} cannot be read: {str(error).splitlines()[0]}; "
-            f"run `embedstore repair {self.path.parent}`"
+            f"run `embedstore repair {quote(str(self.path.parent))}`"
         )
 
     def _checkpoint(self, version: int) -> None:

@@ -82,21 +82,21 @@ class VerifyReport:
         rows, parts = counted(self.rows, "row"), counted(self.parts, "part")
         lines = [
             f"{rows} in {parts}: {self.mapped_parts} mapped, {self.foreign_parts} foreign"
-            + (" (slower; `embedstore compact` lays them out anew)" if self.foreign_parts else "")
+            + (" (slower; `embedstore compact STORE` lays them out anew)" if self.foreign_parts else "")
         ]
         if self.unsealed_parts:
             parts = counted(self.unsealed_parts, "part has", "parts have")
-            lines.append(f"{parts} no checksums yet; `embedstore compact` gives them some")
+            lines.append(f"{parts} no checksums yet; `embedstore compact STORE` gives them some")
         if self.waiting:
             images = counted(self.waiting, "image waits", "images wait")
-            lines.append(f"{images} in the ledger; the next `embedstore add` takes them in")
+            lines.append(f"{images} in the ledger; the next `embedstore add STORE SOURCE` takes them in")
         if self.checked_files:
             lines.append(f"{counted(self.checked_files, 'picture')} hashed again")
         for one, what, names in (
             ("picture", "not where it was when it was added", self.missing_files),
             ("picture", "changed since", self.changed_files),
             ("damaged file", "set aside earlier", self.set_aside),
-            ("file", "of no version, which `embedstore vacuum` deletes", self.unnamed_parts),
+            ("file", "of no version, which `embedstore vacuum STORE` deletes", self.unnamed_parts),
         ):
             if names:
                 lines.append(f"{counted(len(names), one)} {what}; the first is {quoted(names[0])}")
@@ -105,7 +105,7 @@ class VerifyReport:
         return "\n".join(lines)
 
     def _how_many(self) -> str:
-        return f"{counted(len(self.problems), 'problem')}; `embedstore repair` says what can be mended"
+        return f"{counted(len(self.problems), 'problem')}; `embedstore repair STORE` says what can be mended"
 
 
 def verify(path: Path, deep: bool = False, version: int | None = None, further: Iterable[Check] = ()) -> VerifyReport:

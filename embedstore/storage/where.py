@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from embedstore.errors import FilterError
+from embedstore.errors import FilterError, spelt
 from embedstore.vectors import Mask
 
 if TYPE_CHECKING:
@@ -305,7 +305,8 @@ def _by_duckdb(text: str, table: pa.Table, seconds: float) -> Mask:
             found = cursor.execute(f'SELECT "{name}", ({text}\n) IS TRUE AS "{name}?" FROM rows').fetchnumpy()
         except duckdb.InterruptException as error:
             raise FilterError(
-                f"the condition {_shown(text)} was stopped after {seconds:g} seconds; ask for less, or give a mask"
+                f"the condition {_shown(text)} was stopped after {seconds:g} seconds; ask for less"
+                + spelt(", or give a mask", "")
             ) from error
         finally:
             alarm.cancel()
@@ -329,7 +330,7 @@ def _cursor(text: str) -> Iterator[DuckDBPyConnection]:
     except RecursionError as error:
         raise _too_much(text, f"nested more than {_DEEPEST} deep") from error
     except (duckdb.Error, RuntimeError, MemoryError, UnicodeError) as error:
-        if str(error) == "Query interrupted":  # so DuckDB says that somebody has pressed Ctrl-C
+        if str(error) == "Query interrupted" or str(error).rstrip().endswith("failed: KeyboardInterrupt:"):  # Ctrl-C
             raise KeyboardInterrupt from error
         if isinstance(error, (duckdb.FatalException, duckdb.InternalException)):
             _database.cache_clear()  # it answers nothing any more
@@ -415,15 +416,15 @@ def _as_mask(where: Any) -> Mask:
 def _refused(text: str, message: str) -> FilterError:
     """Return the error for what DuckDB refuses, with its own words and SQL for what other languages write."""
     told = " ".join(re.split(r"\n+LINE \d+:", message)[0].split())
+    known = told.replace("Chained", '"&&"') if "&&" in text else told  # of this sign DuckDB says something else
     hints = [
         f"for {word} write {sql}"
         for word, sql in _SPELLINGS.items()
-        if any(named in told for named in (f'"{word}"', f"'{word}(", f"name {word} "))
+        if any(named in known for named in (f'"{word}"', f"'{word}(", f"name {word} "))
     ]
     if "not found in FROM" in told:
         hints.append("text stands in 'single quotes', a name with spaces in \"double quotes\"")
-    if "to BOOL" in told:
-        hints.append("for one of several values write label in ('cat', 'dog')")
+    hints += ["for one of several values write label in ('cat', 'dog')"] * ("to BOOL" in told)
     return FilterError("; ".join([f"the condition {_shown(text)} does not work: {told[:500]}", *hints]))
 
 
@@ -435,7 +436,8 @@ def _not_callable(text: str, name: str, functions: list[str]) -> FilterError:
 
 def _too_much(text: str, what: str) -> FilterError:
     return FilterError(
-        f"the condition {_shown(text)} is {what}; write label in ('cat', 'dog') for many values, or give a mask"
+        f"the condition {_shown(text)} is {what}; write label in ('cat', 'dog') for many values"
+        + spelt(", or give a mask", "")
     )
 
 

@@ -154,7 +154,7 @@ class Forks:
 _IMPORTED = (
     *("deltalake", "deltalake.transaction", "deltalake.schema", "duckdb", "faiss", "filelock", "matplotlib.pyplot"),
     *("nomic.embed", "PIL.Image", "pyarrow.compute", "pyarrow.csv", "pyarrow.dataset", "pyarrow.json"),
-    *("pyarrow.parquet", "requests", "stamina", "tqdm", "sqlite3", "torturing.look", "embedstore.store"),
+    *("pyarrow.parquet", "requests", "tqdm", "sqlite3", "torturing.look", "embedstore.store"),
     *("embedstore.cli", "embedstore.embedders.nomic_api", "embedstore.embedders.registry", "embedstore.ingest.adding"),
     *("embedstore.deciding.evaluation", "embedstore.deciding.thresholds", "embedstore.storage.verify"),
     *("embedstore.storage.where", "embedstore.searching.shortlist"),

@@ -46,7 +46,7 @@ def test_loss_is_what_float16_takes(server: NomicServer, small: EmbedStore) -> N
 def test_a_mistyped_name_makes_nothing(server: NomicServer, small: EmbedStore) -> None:
     """Without create no dataset is made, and the error says how to make it."""
     plan = plan_sync(small, NAME)
-    with pytest.raises(AtlasError, match="--create"):
+    with pytest.raises(AtlasError, match="create=True"):
         apply_sync(plan)
     assert server.atlas.datasets() == []
 

@@ -113,7 +113,7 @@ def test_a_dataset_of_somebody_else(server: NomicServer, tmp_path: Path) -> None
     with pytest.raises(AtlasError, match="has no map"):
         pull(tmp_path / "a.store", NAME, timeout=10.0)
     server.atlas.create_index(dataset, {"index_name": "m"})
-    with pytest.raises(InputError, match="--space"):
+    with pytest.raises(InputError, match="space="):
         pull(tmp_path / "a.store", NAME, timeout=10.0)
     with pytest.raises(InputError, match="768 dimensions"):
         pull(tmp_path / "a.store", NAME, space=space_of("nomic"), timeout=10.0)

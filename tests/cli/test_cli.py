@@ -38,7 +38,7 @@ from embedstore.store import EmbedStore
         (("remove", "STORE", "nobody"), 1, "'nobody'"),
         (("info", "STORE", "--at", "99"), 1, "no version 99"),
         (("add", "STORE", "nowhere/at/all"), 1, "nowhere/at/all"),
-        (("add", "new.store", "STORE", "--model", "obects"), 1, "objects"),
+        (("add", "new.store", ".", "--model", "obects"), 1, "objects"),
     ],
 )
 def test_a_wrong_command_ends_with_one_clear_line(

@@ -328,7 +328,7 @@ def test_a_label_that_is_neither_yes_nor_no_is_named(calibrated: EmbedStore, tmp
     file.write_text(f"id,label\n{ids[0]},yes\n{ids[1]},\n{ids[2]},maybe\n")
     result = run("calibrate", calibrated.path, "bird", "--label", file)
     assert result.exit_code == 1
-    assert "labels.csv, line 4: the label 'maybe' is neither yes nor no" in result.stderr
+    assert "labels.csv, line 4: label is 'maybe'; expected yes or no" in result.stderr
 
 
 @pytest.mark.parametrize("kind", ["pr", "roc", "threshold", "histogram", "boundary"])

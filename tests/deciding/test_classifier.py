@@ -193,7 +193,7 @@ def put(value, *path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (put(2, "format_version"), "format version 2.*upgrade"),
+        (put(2, "format_version"), "format version 2.*newer embedstore"),
         (put("one", "format_version"), "format version 'one'"),
         (put("something", "format"), "this is no classifier"),
         (drop("objective"), "lacks the field 'objective'"),

@@ -119,4 +119,4 @@ except MissingDependencyError as error:
     print(error, "matplotlib.pyplot" in sys.modules)
 """
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert "pip install 'embedstore[plots]' False" in printed
+    assert "pip install matplotlib False" in printed

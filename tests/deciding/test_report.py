@@ -22,11 +22,11 @@ def test_a_report_reads_rows_and_labels_once(
     for home, name in ((Classifier, "scores_in"), (review, "labels_for")):
         function = getattr(home, name)
 
-        def counted(*words: object, name: str = name, function: object = function) -> object:
+        def noted(*words: object, name: str = name, function: object = function) -> object:
             calls.append(name)
             return function(*words)
 
-        monkeypatch.setattr(home, name, counted)
+        monkeypatch.setattr(home, name, noted)
     file = report.write_report(photo_store.reader, classifier, "category=bird", tmp_path / "bird.html")
     assert sorted(calls) == ["labels_for", "scores_in"]
     page = file.read_text(encoding="utf-8")

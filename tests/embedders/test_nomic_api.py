@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run_process
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from embedstore.embedders import Embedder
 from embedstore.embedders.nomic_api import NomicAPIEmbedder, Retries
-from embedstore.embedders.nomic_transport import Timeouts
+from embedstore.embedders.nomic_transport import NoAnswerError, NoSuchHostError, Timeouts, Transport
 from embedstore.embedders.rate_limit import RateLimiter
 from embedstore.errors import (
     BudgetSpentError,
@@ -33,6 +35,7 @@ from embedstore.errors import (
     RejectedImagesError,
     ServiceError,
 )
+from embedstore.settings import find_key
 from embedstore.testing import Fault, NomicServer
 
 QUICK = Retries(attempts=6, first_wait=0.001, longest_wait=0.005)
@@ -311,6 +314,40 @@ def test_an_upload_that_crawls_ends_within_the_total(server: NomicServer) -> Non
         embedder.embed_prepared(prepared)
 
 
+def test_each_failure_is_a_line_that_says_why(
+    server: NomicServer, embedder: NomicAPIEmbedder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reason, which attempt of how many it was and how long the wait is stand on one line."""
+    server.faults.script(["500", "reset"])
+    embedder.embed_prepared(jpegs(2))
+    reasons = (r"Nomic's service answered 500: .*", r"127\.0\.0\.1:\d+: the connection failed \([^()]+\)")
+    for number, (record, why) in enumerate(zip(caplog.records, reasons, strict=True), 1):
+        line = rf"embedding 2 pictures: attempt {number} of 6: {why}; again in 0\.0 s"
+        assert re.fullmatch(line, record.getMessage())
+
+
+def test_without_a_network_adding_ends_at_once(pictures: Path, tmp_path: Path) -> None:
+    """A name that cannot be looked up is one line, with no attempt after the first, and leaves no store behind."""
+    nowhere = {"ATLAS_API_PATH": "https://no-such-host.invalid", "NOMIC_API_KEY": "nk-x", "EMBEDSTORE_OFFLINE": "0"}
+    done = run_process("add", tmp_path / "n.store", pictures, "--model", "nomic", "-q", **nowhere)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: no-such-host\.invalid: this name cannot be looked up \(.*\n", done.stderr)
+    assert not (tmp_path / "n.store").exists()
+
+
+def test_a_network_that_goes_away_is_waited_for(server: NomicServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a request has got through, a name that cannot be looked up may pass; before, nothing will."""
+    monkeypatch.setenv("EMBEDSTORE_OFFLINE", "0")
+    key = find_key()
+    assert key is not None
+    transport = Transport(key, Timeouts(), "a test")
+    with pytest.raises(NoSuchHostError, match="cannot be looked up"):
+        transport.get("https://no-such-host.invalid")
+    transport.get(server.url)
+    with pytest.raises(NoAnswerError, match="the connection failed"):
+        transport.get("https://no-such-host.invalid")
+
+
 def test_no_server_at_all_is_a_service_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A port where nobody listens is retried, and then an error that names it."""
     with socket.socket() as unused:
@@ -463,7 +500,7 @@ def test_without_a_key_the_three_places_are_named(
     """No key is an error when the first picture comes, before anything is sent; making the embedder is none."""
     monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
     embedder = NomicAPIEmbedder()
-    with pytest.raises(CredentialsError, match=r"--api-key.*NOMIC_API_KEY.*credentials"):
+    with pytest.raises(CredentialsError, match=r"key=.*NOMIC_API_KEY.*credentials"):
         embedder.embed_prepared(jpegs(1))
     assert server.counts.routes.total() == 0
 
@@ -472,7 +509,7 @@ def test_a_refused_key_is_named_by_its_source_only(server: NomicServer) -> None:
     """A key that the service refuses is not retried; the error says where it is from and never what it is, though
     the server repeats it."""
     embedder = NomicAPIEmbedder(key="nk-very-secret-123", retries=QUICK)
-    with pytest.raises(CredentialsError, match="from --api-key was refused") as caught:
+    with pytest.raises(CredentialsError, match="from the argument `key` was refused") as caught:
         embedder.embed_prepared(jpegs(1))
     assert "[key]" in str(caught.value), "the server did repeat it"
     error: BaseException | None = caught.value
@@ -585,6 +622,6 @@ def test_importing_the_module_loads_no_client() -> None:
     """The client, and `requests`, are loaded when something is sent, and not before."""
     script = (
         "import sys; from embedstore.embedders.nomic_api import NomicAPIEmbedder; NomicAPIEmbedder()\n"
-        "assert not {'nomic', 'requests', 'pandas', 'stamina', 'PIL'} & set(sys.modules)"
+        "assert not {'nomic', 'requests', 'pandas', 'PIL'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

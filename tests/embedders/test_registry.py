@@ -106,7 +106,7 @@ def test_with_nothing_ready_the_three_ways_forward_are_named() -> None:
     """No key, no weights and no name is an error that says how to get each of the three models."""
     with pytest.raises(ModelNotFoundError) as caught:
         registry.make_embedder()
-    for way in ("NOMIC_API_KEY", "embedstore models pull nomic-local", "--model objects"):
+    for way in ("NOMIC_API_KEY", "embedstore models pull nomic-local", "model='objects'"):
         assert way in str(caught.value)
 
 

@@ -201,7 +201,7 @@ def test_a_path_is_a_picture_and_a_word_a_word(
         query = Query.of(text)
         assert (query.kind, query.label) == ("image", label)
         assert f"{text!r} is a picture here" in caplog.text
-        assert "--text" in caplog.text
+        assert "Query.text takes it" in caplog.text
         assert (Query.text(text).kind, Query.text(text).value) == ("text", text)
     caplog.clear()
     assert Query.of(Path("cat")).kind == "image"
@@ -214,7 +214,7 @@ def test_a_path_is_a_picture_and_a_word_a_word(
         ("./x", "is a folder"),
         ("https://host/cat.jpg", "is an address"),
     ):
-        with pytest.raises(QueryError, match=f"{says}.*--text.*Query.text"):
+        with pytest.raises(QueryError, match=f"{says}.*Query.text takes it"):
             Query.of(text)
         assert Query.text(text).value == text
     for words in (["x/a dog.jpg", "cat.png"], "a dog cat.txt + x"):

@@ -43,7 +43,7 @@ def test_another_backend_asks_only_where_that_is_allowed(
     model's, kept under its own name, and a query that the service had made stays the service's."""
     kept = api_store.query_vectors(["asked before"])
     local = NomicLocalEmbedder()
-    with pytest.raises(SpaceMismatchError, match=r"differ in backend.*--allow-mixed-backend"):
+    with pytest.raises(SpaceMismatchError, match=r"differ in backend.*allow_mixed_backend=True"):
         EmbedStore.open(api_store.path, embedder=local)
     mixed = EmbedStore.open(api_store.path, embedder=local, allow_mixed_backend=True)
     np.testing.assert_allclose(mixed.query_vectors(["a red car"]), local.embed_texts(["a red car"]), atol=1e-6)

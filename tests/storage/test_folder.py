@@ -50,7 +50,7 @@ def test_the_ledger_keeps_a_copy_of_the_manifest(made: StoreFolder) -> None:
 def test_a_newer_store_says_how_to_read_it(made: StoreFolder) -> None:
     content = json.loads((made.path / "store.json").read_text())
     (made.path / "store.json").write_text(json.dumps(files.sealed({**content, "format_version": 9})))
-    with pytest.raises(FormatVersionError, match=r"format version 9.*Upgrade"):
+    with pytest.raises(FormatVersionError, match=r"format version 9.*newer embedstore"):
         StoreFolder.open(made.path)
 
 
