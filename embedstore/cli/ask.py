@@ -55,7 +55,7 @@ def search(store: Path, version: int | None, output: Output, **options: Any) -> 
     opened = open_store(store, version)
     matches = opened.search(concept, **options)
     _print(opened, matches.table, output)
-    output.draw(matches.table, _title(matches), _labels(matches.table))
+    output.draw(matches.table, _title(matches), _labels(matches.table), opened.rows)
 
 
 @command(
@@ -95,12 +95,12 @@ def classify(
 
             predicted = evaluation.predict(opened.reader, decider, where)
             _print(opened, predicted, output, widest=None)
-            output.draw(predicted, decider.name, _labels(predicted))
+            output.draw(predicted, decider.name, _labels(predicted), opened.rows)
             return
     matches = opened.classify(decider, threshold, where)
     _print(opened, matches.table, output)
     output.say(f"{len(matches):,} of {len(opened):,} images match {_title(matches, ' above ')}")
-    output.draw(matches.table, _title(matches), _labels(matches.table))
+    output.draw(matches.table, _title(matches), _labels(matches.table), opened.rows)
 
 
 @command(
@@ -122,7 +122,7 @@ def count(store: Path, threshold: float, where: str | None, version: int | None,
     output.value({"query": concept.label, "threshold": threshold, "count": images}, str(images))
     if output.sheet is not None:
         matches = opened.classify(concept, threshold, where)
-        output.draw(matches.table, _title(matches), _labels(matches.table))
+        output.draw(matches.table, _title(matches), _labels(matches.table), opened.rows)
 
 
 @command("embedstore export photos.store -o photos.parquet --embeddings")

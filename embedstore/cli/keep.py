@@ -80,13 +80,15 @@ def repair(store: Path, dry_run: bool, yes: bool, output: Output) -> None:
 @store_argument
 @click.argument("ids", nargs=-1, metavar="[ID...]")
 @where_option
+@click.option("--missing", is_flag=True, help="Those whose file is not there any more.")
 @value_output
-def remove(store: Path, ids: tuple[str, ...], where: str | None, output: Output) -> None:
+def remove(store: Path, ids: tuple[str, ...], where: str | None, missing: bool, output: Output) -> None:
     """Remove records by id or by a condition; older versions keep them until `vacuum`."""
-    if bool(ids) == bool(where):
-        raise click.UsageError("say which records to remove: ids, or --where EXPR")
+    if [bool(ids), bool(where), missing].count(True) != 1:
+        raise click.UsageError("say which records to remove: ids, --where EXPR, or --missing")
     opened = open_store(store)
-    number = opened.remove(list(ids)) if ids else opened.remove(where=where)
+    ids = tuple(opened.missing()) if missing else ids
+    number = 0 if missing and not ids else opened.remove(list(ids)) if ids else opened.remove(where=where)
     output.value({"removed": number, "images": len(opened)}, f"{number:,} removed, {len(opened):,} left")
 
 

@@ -24,6 +24,7 @@ from embedstore.files import naming
 from embedstore.measures.curves import above
 from embedstore.measures.samples import as_labels, as_scores
 from embedstore.searching.reader import Reader
+from embedstore.storage.rows import Rows
 from embedstore.vectors import Positions
 
 COLUMNS = ("id", "uri", "score", "reason", "label")
@@ -39,6 +40,8 @@ class Review:
     table: pa.Table
     """Columns as in `COLUMNS`; ``label`` is null where a person should fill it."""
     title: str
+    rows: Rows | None = None
+    """Where small copies of pictures are looked for that no file holds."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -54,7 +57,7 @@ class Review:
     def save_sheet(self, path: str | os.PathLike[str]) -> None:
         """Draw the pictures with their scores; a green line below: labelled as a match, red: as none."""
         reasons, labels = (self.table.column(name).to_pylist() for name in ("reason", "label"))
-        draw_sheet(self.table, path, self.title, reasons, labels)
+        draw_sheet(self.table, path, self.title, reasons, labels, self.rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +118,7 @@ class ScoredRows:
             "reason": pa.array(list(reasons), pa.string()),
             "label": pa.array(truth[positions].tolist(), pa.bool_()),
         }
-        return Review(pa.table(columns), f"{self.name}: {title}")
+        return Review(pa.table(columns), f"{self.name}: {title}", self.reader.rows)
 
 
 def draw_sheet(
@@ -124,16 +127,18 @@ def draw_sheet(
     title: str,
     notes: Sequence[Any],
     marks: Sequence[bool | None] | None = None,
+    store: Rows | None = None,
 ) -> None:
     """Draw the pictures of rows (``uri``, ``score``) on a sheet, each with its score and its note below.
 
-    `marks` puts a green (True) or red (False) line under each, or none (None).
+    Of pictures that no file holds the small copies are drawn that the `store` keeps, which the rows are of. `marks`
+    puts a green (True) or red (False) line under each, or none (None).
     """
     from embedstore import images
     from embedstore.sources import pictures_at
 
     uris, scores = rows.column("uri").to_pylist(), rows.column("score").to_pylist()
-    pictures = pictures_at(uris)
+    pictures = pictures_at(uris, None if store is None else store.thumbnails_at)
     captions = [f"{score:.4f}\n{'' if note is None else note}" for score, note in zip(scores, notes, strict=True)]
     items = list(zip(map(pictures.get, uris), captions, strict=True))
     if Path(file).suffix.lower() not in SHEETS:

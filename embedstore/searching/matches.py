@@ -170,7 +170,7 @@ class Matches:
         from embedstore.sources import pictures_at
 
         shown = self[:_SHOWN_IN_NOTEBOOK]
-        pictures = pictures_at(shown.uri)
+        pictures = pictures_at(shown.uri, self._rows.thumbnails_at if isinstance(self._rows, Rows) else None)
         pairs = zip(shown.uri, shown.score, strict=True)
         cells = [figure(pictures.get(uri), uri, f"{score:.4f}", 128) for uri, score in pairs]
         head = html.escape(repr(self).splitlines()[0])

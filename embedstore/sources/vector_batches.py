@@ -25,8 +25,8 @@ from embedstore.sources.table_files import ENDINGS, Tabular, is_arrow_like, of_a
 class VectorBatch:
     """Some rows of vectors, as they were given.
 
-    `vectors` is of shape (n, dim), perhaps a read-only view of the table's memory; `metadata` are the other scalar
-    columns, n rows even when there are none; `uris` tell where each row came from: ``/data/part.parquet#17``.
+    `vectors` is of shape (n, dim), perhaps a read-only view of the table's memory; `metadata` are the other columns
+    that are kept, n rows even when there are none; `uris` tell where each row came from: ``/data/part.parquet#17``.
     """
 
     vectors: NDArray[np.float32]
@@ -34,8 +34,10 @@ class VectorBatch:
     uris: list[str]
 
 
-def vector_batches(source: Any, embedding_column: str | None = None, rows: int = 40_000) -> Iterator[VectorBatch]:
-    """Read vectors that somebody else made, at most `rows` at a time.
+def vector_batches(
+    source: Any, embedding_column: str | None = None, rows: int = 40_000, left_out: dict[str, str] | None = None
+) -> Iterator[VectorBatch]:
+    """Read vectors that somebody else made, at most `rows` at a time; columns not kept go into `left_out`, with why.
 
     The source is a Parquet, Arrow, JSON lines or CSV file, a glob, or a folder that holds some; a table, data frame or
     data set in memory; an array of shape (n, dim), or a ``.npy`` file of one; or a list or an iterator of these. The
@@ -45,7 +47,7 @@ def vector_batches(source: Any, embedding_column: str | None = None, rows: int =
     SourceError where there is no such column, no row, or a file cannot be read.
     """
     first, dim = 0, None
-    for batch in _batches(source, embedding_column, rows):
+    for batch in _batches(source, embedding_column, rows, {} if left_out is None else left_out):
         count, width = batch.vectors.shape
         if dim is not None and width != dim:
             raise VectorError(f"row {first} has a vector of {width} numbers, the rows before it {dim}")
@@ -56,23 +58,23 @@ def vector_batches(source: Any, embedding_column: str | None = None, rows: int =
         raise SourceError("there are no vectors: the source has no rows")
 
 
-def _batches(source: Any, column: str | None, rows: int) -> Iterator[VectorBatch]:
+def _batches(source: Any, column: str | None, rows: int, left_out: dict[str, str]) -> Iterator[VectorBatch]:
     """Yield batches of one source after the other, perhaps of different widths."""
     if isinstance(source, np.ndarray):
         yield from _of_array(source, rows, "array")
     elif is_dataset(source):
-        yield from _of_tabular(tabular_of(source), column, rows)
+        yield from _of_tabular(tabular_of(source), column, rows, left_out)
     elif is_arrow_like(source):
-        yield from _of_tabular(of_arrow_like(source), column, rows)
+        yield from _of_tabular(of_arrow_like(source), column, rows, left_out)
     elif isinstance(source, (str, os.PathLike)):
         for path in _files(os.fspath(source)):
             if path.lower().endswith(".npy"):
                 yield from _of_array(_map_array(path), rows, path)
             else:
-                yield from _of_tabular(open_table_file(path), column, rows)
+                yield from _of_tabular(open_table_file(path), column, rows, left_out)
     elif isinstance(source, (list, tuple, Iterator)):
         for part in source:
-            yield from _batches(part, column, rows)
+            yield from _batches(part, column, rows, left_out)
     else:
         raise SourceError(f"vectors can be read from files, tables and arrays, not from {type(source).__name__}")
 
@@ -110,14 +112,14 @@ def _of_array(array: NDArray[Any], rows: int, name: str) -> Iterator[VectorBatch
         yield VectorBatch(part, pa.table({"id": pa.nulls(len(part))}).select([]), uris)
 
 
-def _of_tabular(tabular: Tabular, column: str | None, rows: int) -> Iterator[VectorBatch]:
+def _of_tabular(tabular: Tabular, column: str | None, rows: int, left_out: dict[str, str]) -> Iterator[VectorBatch]:
     """Cut a table into batches."""
     if column is None or column not in tabular.schema.names:
         wanted = "embedding_column is needed" if column is None else f"there is no column {column!r}"
         kinds = ", ".join(f"{field.name} ({field.type})" for field in tabular.schema)
         raise SourceError(f"{wanted} to find the vectors in {tabular.name}; found {kinds}")
     first = 0
-    for vectors, metadata in tabular.pieces(rows, column):
+    for vectors, metadata in tabular.pieces(rows, column, left_out):
         for chunk in filter(len, vectors.chunks):
             uris = [f"{tabular.name}#{row}" for row in range(first, first + len(chunk))]
             yield VectorBatch(_matrix(chunk, first), metadata.slice(0, len(chunk)), uris)

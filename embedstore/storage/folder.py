@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ from embedstore.errors import (
     StoreNotFoundError,
 )
 from embedstore.space import Space
-from embedstore.storage import changes, journal, parts
+from embedstore.storage import changes, journal, parts, thumbnails
 from embedstore.storage.commits import location
 from embedstore.storage.creation import discard, is_free, whole_folder
 from embedstore.storage.ledger import Ledger, PaidBatch
@@ -46,7 +46,7 @@ FORMAT_VERSION = 1
 MANIFEST = "store.json"
 IMAGES = "images"
 _LEDGER = ("ledger.sqlite", "ledger.sqlite-journal")
-_NEW = (IMAGES, "index", "classifiers", *_LEDGER, ".lock", ".running", "failures.csv", MANIFEST)
+_NEW = (IMAGES, "index", "classifiers", *_LEDGER, ".lock", ".running", "failures.csv", thumbnails.FOLDER, MANIFEST)
 """What a store without rows may hold; the last makes a folder a store."""
 
 SCHEMA = pa.schema(
@@ -168,6 +168,8 @@ class StoreFolder:
         What is paid for and not yet a row, who embeds what, and queries asked before.
     running : Running
         Who works on the store now.
+    thumbnails : Thumbnails
+        Small copies of pictures that no file holds; disposable.
     index, classifiers, failures, set_aside : Path
         Index files and layout notes; saved classifiers; the list of what the last add could not take; paid rows that
         were found damaged.
@@ -180,6 +182,7 @@ class StoreFolder:
         self.index, self.classifiers = place / "index", place / "classifiers"
         self.failures, self.set_aside = path / "failures.csv", path / "set-aside"
         self.ledger, self.running = Ledger(place / "ledger.sqlite"), Running(place / ".running")
+        self.thumbnails = thumbnails.Thumbnails(place / thumbnails.FOLDER)
         self.images = DeltaFolder(place / IMAGES, self.space.dim, self.index / "images.json", self.ledger)
         self.pinned = pinned
 
@@ -358,11 +361,23 @@ class StoreFolder:
         with self.writing():
             names = self.images.vacuum(keep_hours, dry_run)
             old = [self.path / name for name in _OLD_FOLDERS if (self.path / name).is_dir()]
+            names += self._drop_thumbnails(set(names), dry_run)
             if not dry_run:
                 self._shrink_ledger()
                 for folder in old:
                     shutil.rmtree(folder)
             return names + [folder.name for folder in old]
+
+    def _drop_thumbnails(self, gone: Collection[str], dry_run: bool) -> list[str]:
+        """Delete thumbnails of pictures that no row has, in any part but those `gone`; none while somebody adds."""
+        if not self.thumbnails.any() or self.running.anybody():
+            return []
+        try:
+            needed = self.images.texts_in_parts("content_hash", gone) | self.ledger.paid_hashes()
+        except DamagedStoreError as error:
+            _log.warning("no thumbnail is deleted: %s", error)
+            return []
+        return self.thumbnails.drop_all_but(needed, dry_run)
 
     def _shrink_ledger(self) -> None:
         try:

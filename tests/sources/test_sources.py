@@ -27,7 +27,7 @@ from embedstore.sources import open_source, pictures_at
         (lambda root: [], "list is empty"),
         (lambda root: "", "found ''"),
         (lambda root: 7, "type int"),
-        (lambda root: {"a": 1}, "type dict"),
+        (lambda root: {"a": 1}, "the key 'image'"),
     ],
 )
 def test_nothing_there(tmp_path: Path, make: Any, message: str) -> None:
