@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     "embedstore add photos.store ~/photos --model objects --label-from-folder",
     "embedstore add photos.store ~/photos --model nomic --dry-run",
     "embedstore add photos.store ~/photos --retry-failed photos.store/failures.csv",
-    "find ~/photos -name '*.jpg' -newer last | embedstore add photos.store -",
     "embedstore add clip.store vectors.parquet --embedding-column vector --space my-clip",
     "embedstore add copy.store atlas://my-org/photos",
 )
@@ -102,9 +101,9 @@ def add(
     """Embed what is new in a SOURCE and store it; the STORE is made when it is not there.
 
     A source is a folder, a glob, a picture, a Parquet or Arrow file, an archive, a list of URLs, or the name of a
-    data set on the Hugging Face hub; `-` reads paths and URLs from stdin, one a line. From a dataset of Atlas
-    (atlas://ORG/NAME) vectors and metadata come down, and nothing is embedded. Pictures that are in the store already
-    cost nothing, also when they were moved or renamed.
+    data set on the Hugging Face hub; `-` reads paths and URLs from stdin, one a line (find photos -newer last |
+    embedstore add photos.store -). From a dataset of Atlas (atlas://ORG/NAME) vectors and metadata come down, and
+    nothing is embedded. Pictures that are in the store already cost nothing, also when they were moved or renamed.
 
     When it ends early, by a failure, a kill or --max-requests, run it again: it goes on from there. Exit status 1 when
     every picture failed.

@@ -85,7 +85,7 @@ def repair(store: Path, dry_run: bool, yes: bool, output: Output) -> None:
 def remove(store: Path, ids: tuple[str, ...], where: str | None, missing: bool, output: Output) -> None:
     """Remove records by id or by a condition; older versions keep them until `vacuum`."""
     if [bool(ids), bool(where), missing].count(True) != 1:
-        raise click.UsageError("say which records to remove: ids, --where EXPR, or --missing")
+        raise click.UsageError("say which records to remove: ids, or --where EXPR, or --missing")
     opened = open_store(store)
     ids = tuple(opened.missing()) if missing else ids
     number = 0 if missing and not ids else opened.remove(list(ids)) if ids else opened.remove(where=where)

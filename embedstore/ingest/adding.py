@@ -82,7 +82,7 @@ def add(
     workers, batch_size : int, optional
         Requests under way at once, and pictures in each; the embedder knows good values.
     thumbnails : bool
-        Keep small copies, of 160 pixels at most, of pictures that no file on this machine holds: those in memory, of
+        Keep small copies, of 200 pixels at most, of pictures that no file on this machine holds: those in memory, of
         data sets and at URLs. Sheets and the notebook show them; see `storage.thumbnails`.
     prune : bool
         Remove the rows of pictures below the folders of this source whose files are not there any more. Rows of

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date, time, timedelta
 from typing import Any, TypeAlias
@@ -25,6 +26,8 @@ MOST_JSON = 8_000
 """Letters of a list or struct as text; what is longer is left out."""
 _VECTOR = 64
 """A column of lists of so many floats on average holds vectors, which are no metadata."""
+_INDEX = re.compile(r"__index_level_\d+__")
+_INDEX_SAID = "the index of the data frame; its reset_index() makes a column of it"
 
 
 def kept_columns(table: pa.Table, names: Sequence[str], features: Features, left_out: dict[str, str]) -> pa.Table:
@@ -64,7 +67,7 @@ def kept_names(schema: pa.Schema, without: str | None = None) -> tuple[list[str]
     for field in schema:
         if field.name == without:
             continue
-        why = _unkept(field.type)
+        why = _INDEX_SAID if _INDEX.fullmatch(field.name) else _unkept(field.type)
         if why is None:
             kept.append(field.name)
         elif why:

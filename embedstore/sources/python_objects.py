@@ -19,7 +19,7 @@ from PIL import Image
 
 from embedstore.errors import ImageError, SourceError
 from embedstore.images import PictureSource, as_source, content_hash, file_content, is_image
-from embedstore.sources.metadata_columns import plain_value, scalars_of
+from embedstore.sources.metadata_columns import kept_names, plain_value, scalars_of
 from embedstore.sources.record import Record, Source, named_in_memory, own_ids, printable
 from embedstore.sources.table_files import of_arrow_like
 from embedstore.sources.web import download, is_url, without_password
@@ -38,7 +38,7 @@ class ObjectSource(Source):
         self,
         pictures: Sequence[Any],
         metadata: Sequence[Mapping[str, Any]],
-        ids: Sequence[str] | None,
+        ids: Sequence[str | None],
         what: str,
         scheme: str,
     ) -> None:
@@ -49,7 +49,7 @@ class ObjectSource(Source):
     def __iter__(self) -> Iterator[Record]:
         seen, places = Counter[str](), Counter[str]()
         for row, (picture, values) in enumerate(zip(self._pictures, self._metadata, strict=True)):
-            own = None if self._ids is None else self._ids[row]
+            own = self._ids[row]
             name = f"{self._scheme.removesuffix(':')}: row {row}" if own is None else f"{self._scheme}{printable(own)}"
             try:
                 place, load = _opened(picture)
@@ -93,9 +93,9 @@ def of_records(records: Sequence[Mapping[Any, Any]], image_key: str | None) -> S
                 f"{what}: a record is a dictionary with the key {image_key!r} (a path, a URL, bytes, a Pillow image or "
                 f"an array), and 'id' and metadata if you like; row {row} has {found}"
             )
-    ids = None
-    if any(ID in record for record in records):
-        ids = own_ids([record.get(ID) for record in records], what)
+    given = [(row, record[ID]) for row, record in enumerate(records) if record.get(ID) is not None]
+    own = dict(zip([row for row, _ in given], own_ids([value for _, value in given], what), strict=True))
+    ids = [own.get(row) for row in range(len(records))]
     metadata = [
         {str(name): value for name, value in record.items() if name not in (image_key, ID)} for record in records
     ]
@@ -116,14 +116,17 @@ def of_frame(frame: Any, image_column: str | None) -> Source | None:
     others = _without(frame, columns)
     count = len(columns[name])
     what = f"{count:,} rows of a table in memory: pictures in {name!r}"
-    table = scalars_of(of_arrow_like(others).table()) if len(others.columns) else pa.table({})
-    ids = None
+    table, left_out = pa.table({}), dict[str, str]()
+    if len(others.columns):
+        whole = of_arrow_like(others)
+        table, left_out = scalars_of(whole.table()), kept_names(whole.schema)[1]
+    ids: Sequence[str | None] = [None] * count
     if ID in table.column_names:
         ids = own_ids(table.column(ID).to_pylist(), f"a table of {count:,} rows in memory")
         table = table.drop_columns([ID])
     metadata = table.to_pylist() if table.num_columns else [{}] * count
     source = ObjectSource(columns[name], metadata, ids, what, "table:")
-    source.left_out.update({other: "pictures" for other in columns if other != name})
+    source.left_out.update({other: "pictures" for other in columns if other != name} | left_out)
     return source
 
 

@@ -19,11 +19,11 @@ from embedstore import files
 FOLDER = "thumbnails"
 """Name of their folder in a store's."""
 
-SIDE = 160
+SIDE = 200
 """Longest side in pixels."""
 
 MOST_BYTES = 256 << 20
-"""What they may take together, those of some 60,000 photographs; further pictures have none."""
+"""What they may take together, those of some 40,000 photographs; further pictures have none."""
 
 _ENDING = ".jpg"
 

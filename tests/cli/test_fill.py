@@ -538,17 +538,3 @@ def test_a_failed_first_add_leaves_no_store(tmp_path: Path) -> None:
     stopped = subprocess.run([sys.executable, "-c", code, str(path), str(tmp_path / "p")], capture_output=True)
     assert stopped.returncode not in (0, None)
     assert not path.exists()
-
-
-def test_two_first_adds_at_once_both_succeed(tmp_path: Path, pictures: Path) -> None:
-    """Two processes that make the same store end well, and it holds the pictures of both."""
-    path = tmp_path / "s.store"
-    words = [sys.executable, "-m", "embedstore", "add", str(path)]
-    both = [
-        subprocess.Popen([*words, str(pictures / part), "--model", "objects"], stdout=subprocess.PIPE)
-        for part in ("cat", "dog")
-    ]
-    for process in both:
-        process.communicate(timeout=60)
-    assert [process.returncode for process in both] == [0, 0]
-    assert len(EmbedStore.open(path)) == 12

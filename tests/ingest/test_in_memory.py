@@ -140,7 +140,7 @@ def test_pictures_in_memory_are_seen_later(empty: EmbedStore, tmp_path: Path) ->
     shown = pictures_at([*uris, str(path)], empty.rows.thumbnails_at)
     assert len(shown) == 4
     sizes = sorted(images.read(shown[uri]).image.size for uri in uris)
-    assert sizes == [(16, 12), (160, 80), (160, 120)]
+    assert sizes == [(16, 12), (200, 100), (200, 150)]
     assert shown[str(path)] == path
     assert len(list((empty.path / "thumbnails").rglob("*.jpg"))) == 3
     html = empty.search("a photo", k=4)._repr_html_()

@@ -59,8 +59,9 @@ def test_records_hold_pictures_in_every_form(tmp_path: Path) -> None:
 
 
 def test_records_without_ids_are_known_by_content() -> None:
-    """Their keys are made of the pictures; the uris tell the rows."""
-    [one, two] = open_source([{"image": png(1)}, {"image": png(1), "label": "b"}])
+    """Their keys are made of the pictures; the uris tell the rows. Others of the list may have ids."""
+    [one, two, own] = open_source([{"image": png(1)}, {"image": png(1), "label": "b"}, {"image": png(1), "id": 7}])
+    assert (one.id, two.id, own.id, own.uri) == (None, None, "7", "memory:7#2")
     digest = hashlib.sha256(png(1)).hexdigest()
     assert (one.key, two.key) == (f"memory:{digest}", f"memory:{digest}#2")
     assert (one.uri, two.uri) == (f"memory:{digest[:16]}#0", f"memory:{digest[:16]}#1")
@@ -80,7 +81,6 @@ def test_a_record_without_a_picture_is_a_failure() -> None:
     ("records", "message"),
     [
         ([{"picture": png(1)}], r"the key 'image'.*row 0 has 'picture'"),
-        ([{"image": png(1), "id": "a"}, {"image": png(2)}], r"in every row; found None in row 1"),
         ([{"image": png(1), "id": "a"}] * 3, r"1 ids stand in several rows, such as 'a'"),
         ([{"image": png(1), "id": 1.5}], r"found 1.5 in row 0"),
     ],
@@ -123,6 +123,17 @@ def test_frames_of_arrays_and_of_two_pictures() -> None:
     assert [images.read(record.load()).width for record in open_source(frame, image_column="mask")] == [4, 4]
     with pytest.raises(SourceError, match="several columns may hold the pictures: a, b"):
         open_source(pd.DataFrame({"a": arrays, "b": arrays}))
+
+
+def test_the_index_of_a_data_frame_is_no_column() -> None:
+    """Rows that were chosen or shuffled bring their numbers of before along: said, and not kept, either way."""
+    for image in (grey, lambda value: png(value)):
+        frame = pd.DataFrame({"image": [image(1), image(2), image(3)], "n": [1, 2, 3]}).iloc[[2, 0, 1]]
+        source = open_source(frame)
+        assert [dict(record.metadata) for record in source] == [{"n": 3}, {"n": 1}, {"n": 2}]
+        assert source.left_out == {
+            "__index_level_0__": "the index of the data frame; its reset_index() makes a column of it"
+        }
 
 
 def test_a_frame_that_arrow_cannot_hold_is_one_error() -> None:
