@@ -50,7 +50,7 @@ class ObjectSource(Source):
         seen, places = Counter[str](), Counter[str]()
         for row, (picture, values) in enumerate(zip(self._pictures, self._metadata, strict=True)):
             own = self._ids[row]
-            name = f"{self._scheme.removesuffix(':')}: row {row}" if own is None else f"{self._scheme}{printable(own)}"
+            name = f"{self._scheme} row {row}" if own is None else f"{self._scheme}{printable(own)}#{row}"
             try:
                 place, load = _opened(picture)
                 if place is None or places[place]:
@@ -62,7 +62,7 @@ class ObjectSource(Source):
             except UnicodeEncodeError:
                 self._fail(str(place), "the name is not valid UTF-8, so it cannot be stored: rename it")
             except (ImageError, OSError) as error:
-                self._fail(name, f"row {row}: {error}")
+                self._fail(name, str(error))
             else:
                 if place is not None:
                     places[place] += 1

@@ -72,8 +72,8 @@ def test_a_record_without_a_picture_is_a_failure() -> None:
     source = open_source([{"image": None, "id": "a"}, {"image": float("nan"), "id": "b"}, {"image": png(1), "id": "c"}])
     assert [record.id for record in source] == ["c"]
     assert [(failure.uri, failure.reason) for failure in source.failures] == [
-        ("memory:a", "row 0: there is no picture"),
-        ("memory:b", "row 1: there is no picture"),
+        ("memory:a#0", "there is no picture"),
+        ("memory:b#1", "there is no picture"),
     ]
 
 
@@ -106,7 +106,7 @@ def test_frames_of_pillow_images(make: Any) -> None:
         ("table:a#0", "a", {"label": "x"}),
         ("table:c#2", "c", {"label": None}),
     ]
-    assert [failure.uri for failure in source.failures] == ["table:b"]
+    assert [failure.uri for failure in source.failures] == ["table:b#1"]
     assert "'image'" in source.describe()
 
 
