@@ -24,6 +24,8 @@ Features: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 MOST_JSON = 8_000
 """Letters of a list or struct as text; what is longer is left out."""
+TOO_LONG = f"more than {MOST_JSON:,} letters as JSON"
+_MOST_BYTES = 64 << 10  # a nested value of more is longer than that whatever it holds, and is not looked at
 _VECTOR = 64
 """A column of lists of so many floats on average holds vectors, which are no metadata."""
 _INDEX = re.compile(r"__index_level_\d+__")
@@ -138,7 +140,7 @@ def json_text(value: Any) -> str:
     """
     text = json.dumps(_jsonable(value), ensure_ascii=False)
     if len(text) > MOST_JSON:
-        raise ValueError(f"more than {MOST_JSON:,} letters as JSON")
+        raise ValueError(TOO_LONG)
     return text
 
 
@@ -169,8 +171,11 @@ def _texts(column: pa.ChunkedArray, name: str, left_out: dict[str, str]) -> pa.C
     """Return a column of nested values as JSON, of times and durations as text."""
     texts: list[str | None] = []
     is_map = pa.types.is_map(column.type)
-    for value in column.to_pylist():
+    for row in range(len(column)):
         try:
+            if column.slice(row, 1).nbytes > _MOST_BYTES:
+                raise ValueError(TOO_LONG)
+            value = column[row].as_py()
             plain = plain_value(dict(value) if is_map and value is not None else value)
             texts.append(None if plain is None else str(plain))
         except (ValueError, TypeError) as error:

@@ -64,7 +64,7 @@ class TableSource(Source):
         self._tabular = tabular
         self._extra = {} if split is None else {"split": split}
         self._column = _image_column(tabular.schema, image_column)
-        kept, left_out = kept_names(tabular.schema, without=self._column)
+        kept, left_out = tabular.kept(without=self._column)
         text = f"{'' if tabular.rows is None else f'{tabular.rows:,} '}rows of {tabular.name}"
         text += f": pictures in {self._column!r}"
         text += f", metadata {', '.join(kept)}" if kept else ""
@@ -163,8 +163,9 @@ class Tabular:
     rows with these columns, or all, from the start each time. Relative paths in the table start from `folder`. With
     `stable_rows` row 7 is the same row tomorrow: true for a file, false for what somebody shuffled in memory. A table
     that was downloaded may name files in the folders of `downloads` only. Where pieces are unpacked one after the
-    other, ``at_once(columns, most)`` says how many rows fit into memory, and ``row(n, column)`` unpacks one again.
-    With `own_ids` a column ``id`` is what the user calls the rows: true for a table that somebody made in memory.
+    other, ``at_once(columns, most)`` says how many rows fit into memory, ``row(n, column)`` unpacks one again, and
+    ``crowded()`` names columns of which a row may hold too much, with the reason. With `own_ids` a column ``id`` is
+    what the user calls the rows: true for a table that somebody made in memory.
     """
 
     name: str
@@ -177,6 +178,7 @@ class Tabular:
     at_once: Callable[[list[str], int], int] | None = None
     row: Callable[[int, str], pa.Array] | None = None
     own_ids: bool = False
+    crowded: Callable[[], Mapping[str, str]] = dict
 
     def pieces(self, n: int, column: str, left_out: dict[str, str]) -> Iterator[tuple[pa.ChunkedArray, pa.Table]]:
         """Yield a column and the metadata beside it, see `kept_columns`, for at most about `n` rows at a time.
@@ -184,7 +186,7 @@ class Tabular:
         Columns that turn out to be no metadata go into `left_out`, with the reason.
         """
         features = features_of(self.schema)
-        kept, unkept = kept_names(self.schema, without=column)
+        kept, unkept = self.kept(without=column)
         left_out.update(unkept)
         is_first = True
         with _reading(f"{self.name} cannot be read to its end"):
@@ -195,6 +197,13 @@ class Tabular:
                     left_out.update(dict.fromkeys(vectors, "vectors"))
                     kept, is_first = [name for name in kept if name not in vectors], False
                 yield piece[column], kept_columns(piece, kept, features, left_out)
+
+    def kept(self, without: str) -> tuple[list[str], dict[str, str]]:
+        """Return the names of the columns that are metadata, and of those left out, with the reason."""
+        names, left_out = kept_names(self.schema, without)
+        nested = {name for name in names if self.schema.field(name).type.num_fields}
+        crowded = {name: why for name, why in self.crowded().items() if name in nested} if nested else {}
+        return [name for name in names if name not in crowded], left_out | crowded
 
     def values(self, column: str) -> list[Any]:
         """Return a column whole."""
@@ -277,7 +286,7 @@ def _parquet(path: str) -> Tabular:
     """Open a Parquet file; only its footer is read now."""
     import pyarrow.parquet as pq  # late: folders of pictures do not need it
 
-    from embedstore.sources.parquet_pages import rows_at_once
+    from embedstore.sources.parquet_pages import crowded, rows_at_once
 
     with pq.ParquetFile(path) as file:
         schema, metadata = file.schema_arrow, file.metadata
@@ -301,7 +310,8 @@ def _parquet(path: str) -> Tabular:
         raise ImageError("the table was changed while it was read; try again")
 
     at_once = functools.partial(rows_at_once, path)
-    return Tabular(path, schema, metadata.num_rows, stream, os.path.dirname(path), at_once=at_once, row=row)
+    unkept, folder = functools.partial(crowded, path), os.path.dirname(path)
+    return Tabular(path, schema, metadata.num_rows, stream, folder, at_once=at_once, row=row, crowded=unkept)
 
 
 def _read_arrow(path: str) -> pa.Table:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from small_pictures import png
 
-from embedstore.sources import open_source
-from embedstore.sources.metadata_columns import MOST_JSON, json_text, plain_value
+from embedstore.sources import open_source, parquet_pages
+from embedstore.sources.metadata_columns import MOST_JSON, TOO_LONG, json_text, plain_value
 
 
 def metadata(**columns: Any) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -78,3 +80,15 @@ def test_plain_values_stay() -> None:
     for value in ("a", 1, 2.5, True, None, datetime.date(2024, 1, 1)):
         assert plain_value(value) is value
     assert plain_value(np.array(3)) == 3
+
+
+def test_a_list_that_unpacks_to_millions_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Parquet file says it in a few bytes; the column is named, and not read. Long values are not looked at."""
+    monkeypatch.setattr(parquet_pages, "MOST_VALUES", 100_000)
+    path = tmp_path / "t.parquet"
+    counts = {"image": [png(0), png(1)], "few": [[1], [2, 3]], "many": [[0] * 100_001, []], "long": [[0] * 99_000, [1]]}
+    pq.write_table(pa.table(counts), path)
+    assert path.stat().st_size < 10_000
+    source = open_source(path)
+    assert [record.metadata for record in source] == [{"few": "[1]", "long": None}, {"few": "[2, 3]", "long": "[1]"}]
+    assert source.left_out == {"many": "more than 100,000 values in a row group", "long": TOO_LONG}
