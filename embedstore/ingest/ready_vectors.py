@@ -39,7 +39,8 @@ def add_vectors(
     """Store the vectors of a table; every other column that can be kept becomes metadata.
 
     `source` is what `sources.vector_batches` takes. A column ``id`` of unique texts (of any length, such as paths) or
-    whole numbers gives the ids; without it they come from the file's path and the row number. Columns ``uri`` (unique
+    whole numbers gives the ids; without it they come from the file's path and the row number, and for what is in memory
+    from the vector. Columns ``uri`` (unique
     too), ``content_hash``, ``width`` and ``height`` keep their meaning.
 
     Rows whose id, vector and metadata are in the store already count as unchanged, those with another vector as
@@ -185,8 +186,10 @@ def _checked(found: Vectors, dim: int, done: int, normalise: bool) -> Vectors:
 def _rows(batch: VectorBatch, known: Sequence[str], now: datetime) -> pa.Table:
     """Give each vector an id and the store's own columns; the others are spelled as `known` columns are."""
     given, names, count = batch.metadata, batch.metadata.schema.names, len(batch.vectors)
-    uris = given.column("uri").to_pylist() if _names_uris(batch) else batch.uris
-    columns: dict[str, Any] = {"id": _ids(given, uris), "uri": uris, "added_at": [now] * count}
+    uris, keys = batch.uris, batch.keys
+    if _names_uris(batch):
+        uris = keys = given.column("uri").to_pylist()
+    columns: dict[str, Any] = {"id": _ids(given, keys), "uri": uris, "added_at": [now] * count}
     for name in ("content_hash", "width", "height"):
         kind = SCHEMA.field(name).type
         columns[name] = given.column(name).cast(kind) if name in names else pa.nulls(count, kind)
@@ -204,9 +207,9 @@ def _renamed(batch: VectorBatch, known: Sequence[str]) -> dict[str, str]:
     return {name: column for name in others if (column := column_name(name, known)) != name}
 
 
-def _ids(given: pa.Table, uris: Sequence[str]) -> list[str]:
+def _ids(given: pa.Table, keys: Sequence[str]) -> list[str]:
     if "id" not in given.schema.names:
-        return [record_id(f"vector:{uri}") for uri in uris]
+        return [record_id(f"vector:{key}") for key in keys]
     ids = [str(value) if isinstance(value, int) else value for value in given.column("id").to_pylist()]
     bad = [value for value in ids if not isinstance(value, str) or not value]
     if bad:

@@ -245,3 +245,14 @@ def test_uris_may_change_places(empty: EmbedStore) -> None:
     assert report.updated == 2
     rows = {row["id"]: row["uri"] for row in empty.to_table(["id", "uri"]).to_pylist()}
     assert rows == {"a": "/b.jpg", "b": "/a.jpg"}
+
+
+def test_vectors_in_memory_are_known_by_their_numbers(empty: EmbedStore) -> None:
+    """A second array takes no place of the first; the same rows in another order change nothing but their places."""
+    one, two = unit(3), unit(3, seed=7)
+    for vectors in (one, two):
+        assert empty.add(vectors, embedding_column="v").added == 3
+    again = empty.add(two[::-1].copy(), embedding_column="v")
+    assert (again.updated, again.unchanged, again.accounted, again.found, len(empty)) == (2, 1, 3, 3, 6)
+    assert empty.add(pa.table({"v": [one[0].tolist()] * 2}), embedding_column="v").accounted == 2
+    assert len(empty) == 7
