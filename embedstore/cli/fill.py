@@ -118,10 +118,15 @@ def add(
     options["progress"] = False if output.quiet else None
     options["only"] = None if retry_failed is None else read_failures(retry_failed)
     options["thumbnails"] = not no_thumbnails
-    named = [place for name in source for place in (_paths_of_stdin(nul) if name == "-" else [name])]
-    if nul and "-" not in source:
+    sources: Any = list(source) if len(source) > 1 else next(iter(source), None)
+    if "-" in source:
+        if len(source) > 1 or retry_failed is not None:
+            raise click.UsageError("`-` stands alone: name on stdin whatever is to be added")
+        sources = _paths_of_stdin(nul)
+        if options["embedding_column"] is None:  # one that has gone by now is a failure, and stops no other
+            sources, options["only"] = None, sources
+    elif nul:
         raise click.UsageError("-0 tells how paths on stdin end; name the SOURCE `-` to read them")
-    sources = named if len(named) > 1 or "-" in source else next(iter(named), None)
     embedder = _embedder(store, model, max_requests, timeout)
     if dry_run:
         del options["thumbnails"]

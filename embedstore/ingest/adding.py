@@ -72,7 +72,8 @@ def add(
     embedding_column : str, optional
         The source holds vectors in this column; they are stored and nothing is embedded.
     image_column, split : str, optional
-        For data sets: which column and which split.
+        For data sets and records which column holds the pictures; for data sets, and folders with folders train,
+        validation and test, which split.
     normalise : bool
         Scale given vectors to unit length, rather than refuse those that are not.
     reuse : sequence of EmbedStore or path
@@ -250,7 +251,8 @@ class _MissingSource(MemorySource):
     def __init__(self, uris: Sequence[str]) -> None:
         super().__init__([])
         for uri in uris:
-            self._fail(uri, "it is not there; for rows of tables and archives name their SOURCE too")
+            inside = "; for rows of tables and archives name their SOURCE too" if {"!", "#"} & set(uri) else ""
+            self._fail(uri, f"it is not there{inside}")
 
     def describe(self) -> str:
         return f"{len(self._failures):,} that are not there"

@@ -68,7 +68,7 @@ def open_source(
     image_column : str, optional
         The column of a table that holds the pictures, where it cannot be found by its type; the key of records.
     split : str, optional
-        Take only this split of a data set.
+        Take only this split of a data set, or of a folder with folders train, validation (or val) and test.
 
     Returns
     -------
@@ -91,11 +91,11 @@ def open_source(
     found: dict[_Kind, list[Any]] = defaultdict(list)
     for kind, thing in _things(source):
         found[kind].append(thing)
-    if split is not None and not (found["saved"] or found["name"] or found["object"]):
-        raise SourceError(f"only data sets have splits, so there is no split {split!r} in this source")
+    if split is not None and not (found["saved"] or found["name"] or found["object"] or found["file"]):
+        raise SourceError(f"only data sets and folders have splits, so there is no split {split!r} in this source")
     parts: list[Source] = []
     if found["file"]:
-        parts.append(FileSource(found["file"], label_from_folder=label_from_folder))
+        parts.append(FileSource(found["file"], label_from_folder=label_from_folder, split=split))
     parts += (TableSource(table_files.open_table_file(path), image_column) for path in found["table"])
     parts += (ArchiveSource(path, label_from_folder=label_from_folder) for path in found["archive"])
     parts += (hub.from_disk(path, image_column, split) for path in found["saved"])

@@ -39,10 +39,11 @@ class FileSource(Source):
     unless named directly. Links are followed; a folder that is reached twice, as by a loop of links, is listed once.
     `label_from_folder` adds a column ``label``, the name of the folder that a file lies in, unless its metadata gives
     a label. What lies below folders of splits gets a column ``split`` in the same way, where there is one ``train``
-    or there are two. Raises SourceError where there is no picture in any of the paths, which exist.
+    or there are two; `split` takes only one of them. Raises SourceError where there is no picture in any of the paths,
+    which exist, or no such split.
     """
 
-    def __init__(self, paths: Sequence[str], *, label_from_folder: bool = False) -> None:
+    def __init__(self, paths: Sequence[str], *, label_from_folder: bool = False, split: str | None = None) -> None:
         super().__init__()
         self._paths = [os.path.abspath(path) for path in paths]
         self._label_from_folder = label_from_folder
@@ -60,6 +61,8 @@ class FileSource(Source):
                 self._add(path, self._metadata_beside(os.path.dirname(path)))
         if not self._files and not self._failures:
             raise SourceError(self._nothing())
+        if split is not None:
+            self._choose(split)
         where = self._paths[0] + (f" and {len(self._paths) - 1:,} more" if len(self._paths) > 1 else "")
         left_out = f"; skipped: {kinds_in_words(self.skipped)}" if self.skipped else ""
         self._count = len(self._files)
@@ -70,6 +73,18 @@ class FileSource(Source):
             if self._label_from_folder and metadata.get("label") is None:
                 metadata = {**metadata, "label": os.path.basename(os.path.dirname(path))}
             yield Record(f"file:{path}", path, functools.partial(file_content, path), metadata)
+
+    def _choose(self, split: str) -> None:
+        """Keep the files of one split."""
+        found = {metadata.get("split") for metadata in self._files.values()} - {None}
+        if split not in found:
+            has = (
+                f"found {', '.join(sorted(map(str, found)))}"
+                if found
+                else "it has none: folders such as train and test"
+            )
+            raise SourceError(f"there is no split {split!r} in {self._paths[0]}; {has}")
+        self._files = {path: metadata for path, metadata in self._files.items() if metadata.get("split") == split}
 
     def _add(self, path: str, beside: MetadataFile | None) -> None:
         """Take a file, with what the metadata say of it."""

@@ -471,7 +471,10 @@ def test_paths_on_stdin(tmp_path: Path, pictures: Path) -> None:
     assert result.stdout.startswith("12 found: 12 embedded\n")
     result = run("add", path, "-", "-0", stdin="\0".join(files) + "\0")
     assert result.stdout.startswith("13 found: 1 embedded, 12 unchanged\n")
-    for words, stdin in ((("-",), "\n"), ((pictures, "-0"), "")):
+    result = run("add", path, "-", stdin=f"{files[0]}\n{pictures}/gone.png\n")
+    assert result.stdout.startswith("2 found: 1 unchanged, 1 failed\n")
+    assert f"failed: {pictures}/gone.png: it is not there\n" in result.stdout
+    for words, stdin in ((("-",), "\n"), ((pictures, "-0"), ""), ((pictures, "-"), "x\n")):
         refused = run("add", path, *words, stdin=stdin)
         assert refused.exit_code == 2, refused.output
 
