@@ -25,7 +25,8 @@ _METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 _HEIF = (".heic", ".heif")
 _START = 16
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
+_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 HIDDEN, UNNAMED, OTHER = "hidden", "without an ending", "no pictures"
 """What is passed over, besides files of other endings: pictures with a dot before their name, or without an ending."""
 _HINTS = dict.fromkeys(_HEIF, " (pip install pillow-heif)") | {UNNAMED: " (name them, and they are taken)"}
@@ -202,7 +203,11 @@ def _looks_like_picture(entry: os.DirEntry[str]) -> bool:
             start = file.read(_START)
     except OSError:
         return False
-    return start.startswith(_SIGNATURES) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP") or start[4:8] == b"ftyp"
+    kind, brand = start[:4], start[8:12]
+    is_bmp = kind[:2] == b"BM" and start[6:10] == bytes(4)
+    is_webp = kind == b"RIFF" and brand == b"WEBP"
+    is_heif = start[4:8] == b"ftyp" and brand in _BRANDS
+    return start.startswith(_SIGNATURES) or is_bmp or is_webp or is_heif
 
 
 class MetadataFile:

@@ -179,7 +179,7 @@ def test_folders_of_splits_at_the_top_are_a_column(tmp_path: Path) -> None:
     }
     assert splits(tmp_path) == found
     assert splits(tmp_path, split="test") == {name: split for name, split in found.items() if split == "test"}
-    with pytest.raises(SourceError, match="no split 'dev' in .*found test, train, validation"):
+    with pytest.raises(SourceError, match=r"no split 'dev' in .*found test, train, validation"):
         open_source(tmp_path, split="dev")
     write_metadata(tmp_path / "val", "csv", [{"file_name": "b.png", "split": "own"}])
     assert splits(tmp_path)["val/b.png"] == "own"
