@@ -193,12 +193,11 @@ class AddReport(Counts):
         if len(self.failures) > 5:
             lines.append(f"  and {len(self.failures) - 5:,} more, all of them in {FAILURES}")
         if self.pruned:
-            lines.append(f"{self.pruned:,} removed, as their files are not there any more")
-        if self.missing > self.pruned:
-            lines.append(
-                f"{self.missing - self.pruned:,} files of earlier adds are not there any more; "
-                "add with --prune (prune=True) to remove their rows"
-            )
+            whose = "its file is" if self.pruned == 1 else "their files are"
+            lines.append(f"{self.pruned:,} removed, as {whose} not there any more")
+        if left := self.missing - self.pruned:
+            what = "file of an earlier add is" if left == 1 else "files of earlier adds are"
+            lines.append(f"{left:,} {what} not there any more; add with --prune (prune=True) to remove what is gone")
         if self.stopped:
             lines.append(f"stopped: {self.stopped}; run the same command again to go on")
         rate = f", {self.embedded / self.seconds:,.0f} images/s" if self.embedded and self.seconds else ""

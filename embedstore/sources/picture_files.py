@@ -65,9 +65,8 @@ class FileSource(Source):
         if split is not None:
             self._choose(split)
         where = self._paths[0] + (f" and {len(self._paths) - 1:,} more" if len(self._paths) > 1 else "")
-        left_out = f"; skipped: {kinds_in_words(self.skipped)}" if self.skipped else ""
         self._count = len(self._files)
-        self._description = f"{self._count:,} picture files in {where}{left_out}"
+        self._description = f"{self._count:,} picture files in {where}"
 
     def __iter__(self) -> Iterator[Record]:
         for path, metadata in self._files.items():

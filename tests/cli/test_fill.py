@@ -501,9 +501,11 @@ def test_deleted_files_are_said_and_pruned(tmp_path: Path, pictures: Path) -> No
     run("add", path, pictures, "--model", "objects")
     (pictures / "cat" / "00.png").unlink()
     said = run("add", path, pictures).stdout
-    assert "1 files of earlier adds are not there any more; add with --prune (prune=True) to remove their rows" in said
+    assert (
+        "1 file of an earlier add is not there any more; add with --prune (prune=True) to remove what is gone" in said
+    )
     pruned = run("add", path, pictures, "--prune").stdout
-    assert "1 removed, as their files are not there any more\n11 images in the store" in pruned
+    assert "1 removed, as its file is not there any more\n11 images in the store" in pruned
     (pictures / "cat" / "03.png").unlink()
     assert run("remove", path, "--missing").stdout == "1 removed, 10 left\n"
     assert run("remove", path, "--missing").stdout == "0 removed, 10 left\n"
