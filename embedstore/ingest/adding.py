@@ -37,6 +37,7 @@ _SAMPLE = 64
 """Pictures that a plan prepares to learn how many bytes are sent."""
 _AHEAD = 64
 """Records that a plan reads ahead."""
+_AT_ONCE = 65_536
 _BATCH = 64
 """Pictures that a request holds where no embedder says."""
 
@@ -134,10 +135,9 @@ def all_missing(rows: Rows) -> list[str]:
     Raises InputError where that is every one: a disk that is not mounted looks so.
     """
     gone = missing(rows)
-    files = sum(map(is_path, rows.metadata(["uri"]).column(0).to_pylist())) if gone else 0
-    if gone and len(gone) == files:
+    if gone and not any(is_path(uri) and not is_missing(uri) for _, uri in _places(rows)):
         raise InputError(
-            f"none of the {files:,} files that the store was made of is there: is a disk not mounted, or a folder "
+            f"none of the {len(gone):,} files that the store was made of is there: is a disk not mounted, or a folder "
             "renamed? Add the folder where it is now, and the rows go along; or remove them by ids or a condition"
         )
     return gone
@@ -149,11 +149,16 @@ def missing(rows: Rows, below: Sequence[str] = (), seen: Collection[str] = ()) -
     Only of those below the folders `below`, where some are named; uris `seen` are known to be there.
     """
     roots = tuple(os.path.join(root, "") for root in below) or ("",)
-    known = rows.metadata(["id", "uri"])
-    pairs = zip(known.column("id").to_pylist(), known.column("uri").to_pylist(), strict=True)
-    return [
-        identity for identity, uri in pairs if uri and uri.startswith(roots) and uri not in seen and is_missing(uri)
-    ]
+    gone = [number for number, uri in _places(rows) if uri.startswith(roots) and uri not in seen and is_missing(uri)]
+    return list(rows.take(np.array(gone, np.int64), ["id"]).column(0).to_pylist()) if gone else []
+
+
+def _places(rows: Rows) -> Iterator[tuple[int, str]]:
+    """Yield the number and the uri of each row, with few of them as Python objects at a time."""
+    uris = rows.metadata(["uri"]).column(0)
+    for start in range(0, len(uris), _AT_ONCE):
+        texts = uris.slice(start, _AT_ONCE).to_pylist()
+        yield from ((start + number, uri) for number, uri in enumerate(texts) if uri)
 
 
 def _prune(folder: StoreFolder, source: Source, seen: Collection[str], prune: bool, report: AddReport) -> None:

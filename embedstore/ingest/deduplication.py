@@ -124,7 +124,7 @@ class KnownRecords:
         for position in self._perhaps_gone.setdefault((name, content_hash), self._of_hash.positions(content_hash)):
             if position in self._claimed:
                 continue
-            uri = self._value("uri", position)
+            uri = self._value("uri", position) or ""
             if name is None and _is_gone(uri):
                 return position
             if name is not None and uri.startswith(name) and self._value("id", position) not in taken:
