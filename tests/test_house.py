@@ -57,8 +57,8 @@ PUBLIC = {
     "warnings",
     "Concept": "all_queries join label of opposing queries template weights words",
     "EmbedStore": "add calibrate classifier classifiers classify columns compact count create created_at embedder "
-    "evaluate exceeding id index info mask missing open path plan_add query_vectors refresh remove rows save_classifier "
-    "scores search search_many snapshot space sweep to_table vacuum vectors verify version versions",
+    "evaluate exceeding id index info mask missing open path plan_add query_vectors refresh remove rows "
+    "save_classifier scores search search_many snapshot space sweep to_table vacuum vectors verify version versions",
     "ImageClassifierFromTextQuery": "calibration_ classes_ decision_function embed fit get_params predict score scores "
     "set_params to_classifier",
     "Matches": "id score table to_pandas to_polars to_pylist uri",

@@ -31,6 +31,7 @@ HIDDEN, UNNAMED, OTHER = "hidden", "without an ending", "no pictures"
 """What is passed over, besides files of other endings: pictures with a dot before their name, or without an ending."""
 _HINTS = dict.fromkeys(_HEIF, " (pip install pillow-heif)") | {UNNAMED: " (name them, and they are taken)"}
 _MOST_KINDS = 5
+_LONGEST_ENDING = 12
 
 
 class FileSource(Source):
@@ -115,8 +116,8 @@ class FileSource(Source):
         for entry in entries:
             if not entry.name.startswith("."):
                 self._visit(entry, own or beside)
-            elif entry.name.lower().endswith((*SUFFIXES, *_HEIF)):
-                self.skipped[HIDDEN] += 1
+            elif (kind := kind_of(entry.name)) == HIDDEN:
+                self.skipped[kind] += 1
         if own is not None:
             self._take_unused(own)
         self._split = outer
@@ -131,7 +132,7 @@ class FileSource(Source):
             elif is_wanted and entry.is_file():
                 self._add(entry.path, beside)
             elif ending not in SUFFIXES:
-                self._skip(entry, ending)
+                self._skip(entry)
             elif entry.is_symlink():
                 self._fail(entry.path, f"a link to {os.readlink(entry.path)!r}, which is not there")
             else:
@@ -139,11 +140,12 @@ class FileSource(Source):
         except OSError as error:  # a link that leads round in a circle, for one
             self._fail(entry.path, f"it cannot be opened: {error.strerror or error}")
 
-    def _skip(self, entry: os.DirEntry[str], ending: str) -> None:
+    def _skip(self, entry: os.DirEntry[str]) -> None:
         """Count a file of another kind: a picture without an ending as such, metadata that are used not at all."""
         if entry.name in _METADATA_NAMES and self._metadata_files.get(os.path.dirname(entry.path)) is not None:
             return
-        self.skipped[ending or (UNNAMED if _looks_like_picture(entry) else OTHER)] += 1
+        kind = kind_of(entry.name)
+        self.skipped[UNNAMED if kind == OTHER and _looks_like_picture(entry) else kind] += 1
 
     def _metadata_beside(self, folder: str) -> MetadataFile | None:
         """Read the metadata file of a folder once; the first that can be used, if there is one."""
@@ -176,6 +178,14 @@ class FileSource(Source):
         tables = any(ending in (".parquet", ".arrow", ".jsonl") for ending in self.skipped)
         hint = f"; to read tables, name them: '{where}/*.parquet'" if tables else ""
         return f"{where} holds no pictures: found {others}; expected {', '.join(SUFFIXES)}{hint}"
+
+
+def kind_of(name: str) -> str:
+    """Return what a file that is passed over is counted as, by its name: `HIDDEN` pictures, its ending, or `OTHER`."""
+    ending = os.path.splitext(name)[1].lower()
+    if name.startswith("."):
+        return HIDDEN if ending in (*SUFFIXES, *_HEIF) else OTHER
+    return ending if ending[1:].isalnum() and len(ending) <= _LONGEST_ENDING else OTHER
 
 
 def kinds_in_words(skipped: Mapping[str, int]) -> str:

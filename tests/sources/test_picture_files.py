@@ -200,10 +200,11 @@ def test_what_is_passed_over_is_counted_by_kind(tmp_path: Path) -> None:
         put(tmp_path / name)
     (tmp_path / "README").write_text("BMW is no picture, nor is this")
     (tmp_path / "d" / "notes").write_text("words")
+    put(tmp_path / "d" / "odd.\n[31m")
     (tmp_path / "d" / "pipe").symlink_to(tmp_path / "nowhere")
     write_metadata(tmp_path, "csv", [{"file_name": "a.png", "n": 1}])
     source = open_source(tmp_path)
-    expected = {"hidden": 2, "without an ending": 1, ".xml": 2, "no pictures": 3}
+    expected = {"hidden": 2, "without an ending": 2, ".xml": 2, "no pictures": 3}
     assert source.skipped == expected | ({} if ".heic" in images.SUFFIXES else {".heic": 1})
 
 
