@@ -42,6 +42,7 @@ _PLAN_WORDS = {
     "unchanged": "here already",
     "failures": "cannot be read",
 }
+_FATES = ("embedded", "copied", "reused", "added", "updated", "moved", "unchanged", "left")
 _REPLACED = "of them another picture under a known name"
 
 
@@ -93,8 +94,8 @@ class Counts:
     @property
     def accounted(self) -> int:
         """The sum of all fates, which is `found`."""
-        counts = (self.embedded, self.copied, self.reused, self.added, self.updated, self.moved, self.unchanged)
-        return sum(counts) + len(self.failures) + self.left
+        counts: list[int] = [getattr(self, name) for name in _FATES]
+        return sum(counts) + len(self.failures)
 
     @property
     def all_failed(self) -> bool:
