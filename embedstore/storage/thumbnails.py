@@ -59,7 +59,7 @@ class Thumbnails:
         """Tell whether a picture has none yet, and there is room for it."""
         with self._lock:
             if self._names is None:
-                self._names = set()
+                self._names, self._bytes = set(), 0
                 for path, size in self._listed():
                     self._names.add(path.stem)
                     self._bytes += size
@@ -84,8 +84,8 @@ class Thumbnails:
                 _log.warning("no thumbnails are kept in %s: %s", self._folder, error.strerror or error)
             return
         with self._lock:
-            assert self._names is not None
-            self._names.add(content_hash)
+            if self._names is not None:
+                self._names.add(content_hash)
             self._bytes += len(data)
 
     def drop_all_but(self, needed: Collection[str], dry_run: bool) -> list[str]:
@@ -99,6 +99,8 @@ class Thumbnails:
                     folder.rmdir()
             with contextlib.suppress(OSError):
                 self._folder.rmdir()
+            with self._lock:
+                self._names = None
         return [f"{FOLDER}/{path.parent.name}/{path.name}" for path in old]
 
     def any(self) -> bool:

@@ -62,6 +62,8 @@ def test_what_nothing_needs_is_dropped(tmp_path: Path) -> None:
     assert (kept.get(ONE) is None, kept.get(TWO)) == (False, None)
     kept.drop_all_but(set(), dry_run=False)
     assert not kept.any()
+    kept.keep(ONE, made)
+    assert kept.get(ONE) is not None
 
 
 @pytest.mark.parametrize("name", ["", "../../secret", "A" * 64, "1" * 63])
