@@ -18,6 +18,9 @@ from typing import Any, BinaryIO
 
 from embedstore.errors import PathError
 
+IN_MEMORY = ("memory:", "table:")
+"""So begin the uris of pictures that no file on any machine holds."""
+
 _READ_BYTES = 2**20
 _SEAL = "checksum"
 
@@ -117,12 +120,19 @@ def _seal(fields: Mapping[str, Any]) -> str:
     return xxhash.xxh3_128_hexdigest(canonical.encode())
 
 
+def is_in_memory(uri: str) -> bool:
+    """Tell whether a uri names a picture that was only in memory."""
+    return uri.startswith(IN_MEMORY)
+
+
 def holder_of(uri: str) -> str | None:
     """Return the file on this machine that a uri names or points into; None when there is none.
 
     ``photos.parquet#12`` is a row of a table, ``photos.zip!cat.jpg`` a member of an archive. Either sign may stand in
     a name too: the longest path that is a file counts.
     """
+    if is_in_memory(uri):
+        return None
     ends = [place for place, letter in enumerate(uri) if letter in "!#"] + [len(uri)]
     return next((uri[:end] for end in reversed(ends) if os.path.isfile(uri[:end])), None)
 

@@ -238,20 +238,86 @@ class EmbedStore:
 
     # Fill and keep.
 
-    def add(self, source: Any = None, **options: Any) -> AddReport:
-        """Embed what is new in `source` and store it. See `adding.add`, whose options these are."""
+    def add(
+        self,
+        source: Any = None,
+        *,
+        label_from_folder: bool = False,
+        embedding_column: str | None = None,
+        image_column: str | None = None,
+        split: str | None = None,
+        normalise: bool = False,
+        reuse: Sequence[Any] = (),
+        only: Sequence[str] | None = None,
+        workers: int | None = None,
+        batch_size: int | None = None,
+        thumbnails: bool = True,
+        prune: bool = False,
+        progress: bool | None = None,
+    ) -> AddReport:
+        """Embed what is new in `source` and store it. See `adding.add`, whose options these are.
+
+        Examples
+        --------
+        >>> store.add("photos", label_from_folder=True)                                # doctest: +SKIP
+        >>> store.add([{"image": picture, "id": "cat-7", "label": "cat"}])             # doctest: +SKIP
+        """
         from embedstore.ingest import adding
 
         try:
-            return adding.add(self.folder, lambda: self.embedder, source, **options)
+            return adding.add(
+                self.folder,
+                lambda: self.embedder,
+                source,
+                label_from_folder=label_from_folder,
+                embedding_column=embedding_column,
+                image_column=image_column,
+                split=split,
+                normalise=normalise,
+                reuse=reuse,
+                only=only,
+                workers=workers,
+                batch_size=batch_size,
+                thumbnails=thumbnails,
+                prune=prune,
+                progress=progress,
+            )
         finally:
             self.refresh()
 
-    def plan_add(self, source: Any = None, **options: Any) -> AddPlan:
+    def plan_add(
+        self,
+        source: Any = None,
+        *,
+        label_from_folder: bool = False,
+        image_column: str | None = None,
+        split: str | None = None,
+        reuse: Sequence[Any] = (),
+        only: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+    ) -> AddPlan:
         """Say what `add` would do, without doing it. See `adding.plan_add`."""
         from embedstore.ingest import adding
 
-        return adding.plan_add(self.folder, lambda: self.embedder, source, **options)
+        return adding.plan_add(
+            self.folder,
+            lambda: self.embedder,
+            source,
+            label_from_folder=label_from_folder,
+            image_column=image_column,
+            split=split,
+            reuse=reuse,
+            only=only,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    def missing(self) -> list[str]:
+        """Return the ids of the rows whose picture was a file that is not there any more; see `adding.all_missing`."""
+        from embedstore.ingest import adding
+
+        return adding.all_missing(self.rows)
 
     def index(self, kind: str = "fp16") -> IndexReport:
         """Make index files for new parts, so that search reads fewer bytes. See `index.build`."""

@@ -25,6 +25,7 @@ from embedstore.storage.folder import StoreFolder
 from embedstore.storage.repair import RepairReport
 from embedstore.storage.table import Snapshot
 from embedstore.storage.verify import VerifyReport
+from embedstore.wording import counted
 
 _SHOWN = 8
 
@@ -72,8 +73,8 @@ def shown(folder: StoreFolder, reader: Reader) -> str:
         ("columns", ", ".join(reader.rows.columns)),
         ("classifiers", ", ".join(kept) or "none yet"),
     ]
-    images = "1 image" if len(reader) == 1 else f"{len(reader):,} images"
-    return markup.heading(str(folder.path), images) + markup.facts(about) + strip(first, [""] * len(first), 96)
+    pictures = strip(first, [""] * len(first), reader.rows.thumbnails_at, side=96)
+    return markup.heading(str(folder.path), counted(len(reader), "image")) + markup.facts(about) + pictures
 
 
 def verify(path: str | os.PathLike[str], deep: bool = False, version: int | None = None) -> VerifyReport:

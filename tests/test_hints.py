@@ -225,9 +225,10 @@ def test_it_runs(typed: str, place: Path) -> None:
 def test_the_python_of_readme_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """README's examples for Python, one after the other and after those for a shell, as somebody would paste them."""
     monkeypatch.setenv("EMBEDSTORE_MODEL", "objects")
-    names: dict[str, object] = {"images": sorted(Path("photos/bird").glob("a*.jpg"))}
+    images = sorted(Path("photos/bird").glob("a*.jpg"))
+    names: dict[str, object] = {"images": images, "picture": images[0]}
     blocks = blocks_of_page(README, "python")
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
 

@@ -57,7 +57,7 @@ PUBLIC = {
     "threshold to_dict to_pandas validation vectors warnings where",
     "Concept": "all_queries join label of opposing queries template weights words",
     "EmbedStore": "add calibrate classifier classifiers classify columns compact count create created_at embedder "
-    "evaluate exceeding id index info mask open path plan_add query_vectors refresh remove restore rows "
+    "evaluate exceeding id index info mask missing open path plan_add query_vectors refresh remove restore rows "
     "save_classifier scores search search_many snapshot space sweep to_pandas to_table vacuum vectors verify version "
     "versions",
     "ImageClassifierFromTextQuery": "calibration_ classes_ decision_function embed fit get_params predict score scores "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import threading
 import time
@@ -28,6 +29,7 @@ from embedstore.errors import (
     StoreNotFoundError,
     VectorError,
 )
+from embedstore.ingest import adding
 from embedstore.searching.queries import Query
 from embedstore.space import Space
 from embedstore.storage.where import parse_where
@@ -383,3 +385,15 @@ def test_threads_that_share_a_store_see_one_version_at_a_time(tmp_path: Path, mo
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("name", ["add", "plan_add"])
+def test_the_options_of_add_are_spelled_out(name: str) -> None:
+    """For completion: the same names and defaults as `adding` has, in the same order."""
+
+    def options(function: Any) -> dict[str, Any]:
+        parameters = inspect.signature(function).parameters.values()
+        return {each.name: each.default for each in parameters if each.kind == each.KEYWORD_ONLY}
+
+    assert list(options(getattr(EmbedStore, name)).items()) == list(options(getattr(adding, name)).items())
+    assert len(options(getattr(EmbedStore, name))) >= 7

@@ -74,7 +74,7 @@ def search(store: Path, version: int | None, output: Output, **options: Any) -> 
     _print(opened, matches.table, output)
     output.say(_how_many(matches, opened, options["k"]))
     output.copy(matches.table)
-    output.draw(matches.table, _title(matches), _labels(matches.table))
+    output.draw(matches.table, _title(matches), _labels(matches.table), opened.rows)
 
 
 @command(
@@ -130,13 +130,13 @@ def classify(
             predicted = evaluation.predict(opened.reader, decider, where)
             _print(opened, predicted, output, widest=None, heads=True)
             output.copy(predicted)
-            output.draw(predicted, decider.name, _labels(predicted))
+            output.draw(predicted, decider.name, _labels(predicted), opened.rows)
             return
     matches = opened.classify(decider, threshold, where)
     _print(opened, matches.table, output)
     output.say(_how_many(matches, opened))
     output.copy(matches.table)
-    output.draw(matches.table, _title(matches), _labels(matches.table))
+    output.draw(matches.table, _title(matches), _labels(matches.table), opened.rows)
 
 
 @command(
@@ -162,7 +162,7 @@ def count(store: Path, threshold: float, where: str | None, version: int | None,
     output.value({"query": concept.label, "threshold": threshold, "count": images}, str(images))
     if output.sheet is not None:
         matches = opened.classify(concept, threshold, where)
-        output.draw(matches.table, _title(matches), _labels(matches.table))
+        output.draw(matches.table, _title(matches), _labels(matches.table), opened.rows)
 
 
 @command(

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,11 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Take only what FILE lists, the failures.csv of an earlier add; without SOURCE the files themselves.",
 )
+@click.option("--prune", is_flag=True, help="Remove the rows of files that are gone from the folders of SOURCE.")
+@click.option(
+    "--no-thumbnails", is_flag=True, help="Keep no small copies of pictures that no file here holds, such as of URLs."
+)
+@click.option("-0", "nul", is_flag=True, help="With SOURCE `-`: the paths end in NULs, as of `find -print0`.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing; needs no key.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Batches under way at once.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Pictures in one batch, which is one request.")
@@ -88,6 +94,8 @@ def add(
     space: str | None,
     dim: int | None,
     retry_failed: Path | None,
+    no_thumbnails: bool,
+    nul: bool,
     dry_run: bool,
     max_requests: int | None,
     timeout: float | None,
@@ -97,11 +105,13 @@ def add(
     """Embed what is new in a SOURCE and store it; the STORE is made when it is not there.
 
     A source is a folder, a glob, a picture, a Parquet or Arrow file, an archive, a list of URLs, or the name of a
-    data set on the Hugging Face hub. From a dataset of Atlas (atlas://ORG/NAME) vectors and metadata come down, and
-    nothing is embedded. Pictures that are in the store already cost nothing, also when they were moved
-    or renamed.
+    data set on the Hugging Face hub; `-` reads paths and URLs from stdin, one a line
+    (`find photos -newer last | embedstore add photos.store -`). From a dataset of Atlas (atlas://ORG/NAME) vectors and
+    metadata come down, and nothing is embedded. Pictures that are in the store already cost nothing, also when they
+    were moved or renamed.
 
-    When it ends early, by a failure, a kill or --max-requests, run it again: it goes on from there.
+    When it ends early, by a failure, a kill or --max-requests, run it again: it goes on from there. Exit status 1 when
+    every picture failed.
     """
     if retry_failed is None:
         require_store_first(store, source, model)
@@ -116,10 +126,20 @@ def add(
 
     options["progress"] = False if output.quiet else None
     options["only"] = None if retry_failed is None else read_failures(retry_failed)
-    sources = list(source) if len(source) > 1 else next(iter(source), None)
+    options["thumbnails"] = not no_thumbnails
+    sources: Any = list(source) if len(source) > 1 else next(iter(source), None)
+    if "-" in source:
+        if len(source) > 1 or retry_failed is not None:
+            raise click.UsageError("`-` stands alone: name on stdin whatever is to be added")
+        sources = _paths_of_stdin(nul)
+        if options["embedding_column"] is None:  # one that has gone by now is a failure, and stops no other
+            sources, options["only"] = None, sources
+    elif nul:
+        raise click.UsageError("-0 tells how paths on stdin end; name the SOURCE `-` to read them")
     embedder = _embedder(store, model, max_requests, timeout)
     if dry_run:
-        for name in ("embedding_column", "normalise", "workers"):
+        del options["thumbnails"]
+        for name in ("embedding_column", "normalise", "workers", "prune"):
             if options.pop(name):
                 raise click.UsageError(
                     f"--dry-run plans the embedding of pictures; leave --{name.replace('_', '-')} out"
@@ -132,6 +152,19 @@ def add(
     with _store_to_fill(store, model, space, dim, embedder, dry_run) as opened:
         done = opened.plan_add(sources, **options) if dry_run else opened.add(sources, **options)
     output.value(done.to_dict(), str(done))
+    if not dry_run and done.all_failed:
+        click.get_current_context().exit(1)
+
+
+def _paths_of_stdin(nul: bool) -> list[str]:
+    """Return what stdin names, one a line, or each before a NUL; names that are no UTF-8 as the system has them."""
+    with click.open_file("-", "rb") as stdin:
+        data: bytes = stdin.read()
+    names = data.split(b"\0") if nul else [line.removesuffix(b"\r") for line in data.split(b"\n")]
+    named = [os.fsdecode(name) for name in names if name]
+    if not named:
+        raise click.UsageError("stdin names no file; expected a path or a URL on each line")
+    return named
 
 
 def _embedder(store: Path, model: str | None, max_requests: int | None, timeout: float | None) -> Embedder | None:

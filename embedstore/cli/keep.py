@@ -103,20 +103,21 @@ def repair(store: Path, dry_run: bool, yes: bool, output: Output) -> None:
 @store_argument
 @click.argument("ids", nargs=-1, metavar="[ID...]")
 @where_option
+@click.option("--missing", is_flag=True, help="Those whose file is not there any more.")
 @click.option("--dry-run", is_flag=True, help="Say how many and which would be removed.")
 @value_output
-def remove(store: Path, ids: tuple[str, ...], where: str | None, dry_run: bool, output: Output) -> None:
+def remove(store: Path, ids: tuple[str, ...], where: str | None, missing: bool, dry_run: bool, output: Output) -> None:
     """Remove records by id or by a condition; older versions keep them until `vacuum`.
 
     `-` in place of ids reads them from stdin, one on a line. `restore` brings records back, and an `add` of the same
     pictures embeds nothing.
     """
-    if bool(ids) == bool(where):
-        raise click.UsageError("say which records to remove: ids, or --where EXPR; `-` reads ids from stdin")
-    named = _with_stdin(ids) if ids else None
+    if [bool(ids), bool(where), missing].count(True) != 1:
+        raise click.UsageError("say which records to remove: ids, --where EXPR or --missing; `-` reads ids from stdin")
     opened = open_store(store)
+    named = opened.missing() if missing else _with_stdin(ids) if ids else None
     before, version = len(opened), opened.version
-    number = opened.remove(named, where=where, dry_run=dry_run)
+    number = 0 if missing and not named else opened.remove(named, where=where, dry_run=dry_run)
     left = before - number if dry_run else len(opened)
     told: dict[str, Any] = {"removed": number, "images": left}
     if dry_run:

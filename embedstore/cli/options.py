@@ -142,7 +142,7 @@ model_options = options(
 source_options = options(
     click.option("--label-from-folder", is_flag=True, help="Keep the name of a file's folder as its label."),
     click.option("--image-column", metavar="NAME", help="For data sets: which column holds the pictures."),
-    click.option("--split", metavar="NAME", help="For data sets: which split."),
+    click.option("--split", metavar="NAME", help="For data sets, and folders with folders train and test: which."),
 )
 """How a source is read."""
 

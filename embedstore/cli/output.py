@@ -35,6 +35,8 @@ from embedstore.wording import counted, quoted
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from embedstore.storage.rows import Rows
+
     Table: TypeAlias = pa.Table | list[dict[str, Any]]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -128,15 +130,15 @@ class Output:
         rest = f"; {missing:,} not to be had: gone, or never on this machine" if missing else ""
         self.say(f"{counted(len(copies) - missing, 'picture')} copied to {quoted(str(self.pictures))}{rest}")
 
-    def draw(self, rows: pa.Table, title: str, notes: Sequence[str]) -> None:
-        """Draw rows with the first of their columns `notes` where a sheet was asked for, and say what is on it."""
+    def draw(self, rows: pa.Table, title: str, notes: Sequence[str], store: Rows) -> None:
+        """Draw rows of a store with the first of their columns `notes`, if a sheet was asked for; say what is on it."""
         if self.sheet is None:
             return
         if not len(rows):
             self.say("nothing matches, so there is nothing to draw")
             return
         with written_for_people(self.sheet, self.force):
-            draw(rows, self.sheet, title, next(iter(notes), None))
+            draw(rows, self.sheet, title, next(iter(notes), None), store=store)
         part = f"the first {MOST_DRAWN} of {len(rows):,} pictures " if len(rows) > MOST_DRAWN else ""
         self.say(f"{part}drawn in {quoted(str(self.sheet))}")
         if self.look and (why := _not_opened(self.sheet)):
@@ -310,16 +312,24 @@ def columns(rows: Table, shown: Sequence[Column]) -> Iterator[str]:
         yield "  ".join(line).rstrip()
 
 
-def draw(rows: pa.Table, file: Path, title: str, note: str | None = None, marks: Sequence[bool] | None = None) -> None:
+def draw(
+    rows: pa.Table,
+    file: Path,
+    title: str,
+    note: str | None = None,
+    marks: Sequence[bool] | None = None,
+    store: Rows | None = None,
+) -> None:
     """Draw the pictures of rows on a sheet, with their scores and what stands in the column `note`.
 
-    `marks` puts a green (True) or red line under each. The first `MOST_DRAWN` rows are drawn.
+    `store` may keep small copies of pictures that no file holds. `marks` puts a green (True) or red line under each.
+    The first `MOST_DRAWN` rows are drawn.
     """
     from embedstore.deciding.review import draw_sheet
 
     rows = rows.slice(0, MOST_DRAWN)
     notes = [None] * len(rows) if note is None else rows.column(note).to_pylist()
-    draw_sheet(rows, file, title, notes, marks and marks[: len(rows)])
+    draw_sheet(rows, file, title, notes, marks and marks[: len(rows)], store)
 
 
 def write(rows: Table, file: Path) -> None:

@@ -167,7 +167,8 @@ def _pictures(review: Review) -> str:
     from embedstore.sources import pictures_at
 
     rows = review.table.slice(0, _MOST_MISTAKES).to_pylist()
-    pictures = pictures_at(row["uri"] for row in rows)
+    kept = None if review.rows is None else review.rows.thumbnails_at
+    pictures = pictures_at((row["uri"] for row in rows), kept)
     cells = []
     for number, (row, right) in enumerate(zip(rows, review.right, strict=False)):
         if number in review.rules and number > 0:

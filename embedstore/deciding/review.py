@@ -28,6 +28,7 @@ from embedstore.measures.curves import above
 from embedstore.measures.samples import as_labels, as_scores
 from embedstore.result_files import REVIEWS, SHEETS, to_write, written_for_people
 from embedstore.searching.reader import Reader
+from embedstore.storage.rows import Rows
 from embedstore.vectors import Mask, Positions
 
 COLUMNS = ("row", "id", "uri", "score", "predicted", "truth", "reason", "label")
@@ -48,6 +49,8 @@ class Review:
     """Where the rows are from, and when: lines below the title of a sheet."""
     rules: Mapping[int, str] = field(default_factory=dict)
     """What a line says that stands before the row of that number, such as the threshold."""
+    rows: Rows | None = None
+    """Where small copies of pictures are looked for that no file holds."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -108,8 +111,8 @@ class Review:
         right, uris = self.right, shown.column("uri").to_pylist()
         rules = {int(np.searchsorted(drawn, place)): text for place, text in self.rules.items()}
         part = (f"{len(drawn)} of {len(self):,} are drawn",) if len(drawn) < len(self) else ()
-        marks = [right[number] for number in drawn]
-        _draw(uris, captions, path, title=self.title, notes=(*self.notes, *part), marks=marks, rules=rules)
+        words = {"title": self.title, "notes": (*self.notes, *part), "rules": rules}
+        _draw(uris, captions, path, self.rows, marks=[right[number] for number in drawn], **words)
 
     def _drawn(self) -> list[int]:
         """Return the rows that a sheet shows: at most `_MOST_DRAWN`, from both sides of a rule."""
@@ -202,7 +205,7 @@ class ScoredRows:
         }
         line = f"threshold {self.threshold:.4f}: above, predicted {label}; below, predicted {_in_words(label, False)}"
         rules = {int(matched.sum()): line} if len(positions) else {}
-        return Review(pa.table(columns), f"{self.name}: {title}", self.notes, rules)
+        return Review(pa.table(columns), f"{self.name}: {title}", self.notes, rules, self.reader.rows)
 
     @property
     def name(self) -> str:
@@ -257,23 +260,27 @@ def draw_sheet(
     title: str,
     notes: Sequence[Any],
     marks: Sequence[bool | None] | None = None,
+    store: Rows | None = None,
 ) -> None:
     """Draw the pictures of rows (``uri``, ``score``) on a sheet, each with its score and its note below.
 
-    `marks` puts a check mark (True) or a cross (False) on each, or none (None).
+    Of pictures that no file holds the small copies are drawn that the `store` keeps, which the rows are of. `marks`
+    puts a check mark (True) or a cross (False) on each, or none (None).
     """
     uris, scores = rows.column("uri").to_pylist(), rows.column("score").to_pylist()
     captions = [f"{score:.4f}\n{'' if note is None else note}" for score, note in zip(scores, notes, strict=True)]
-    _draw(uris, captions, file, title=title, marks=marks)
+    _draw(uris, captions, file, store, title=title, marks=marks)
 
 
-def _draw(uris: Sequence[str], captions: Sequence[str], file: str | os.PathLike[str], **words: Any) -> None:
+def _draw(
+    uris: Sequence[str], captions: Sequence[str], file: str | os.PathLike[str], store: Rows | None, **words: Any
+) -> None:
     """Draw pictures with captions on a sheet of eight columns; `words` are those of `images.contact_sheet`."""
     from embedstore import images
     from embedstore.sources import pictures_at
 
     place = to_write(file, SHEETS)
-    pictures = pictures_at(uris)
+    pictures = pictures_at(uris, None if store is None else store.thumbnails_at)
     items = list(zip(map(pictures.get, uris), captions, strict=True))
     with naming(place):
         images.contact_sheet(items, 8, **words).save(place)

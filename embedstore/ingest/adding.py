@@ -10,7 +10,8 @@ import contextlib
 import functools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from embedstore.ingest.pipeline import Run, ahead, bar, examined
 from embedstore.ingest.ready_vectors import add_vectors
 from embedstore.ingest.reports import AddPlan, AddReport
 from embedstore.settings import cores
-from embedstore.sources import Failure, Record, Source, open_source
+from embedstore.sources import Failure, Record, Source, is_missing, is_path, open_source
 from embedstore.sources.record import Chain, MemorySource
 from embedstore.storage.folder import StoreFolder
 from embedstore.storage.metadata import Columns
@@ -37,6 +38,7 @@ _SAMPLE = 64
 """Pictures that a plan prepares to learn how many bytes are sent."""
 _AHEAD = 64
 """Records that a plan reads ahead."""
+_AT_ONCE = 65_536
 _BATCH = 64
 """Pictures that a request holds where no embedder says."""
 
@@ -55,6 +57,8 @@ def add(
     only: Sequence[str] | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
+    thumbnails: bool = True,
+    prune: bool = False,
     progress: bool | None = None,
 ) -> AddReport:
     """Embed what is new in `source` and store it.
@@ -70,7 +74,8 @@ def add(
     embedding_column : str, optional
         The source holds vectors in this column; they are stored and nothing is embedded.
     image_column, split : str, optional
-        For data sets: which column and which split.
+        For data sets and records which column holds the pictures; for data sets, and folders with folders train,
+        validation and test, which split.
     normalise : bool
         Scale given vectors to unit length, rather than refuse those that are not.
     reuse : sequence of EmbedStore or path
@@ -79,6 +84,12 @@ def add(
         Take only the records with these uris, such as `reports.read_failures` returns.
     workers, batch_size : int, optional
         Requests under way at once, and pictures in each; the embedder knows good values.
+    thumbnails : bool
+        Keep small copies, of 200 pixels at most, of pictures that no file on this machine holds: those in memory, of
+        data sets and at URLs. Sheets and the notebook show them; see `storage.thumbnails`.
+    prune : bool
+        Remove the rows of pictures below the folders of this source whose files are not there any more. Rows of
+        tables, archives and URLs are left alone.
     progress : bool, optional
         Show a bar on stderr; by default when that is a terminal.
 
@@ -107,10 +118,60 @@ def add(
             raise InputError(
                 spelt("`only`", "--retry-failed") + " chooses pictures; a source of given vectors is taken whole"
             )
+        if prune:
+            raise InputError(f"{spelt('`prune`', '--prune')} looks for the files of pictures; given vectors have none")
         return add_vectors(folder, source, embedding_column, normalise=normalise, progress=progress)
     opened = _open(source, only, label_from_folder=label_from_folder, image_column=image_column, split=split)
+    if prune and (only is not None or not opened.folders):
+        raise InputError(f"{spelt('`prune`', '--prune')} removes what is gone from a folder; the source names none")
     with folder.running.begun() as name:
-        return Run(folder, embedder, name, _reused(folder, reuse), workers, batch_size).run(opened, progress)
+        run = Run(folder, embedder, name, _reused(folder, reuse), workers, batch_size, thumbnails)
+        report = run.run(opened, progress)
+    if only is None and opened.folders and report.stopped is None:
+        _prune(folder, opened, run.seen, prune, report)
+    return report
+
+
+def all_missing(rows: Rows) -> list[str]:
+    """Return the ids of rows whose picture was a file that is not there any more.
+
+    Raises InputError where that is every one: a disk that is not mounted looks so.
+    """
+    gone = missing(rows)
+    if gone and not any(is_path(uri) and not is_missing(uri) for _, uri in _places(rows)):
+        raise InputError(
+            f"none of the {len(gone):,} files that the store was made of is there: is a disk not mounted, or a folder "
+            "renamed? Add the folder where it is now, and the rows go along; or remove them by ids or a condition"
+        )
+    return gone
+
+
+def missing(rows: Rows, below: Sequence[str] = (), seen: Collection[str] = ()) -> list[str]:
+    """Return the ids of rows whose picture was a file that is not there any more, see `sources.is_missing`.
+
+    Only of those below the folders `below`, where some are named; uris `seen` are known to be there.
+    """
+    roots = tuple(os.path.join(root, "") for root in below) or ("",)
+    gone = [number for number, uri in _places(rows) if uri.startswith(roots) and uri not in seen and is_missing(uri)]
+    return list(rows.take(np.array(gone, np.int64), ["id"]).column(0).to_pylist()) if gone else []
+
+
+def _places(rows: Rows) -> Iterator[tuple[int, str]]:
+    """Yield the number and the uri of each row, with few of them as Python objects at a time."""
+    uris = rows.metadata(["uri"]).column(0)
+    for start in range(0, len(uris), _AT_ONCE):
+        texts = uris.slice(start, _AT_ONCE).to_pylist()
+        yield from ((start + number, uri) for number, uri in enumerate(texts) if uri)
+
+
+def _prune(folder: StoreFolder, source: Source, seen: Collection[str], prune: bool, report: AddReport) -> None:
+    """Count the rows of files that are gone from the folders of a source, and with `prune` remove them."""
+    gone = missing(Rows(folder.snapshot()), source.folders, seen)
+    report.missing = len(gone)
+    if gone and prune:
+        report.pruned = folder.remove(gone, None)
+        newest = folder.snapshot()
+        report.images, report.version = newest.rows, newest.version
 
 
 def plan_add(
@@ -155,10 +216,19 @@ def _open(source: Any, only: Sequence[str] | None, **options: Any) -> Source:
         raise InputError("the list of what failed is empty: there is nothing to try again")
     if source is not None:
         return _FilteredSource(open_source(source, **options), only)
-    there = [uri for uri in only if "://" in uri or os.path.exists(uri)]
-    absent = sorted(set(only) - set(there))
-    parts: list[Source] = [open_source(there, **options)] if there else []
+    places = {uri: uri if "://" in uri else _listed_as(uri) for uri in only}
+    there = {uri: place for uri, place in places.items() if "://" in place or os.path.exists(place)}
+    absent = sorted(places.keys() - there.keys())
+    parts: list[Source] = [open_source(list(there.values()), **options)] if there else []
     return Chain([*parts, _MissingSource(absent)]) if absent else parts[0]
+
+
+def _listed_as(uri: str) -> str:
+    """Return the path that a list of failures names: in it, bytes of names that are no UTF-8 stand as ``\\xff``."""
+    if os.path.lexists(uri) or "\\x" not in uri:
+        return uri
+    path = re.sub(rb"\\x([89a-f][0-9a-f])", lambda escaped: bytes.fromhex(escaped[1].decode()), uri.encode())
+    return os.fsdecode(path) if os.path.lexists(path) else uri
 
 
 class _FilteredSource(Source):
@@ -167,6 +237,7 @@ class _FilteredSource(Source):
     def __init__(self, source: Source, uris: Sequence[str]) -> None:
         super().__init__()
         self._source, self._uris = source, set(uris)
+        self.left_out = source.left_out
 
     @property
     def failures(self) -> list[Failure]:
@@ -188,7 +259,8 @@ class _MissingSource(MemorySource):
     def __init__(self, uris: Sequence[str]) -> None:
         super().__init__([])
         for uri in uris:
-            self._fail(uri, "it is not there; for rows of tables and archives name their SOURCE too")
+            inside = "; for rows of tables and archives name their SOURCE too" if {"!", "#"} & set(uri) else ""
+            self._fail(uri, f"it is not there{inside}")
 
     def describe(self) -> str:
         return f"{len(self._failures):,} that are not there"
@@ -218,7 +290,8 @@ class _Planner:
         self._rate = getattr(self._embedder, "requests_per_second", None)
         rows = Rows(folder.snapshot())
         self._known = KnownRecords(rows, reused, OlderPictures(folder.images, rows))
-        self._intake = Intake(self._plan, Columns(rows.snapshot.schema))
+        self._columns = Columns(rows.snapshot.schema)
+        self._intake = Intake(self._plan, self._columns)
         self._waiting = folder.ledger.paid_hashes()
         self._new: set[str] = set()
 
@@ -243,7 +316,7 @@ class _Planner:
         """Return the plan, with what the counts cost in requests, time and bytes."""
         plan = self._plan
         plan.source = source.describe()
-        plan.failures.extend(source.failures)
+        plan.end(source, self._columns)
         pictures: int = getattr(self._embedder, "batch_size", _BATCH) if batch_size is None else batch_size
         plan.requests = math.ceil(plan.embedded / pictures)
         plan.seconds = plan.requests / self._rate if self._rate else None

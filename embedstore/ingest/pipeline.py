@@ -7,8 +7,11 @@ is wrong with one record, the others go on: it becomes a `Failure`. What a recor
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -129,7 +132,8 @@ class Run:
     """One `add`, of the name `run`: what is under way, what waits for it, and where what is done is kept.
 
     `embedder` is called when there is something to embed, and not before. None for `workers` (batches under way at
-    once) and `batch_size` asks it. `reused` are the rows of stores whose vectors may be copied.
+    once) and `batch_size` asks it. `reused` are the rows of stores whose vectors may be copied. With `thumbnails` small
+    copies of pictures that no file holds are kept.
     """
 
     def __init__(
@@ -140,8 +144,10 @@ class Run:
         reused: Sequence[Rows] = (),
         workers: int | None = None,
         batch_size: int | None = None,
+        thumbnails: bool = True,
     ) -> None:
         self._folder, self._make_embedder = folder, embedder
+        self._thumbnails = thumbnails
         self._workers, self._batch_size = workers, batch_size
         self._report = AddReport(recovered=recover(folder))
         self._writer = RowWriter(folder, reused, run)
@@ -151,6 +157,11 @@ class Run:
         self._loading = threading.Lock()
         self._stopped = threading.Event()
         self._embedder: Embedder | None = None
+
+    @property
+    def seen(self) -> set[str]:
+        """The uris of all records so far that could be read."""
+        return self._intake.seen
 
     def run(self, source: Source, progress: bool | None) -> AddReport:
         """Take everything from a source; whatever ends this early, what was embedded is stored first."""
@@ -165,7 +176,8 @@ class Run:
                 error.add_note(f"{stored}; run the same command again to go on")
             raise
         finally:
-            self._report.failures.extend(source.failures)
+            self._report.end(source, self._writer.columns)
+            self._report.left = sum(map(len, self._waiting.values()))
             try:
                 self._writer.close()
             finally:
@@ -207,14 +219,22 @@ class Run:
 
         def prepared(content_hash: str, data: PictureSource) -> PreparedRecord:
             if holds(content_hash):
+                self._keep_thumbnail(record, content_hash, data)
                 return PreparedRecord(content_hash)
             picture = images.read(data)
             if picture.content_hash != content_hash:
                 raise ImageError(CHANGED)
+            self._keep_thumbnail(record, content_hash, picture.image)
             return PreparedRecord(content_hash, picture.width, picture.height, self._model().prepare(picture.image))
 
         seen = examined(record, prepared, self._stopped)
         return seen if isinstance(seen, Failure) else seen[1]
+
+    def _keep_thumbnail(self, record: Record, content_hash: str, picture: PictureSource) -> None:
+        """Keep a small copy of a picture that is in no file here; one that cannot be made is done without."""
+        if self._thumbnails and not os.path.isabs(record.uri):
+            with contextlib.suppress(ImageError):
+                self._folder.thumbnails.keep(content_hash, functools.partial(images.thumbnail, picture))
 
     def _model(self) -> Embedder:
         """Return the embedder; it is asked for when there is something to embed, and not before.

@@ -29,14 +29,18 @@ from embedstore.storage.rows import Rows
 from embedstore.vectors import EXACT_TOLERANCE, UNIT_TOLERANCE, Mask, Vectors, as_vectors, norms
 from embedstore.vectors import normalise as to_unit_length
 
+_MEANT = ("id", "uri", "content_hash", "width", "height")
+"""Columns of a source of vectors that mean what they mean in the store."""
+
 
 def add_vectors(
     folder: StoreFolder, source: Any, embedding_column: str, *, normalise: bool = False, progress: bool | None = None
 ) -> AddReport:
-    """Store the vectors of a table; every other storable column becomes metadata.
+    """Store the vectors of a table; every other column that can be kept becomes metadata.
 
     `source` is what `sources.vector_batches` takes. A column ``id`` of unique texts (of any length, such as paths) or
-    whole numbers gives the ids; without it they come from the file's path and the row number. Columns ``uri`` (unique
+    whole numbers gives the ids; without it they come from the file's path and the row number, and for what is in memory
+    from the vector. Columns ``uri`` (unique
     too), ``content_hash``, ``width`` and ``height`` keep their meaning.
 
     Rows whose id, vector and metadata are in the store already count as unchanged, those with another vector as
@@ -53,13 +57,15 @@ def add_vectors(
     held: list[tuple[pa.Table, Vectors]] = []
     named = False
     columns = folder.images.snapshot().schema.names
-    for batch in bar(vector_batches(source, embedding_column, limit), None, "added", progress):
+    batches = vector_batches(source, embedding_column, limit, report.left_out)
+    for batch in bar(batches, None, "added", progress):
         too_many = sum(len(rows) for rows, _ in held) + len(batch.vectors) > limit
         if held and (too_many or named != _names_uris(batch)):
             _add_batch(folder, held, named, report)
         named = _names_uris(batch)
         found = _checked(batch.vectors, folder.space.dim, report.found, normalise)
         rows = _rows(batch, columns, now)
+        report.renamed |= _renamed(batch, columns)
         columns = [*columns, *(name for name in rows.column_names if name not in columns)]
         held.append((rows, found))
         report.found += len(found)
@@ -96,7 +102,7 @@ def _add_batch(folder: StoreFolder, held: list[tuple[pa.Table, Vectors]], named:
         report.unchanged += int(same.sum())
         report.replaced += int(replaced.sum())
         report.updated += int((known & ~same & ~replaced).sum())
-        report.added += int((~known & ~replaced).sum())
+        report.added += int((~known | replaced).sum())
         if not same.all():
             new = (rows.filter(pa.array(~same)), found[~same]) if same.any() else (rows, found)
             folder.upsert(*new, replaces=bool(known.any() or taken.any()), by_uri=named)
@@ -185,12 +191,14 @@ def _checked(found: Vectors, dim: int, done: int, normalise: bool) -> Vectors:
 def _rows(batch: VectorBatch, known: Sequence[str], now: datetime) -> pa.Table:
     """Give each vector an id and the store's own columns; the others are spelled as `known` columns are."""
     given, names, count = batch.metadata, batch.metadata.schema.names, len(batch.vectors)
-    uris = given.column("uri").to_pylist() if _names_uris(batch) else batch.uris
-    columns: dict[str, Any] = {"id": _ids(given, uris), "uri": uris, "added_at": [now] * count}
+    uris, keys = batch.uris, batch.keys
+    if _names_uris(batch):
+        uris = keys = given.column("uri").to_pylist()
+    columns: dict[str, Any] = {"id": _ids(given, keys), "uri": uris, "added_at": [now] * count}
     for name in ("content_hash", "width", "height"):
         kind = SCHEMA.field(name).type
         columns[name] = given.column(name).cast(kind) if name in names else pa.nulls(count, kind)
-    others = [name for name in names if name not in ("id", "uri", "content_hash", "width", "height")]
+    others = [name for name in names if name not in _MEANT]
     require_distinct(others)
     table, kept = pa.table(columns, schema=SCHEMA), storable_types(given.select(others))
     for field in kept.schema:
@@ -198,9 +206,15 @@ def _rows(batch: VectorBatch, known: Sequence[str], now: datetime) -> pa.Table:
     return table
 
 
-def _ids(given: pa.Table, uris: Sequence[str]) -> list[str]:
+def _renamed(batch: VectorBatch, known: Sequence[str]) -> dict[str, str]:
+    """Return the columns of a batch that have another name in the store, by their own."""
+    others = [name for name in batch.metadata.schema.names if name not in _MEANT]
+    return {name: column for name in others if (column := column_name(name, known)) != name}
+
+
+def _ids(given: pa.Table, keys: Sequence[str]) -> list[str]:
     if "id" not in given.schema.names:
-        return [record_id(f"vector:{uri}") for uri in uris]
+        return [record_id(f"vector:{key}") for key in keys]
     ids = [str(value) if isinstance(value, int) else value for value in given.column("id").to_pylist()]
     bad = [value for value in ids if not isinstance(value, str) or not value]
     if bad:

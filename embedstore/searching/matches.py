@@ -196,15 +196,19 @@ class Matches:
         shown = self[:_SHOWN_IN_NOTEBOOK]
         more = f"; the nearest {len(shown)} are shown" if len(shown) < len(self) else ""
         captions = [f"{score:.4f}" for score in shown.score]
-        return markup.heading(self._found, self._asked + more) + strip(shown.uri, captions)
+        copies = self._rows.thumbnails_at if isinstance(self._rows, Rows) else None
+        return markup.heading(self._found, self._asked + more) + strip(shown.uri, captions, copies)
 
 
-def strip(uris: Sequence[str], captions: Sequence[str], side: int = 128) -> str:
-    """Return the pictures at `uris` as HTML, `side` pixels wide and high, each with its caption."""
+def strip(uris: Sequence[str], captions: Sequence[str], copies: Any = None, side: int = 128) -> str:
+    """Return the pictures at `uris` as HTML, `side` pixels wide and high, each with its caption.
+
+    `copies` finds small copies of pictures that no file holds, as `Rows.thumbnails_at`.
+    """
     from embedstore import markup  # only a notebook needs the pictures themselves
     from embedstore.images import figure
     from embedstore.sources import pictures_at
 
-    pictures = pictures_at(uri for uri in uris if uri)
+    pictures = pictures_at([uri for uri in uris if uri], copies)
     pairs = zip(uris, captions, strict=True)
     return markup.side_by_side(figure(pictures.get(uri), uri or "", caption, side) for uri, caption in pairs)

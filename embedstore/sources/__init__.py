@@ -2,8 +2,9 @@
 
 Here is decided what kind of thing a source is; one module for each kind lists it. `pictures_at` is the way back from a
 record's ``uri`` to its picture, for showing it: as far as it lies on this machine, as a file, a row of a table
-(``photos.parquet#12``) or a member of an archive (``photos.zip!cat.jpg``). URLs, and pictures that only were in
-memory, are not to be had. Embedding the pictures, and what a store can hold of the metadata, is left to `ingest`.
+(``photos.parquet#12``) or a member of an archive (``photos.zip!cat.jpg``). Of URLs, and of pictures that only were in
+memory, there are small copies at most, which a store keeps. Embedding the pictures, and what a store can hold of the
+metadata, is left to `ingest`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -20,7 +21,7 @@ import numpy as np
 from embedstore.errors import ImageError, SourceError, SourceNotFoundError
 from embedstore.files import holder_of, open_regular
 from embedstore.images import PictureSource, is_image
-from embedstore.sources import archive, hub, table_files
+from embedstore.sources import archive, hub, python_objects, table_files
 from embedstore.sources.archive import ArchiveSource
 from embedstore.sources.picture_files import FileSource, expand
 from embedstore.sources.record import Chain, Failure, MemorySource, Record, Source
@@ -28,16 +29,18 @@ from embedstore.sources.table_files import TableSource
 from embedstore.sources.vector_batches import VectorBatch, vector_batches
 from embedstore.sources.web import UrlSource, is_url
 
-__all__ = ["Failure", "Record", "Source", "VectorBatch", "open_source", "pictures_at", "vector_batches"]
+__all__ = ["Failure", "Record", "Source", "VectorBatch", "is_missing", "is_path", "open_source", "pictures_at"]
+__all__ += ["vector_batches"]
 
-_Kind: TypeAlias = Literal["file", "table", "archive", "saved", "name", "object", "url", "picture"]
+_Kind: TypeAlias = Literal["file", "table", "archive", "saved", "name", "object", "url", "record", "picture"]
 """What is opened alike: `saved` by ``save_to_disk``, a data set by its `name`, a data set or table as an `object`."""
 
 _LARGEST_LIST = 64 << 20
 
 _WHAT_IS_READ = (
     "a folder, a glob, picture files, tables (.parquet .arrow .jsonl .csv), archives (.tar .zip), a .txt list, URLs, "
-    "hf://org/name, a data set, a DataFrame, Pillow images, arrays, bytes, or a list of these"
+    "hf://org/name, a data set, a DataFrame, Pillow images, arrays, bytes, records such as {'image': picture, 'id': "
+    "'cat-7', 'label': 'cat'}, or a list of these"
 )
 
 
@@ -54,15 +57,18 @@ def open_source(
           written by ``Dataset.save_to_disk``;
         * a ``.tar``, ``.tar.gz`` or ``.zip``; a ``.txt`` file of paths and URLs, one a line; an http(s) URL;
         * ``hf://org/name``, ``hf://org/name:split``, or ``org/name`` where no such path is here: loaded from the hub;
-        * a `datasets.Dataset` or `DatasetDict`, a pyarrow Table, a DataFrame;
+        * a `datasets.Dataset` or `DatasetDict`, a pyarrow Table, a DataFrame, also of Pillow images or arrays; the
+          column ``id`` of a table or data frame in memory is what its rows are called;
+        * records: ``{"image": picture, "id": "cat-7", "label": "cat"}``, the picture a path, a URL, bytes, a Pillow
+          image or an array, other keys metadata;
         * Pillow images, arrays, bytes of a file; or a list of any of these. Things of a list come grouped: files
-          first, then tables and archives, URLs, pictures in memory, each in their order.
+          first, then tables and archives, URLs, records, pictures in memory, each in their order.
     label_from_folder : bool
         Add a column ``label``: the name of the folder that a file lies in.
     image_column : str, optional
-        The column of a table that holds the pictures, where it cannot be found by its type.
+        The column of a table that holds the pictures, where it cannot be found by its type; the key of records.
     split : str, optional
-        Take only this split of a data set.
+        Take only this split of a data set, or of a folder with folders train, validation (or val) and test.
 
     Returns
     -------
@@ -85,11 +91,11 @@ def open_source(
     found: dict[_Kind, list[Any]] = defaultdict(list)
     for kind, thing in _things(source):
         found[kind].append(thing)
-    if split is not None and not (found["saved"] or found["name"] or found["object"]):
-        raise SourceError(f"only data sets have splits, so there is no split {split!r} in this source")
+    if split is not None and not (found["saved"] or found["name"] or found["object"] or found["file"]):
+        raise SourceError(f"only data sets and folders have splits, so there is no split {split!r} in this source")
     parts: list[Source] = []
     if found["file"]:
-        parts.append(FileSource(found["file"], label_from_folder=label_from_folder))
+        parts.append(FileSource(found["file"], label_from_folder=label_from_folder, split=split))
     parts += (TableSource(table_files.open_table_file(path), image_column) for path in found["table"])
     parts += (ArchiveSource(path, label_from_folder=label_from_folder) for path in found["archive"])
     parts += (hub.from_disk(path, image_column, split) for path in found["saved"])
@@ -97,11 +103,13 @@ def open_source(
     parts += (
         hub.from_object(thing, image_column, split)
         if hub.is_dataset(thing)
-        else TableSource(table_files.of_arrow_like(thing), image_column)
+        else python_objects.of_frame(thing, image_column) or TableSource(table_files.of_arrow_like(thing), image_column)
         for thing in found["object"]
     )
     if found["url"]:
         parts.append(UrlSource(found["url"]))
+    if found["record"]:
+        parts.append(python_objects.of_records(found["record"], image_column))
     if found["picture"]:
         parts.append(MemorySource(found["picture"]))
     if not parts:
@@ -109,16 +117,21 @@ def open_source(
     return parts[0] if len(parts) == 1 else Chain(parts)
 
 
-def pictures_at(uris: Iterable[str]) -> dict[str, PictureSource]:
+def pictures_at(
+    uris: Iterable[str], kept: Callable[[Sequence[str]], Mapping[str, bytes]] | None = None
+) -> dict[str, PictureSource]:
     """Return the pictures at `uris`, by uri; those that are not to be had are left out.
 
-    A table or archive is read through once, up to the last picture that is wanted of it.
+    A table or archive is read through once, up to the last picture that is wanted of it. Of pictures that no file
+    holds `kept` is asked, which returns small copies by uri, as `Rows.thumbnails_at` does: good for people to look at.
     """
     pictures: dict[str, PictureSource] = {}
     inside: dict[str, set[str]] = {}
+    nowhere: list[str] = []
     for uri in uris:
         holder = holder_of(uri)
         if holder is None:
+            nowhere.append(uri)
             continue
         if holder != uri:
             inside.setdefault(holder, set()).add(uri)
@@ -126,7 +139,32 @@ def pictures_at(uris: Iterable[str]) -> dict[str, PictureSource]:
             pictures[uri] = Path(uri)
     for holder, wanted in inside.items():
         pictures |= _pictures_inside(holder, wanted)
+    if kept is not None and nowhere:
+        pictures |= kept(nowhere)
     return pictures
+
+
+def is_path(uri: str) -> bool:
+    """Tell whether a uri is the path of a picture file, there or not, and not of a row of a table, or a member."""
+    inside = (*archive.ENDINGS, *table_files.ENDINGS)
+    within = any(uri[:place].lower().endswith(inside) for place, letter in enumerate(uri) if letter in "!#")
+    return os.path.isabs(uri) and not within
+
+
+def is_missing(uri: str) -> bool:
+    """Tell whether a uri is the path of a picture file that is not there.
+
+    Never for what lies in a table or an archive, also one that cannot be reached, for URLs and pictures in memory, nor
+    where the system does not say: a folder that may not be looked into, for one.
+    """
+    try:
+        if is_path(uri):
+            os.lstat(uri)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def _pictures_inside(holder: str, wanted: set[str]) -> dict[str, PictureSource]:
@@ -155,7 +193,9 @@ def _things(source: Any) -> Iterator[tuple[_Kind, Any]]:
         yield "picture", source
     elif hub.is_dataset(source) or table_files.is_arrow_like(source):
         yield "object", source
-    elif isinstance(source, Iterable) and not isinstance(source, Mapping):
+    elif isinstance(source, Mapping):
+        yield ("picture" if set(source) == {"bytes", "path"} else "record"), source
+    elif isinstance(source, Iterable):
         for item in source:
             yield from _things(item)
     else:

@@ -17,12 +17,14 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from embedstore.errors import ImageError, SourceError
 from embedstore.files import open_regular
 from embedstore.images import SUFFIXES, PictureSource, turns
+from embedstore.sources.picture_files import kind_of
 from embedstore.sources.record import Passing, Record, Source, gathered, printable
 from embedstore.sources.unpacking import TarBytes
 from embedstore.wording import counted
@@ -54,7 +56,7 @@ class ArchiveSource(Source):
         number = 0
         try:
             self._zip = _open_zip(self._path) if lower.endswith(".zip") else None
-            for _ in self._members():
+            for _ in self._members(Counter()):
                 number += 1
                 if not self._plain:
                     break
@@ -69,8 +71,9 @@ class ArchiveSource(Source):
 
     def __iter__(self) -> Iterator[Record]:
         number = 0
+        self.skipped.clear()
         try:
-            for name, load, passing in self._members():
+            for name, load, passing in self._members(self.skipped):
                 number += 1
                 folder = os.path.basename(os.path.dirname(name))
                 metadata = {"label": folder or None} if self._label_from_folder else {}
@@ -79,19 +82,24 @@ class ArchiveSource(Source):
         except _DAMAGED as error:
             self._fail(self._path, f"the archive cannot be read on after {counted(number, 'picture')}: {error}")
 
-    def _members(self) -> Iterator[_Member]:
-        """List the picture files."""
+    def _members(self, skipped: Counter[str]) -> Iterator[_Member]:
+        """List the picture files; count the others by kind."""
         if self._zip is None:
-            yield from _of_tar(self._path, self._plain)
+            yield from _of_tar(self._path, self._plain, skipped)
             return
         for entry in self._zip.infolist():
-            if _is_picture(entry.filename) and not stat.S_ISLNK(entry.external_attr >> 16):
+            if entry.is_dir() or stat.S_ISLNK(entry.external_attr >> 16):
+                continue
+            if _is_picture(entry.filename, skipped):
                 yield entry.filename, functools.partial(_from_zip, self._zip, entry), None
 
 
-def _is_picture(name: str) -> bool:
-    """Return whether a member is taken for a picture; hidden files, as macOS adds them, are not."""
-    return name.lower().endswith(SUFFIXES) and not os.path.basename(name).startswith(".")
+def _is_picture(name: str, skipped: Counter[str]) -> bool:
+    """Return whether a file is taken for a picture, else count it; hidden files, as macOS adds them, are not."""
+    is_picture = name.lower().endswith(SUFFIXES) and not os.path.basename(name).startswith(".")
+    if not is_picture:
+        skipped[kind_of(os.path.basename(name))] += 1
+    return is_picture
 
 
 def _open_zip(path: str) -> zipfile.ZipFile:
@@ -125,13 +133,13 @@ def _from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         raise ImageError(f"it cannot be unpacked from the archive: {error}") from error
 
 
-def _of_tar(path: str, plain: bool) -> Iterator[_Member]:
-    """List the picture files of a tar."""
+def _of_tar(path: str, plain: bool, skipped: Counter[str]) -> Iterator[_Member]:
+    """List the picture files of a tar; count the others by kind."""
     with contextlib.closing(TarBytes(path)) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
         number = 0
         while (member := _next(archive)) is not None:
             number += 1
-            if not member.isfile() or not _is_picture(member.name):
+            if not member.isfile() or not _is_picture(member.name, skipped):
                 continue
             if member.size > turns.LARGEST_FILE:
                 yield member.name, functools.partial(_refuse, member.size), None

@@ -1,4 +1,4 @@
-"""A Parquet file -> how many rows of it may be unpacked at once.
+"""A Parquet file -> how many rows of it may be unpacked at once, and which columns hold too much for that.
 
 A column's values lie in pages, which are unpacked whole; a dictionary page holds each value once, and the rows that
 name it may be thousands. How large either is stands in front of each page, and nowhere else. Where the pages lie stands
@@ -18,6 +18,9 @@ from embedstore.files import open_regular
 MOST_BYTES = 256 << 20
 """What the largest pages of all columns that are read may take together."""
 
+MOST_VALUES = 1 << 24
+"""What the lists of a column may hold in one row group, of whose rows one may be nearly all."""
+
 _AT_ONCE = 32 << 20
 _HEADER = 1 << 16
 _TAIL = 8  # bytes: the length of the footer, and a magic word
@@ -33,6 +36,7 @@ class _Chunk(NamedTuple):
     start: int
     packed: int
     unpacked: int
+    values: int
 
 
 def rows_at_once(path: str, columns: Collection[str], most: int) -> int:
@@ -58,6 +62,17 @@ def rows_at_once(path: str, columns: Collection[str], most: int) -> int:
     return max(1, min(most, int(_AT_ONCE / (sum(cells.values()) or 1))))
 
 
+def crowded(path: str) -> dict[str, str]:
+    """Return the columns that hold more than `MOST_VALUES` in one row group, and that they do: a few bytes may say so.
+
+    Raises SourceError where the footer cannot be read.
+    """
+    with open_regular(path) as file:
+        chunks = _chunks(file, path)
+    why = f"more than {MOST_VALUES:,} values in a row group"
+    return {chunk.column.split(".")[0]: why for chunk in chunks if chunk.values > MOST_VALUES}
+
+
 def _chunks(file: BinaryIO, path: str) -> list[_Chunk]:
     """Return the column chunks that the footer names, in its order. The numbers are parquet.thrift's."""
     try:
@@ -72,7 +87,7 @@ def _chunks(file: BinaryIO, path: str) -> list[_Chunk]:
 
 def _chunk(about: dict[int, Any], rows: int) -> _Chunk:
     start = min(about[9], about.get(11) or about[9])  # the dictionary's page stands in front of the first of values
-    return _Chunk(b".".join(about[3]).decode(), rows, start, about[7], about[6])
+    return _Chunk(b".".join(about[3]).decode(), rows, start, about[7], about[6], about[5])
 
 
 def _largest_pages(file: BinaryIO, chunk: _Chunk, path: str) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """What pictures come from, as one shape: a `Source` yields records, and tells what it could not list.
 
-`MemorySource` turns pictures in memory into records that are named by what they show, `Chain` several sources into
+`MemorySource` turns pictures in memory into records that are known by what they show, `Chain` several sources into
 one. Each other kind of source has a module of its own; which one a thing is, is decided in the package's `__init__`.
 """
 
@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from embedstore.errors import ImageError
+from embedstore.errors import ImageError, SourceError
 from embedstore.images import PictureSource, as_source, content_hash, turns
 from embedstore.wording import counted
 
 _PIECE = 1 << 20
+_SHOWN = 16  # hex digits of a hash that a uri shows: another picture with them would have to be sought for years
 
 
 class SupportsRead(Protocol):
@@ -37,7 +38,8 @@ class Record:
     `key` names the same thing tomorrow, and makes its id: ``file:/photos/cat.jpg``, ``tar:/a.tar!cat.jpg``,
     ``memory:<hash>``; `uri` is where a person finds it. `load` returns the file's bytes, or the picture in memory; it
     is safe to call from any thread, once or often, and raises `ImageError` or `OSError` when there is nothing to be
-    had. `metadata` is what is known of it by column: str, int, float, bool, date, datetime, Decimal or None.
+    had. `metadata` is what is known of it by column: str, int, float, bool, date, datetime, Decimal or None. `id` is
+    what the user calls it, None where it gets an id of its key.
 
     Some are at hand only until the next record is asked for, later they have to be looked for anew: `passing` is how
     many bytes such a one takes, else None. See `carried`.
@@ -48,6 +50,7 @@ class Record:
     load: Callable[[], PictureSource]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     passing: int | None = None
+    id: str | None = None
 
     def carried(self) -> Record:
         """Return this record with its bytes, where they are at hand only now: once there is room, and for one `load`.
@@ -123,6 +126,12 @@ class Source(ABC):
     def __init__(self, description: str = "", count: int | None = None) -> None:
         self._description, self._count = description, count
         self._failures: dict[Failure, None] = {}
+        self.skipped: Counter[str] = Counter()
+        """What was passed over, by kind in words; complete once the source has been iterated, as `left_out`."""
+        self.left_out: dict[str, str] = {}
+        """Columns that are not kept, and why not."""
+        self.folders: list[str] = []
+        """Folders that were listed whole: a picture below one that is not among the records is not there."""
 
     @property
     def failures(self) -> list[Failure]:
@@ -154,6 +163,8 @@ class Chain(Source):
         counts = [part.count() for part in parts]
         super().__init__(shown + more, None if None in counts else sum(filter(None, counts)))
         self._parts = parts
+        self.folders = [folder for part in parts for folder in part.folders]
+        self._gather()
 
     @property
     def failures(self) -> list[Failure]:
@@ -163,12 +174,17 @@ class Chain(Source):
     def __iter__(self) -> Iterator[Record]:
         for part in self._parts:
             yield from part
+        self._gather()
+
+    def _gather(self) -> None:
+        self.skipped = sum((part.skipped for part in self._parts), Counter[str]())
+        self.left_out = {name: why for part in self._parts for name, why in part.left_out.items()}
 
 
 class MemorySource(Source):
     """Pillow images, arrays and the bytes of files, in the forms that `images.as_source` takes.
 
-    The key is ``memory:<content hash>``, numbered by `numbered`, so two equal pictures are two records.
+    Named as `named_in_memory` says, by their place in the list.
     """
 
     def __init__(self, pictures: Sequence[Any]) -> None:
@@ -183,8 +199,42 @@ class MemorySource(Source):
             except ImageError as error:
                 self._fail(f"memory: item {number}", str(error))
                 continue
-            key = numbered(f"memory:{digest}", seen)
-            yield Record(key, key, functools.partial(as_source, picture))
+            key, uri = named_in_memory("memory:", digest, number, seen)
+            yield Record(key, uri, functools.partial(as_source, picture))
+
+
+def named_in_memory(scheme: str, digest: str, row: int, seen: Counter[str], own: str | None = None) -> tuple[str, str]:
+    """Return the key and the uri of a picture in memory: ``table:3f2a41c09b7d8e55#12``, or ``table:cat-7#12``.
+
+    The key is made of the content hash, numbered by `numbered`, so that two equal pictures are two records, and a
+    picture keeps its id wherever it stands. In the uri the hash, or the user's `own` id, tells tables apart, and the
+    row number, counted from 0, tells where to look.
+    """
+    if own is not None:
+        return f"{scheme}id {own}", f"{scheme}{printable(own)}#{row}"
+    return numbered(f"{scheme}{digest}", seen), f"{scheme}{digest[:_SHOWN]}#{row}"
+
+
+def own_ids(values: Sequence[Any], what: str) -> list[str]:
+    """Return the ids that a user gave, as text; whole numbers are taken too.
+
+    Raises SourceError where one is missing, is neither, or stands twice; `what` names the source.
+    """
+    whole = [str(value) if isinstance(value, int) and not isinstance(value, bool) else value for value in values]
+    bad = next((row for row, value in enumerate(whole) if not isinstance(value, str) or not value), None)
+    otherwise = "rename it, and ids are made of the pictures"
+    if bad is not None:
+        raise SourceError(
+            f"{what}: 'id' should be a text or a whole number in every row; found {values[bad]!r} in row {bad}. Fill "
+            f"it in; or {otherwise}"
+        )
+    counts = Counter(whole)
+    twice = [identity for identity, count in counts.items() if count > 1]
+    if twice:
+        raise SourceError(
+            f"{what}: {len(twice):,} ids stand in several rows, such as {twice[0]!r}; ids are unique. Or {otherwise}"
+        )
+    return whole
 
 
 def numbered(key: str, seen: Counter[str]) -> str:

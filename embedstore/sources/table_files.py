@@ -1,22 +1,22 @@
 """Parquet, Arrow, JSON lines and CSV files, and tables in memory -> records, one for each row with a picture.
 
 A file becomes a `Tabular`, a stream of pyarrow tables; a `TableSource` finds the column of pictures, which are taken
-as they are stored, undecoded, so that they are hashed as files are, and keeps every scalar column as metadata.
-Hugging Face writes the features of a data set (`Image`, `ClassLabel`) as JSON into the schema's metadata; they are
-read from there, so that no data set library is needed. Columns of vectors are left to `vector_batches`, data sets to
-`hub`, and what of the metadata a store can hold to those who store it.
+as they are stored, undecoded, so that they are hashed as files are. The columns beside it are metadata, see
+`metadata_columns`. Hugging Face writes the features of a data set (`Image`, `ClassLabel`) as JSON into the schema's
+metadata; they are read from there, so that no data set library is needed. Columns of vectors are left to
+`vector_batches`, data sets to `hub`, pictures that are Python objects to `python_objects`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -25,18 +25,24 @@ from embedstore import cells
 from embedstore.errors import ImageError, SourceError, option
 from embedstore.files import open_regular
 from embedstore.images import PictureSource, content_hash, file_content, turns
-from embedstore.sources.record import Passing, Record, Source, numbered
+from embedstore.sources.metadata_columns import (
+    features_of,
+    is_binary,
+    is_text,
+    kept_columns,
+    kept_names,
+    vector_columns,
+)
+from embedstore.sources.record import Passing, Record, Source, named_in_memory, own_ids
 from embedstore.sources.web import download, is_url, without_password
 from embedstore.wording import counted
 
 ENDINGS = (".parquet", ".pq", ".arrow", ".feather", ".jsonl", ".ndjson", ".csv", ".tsv")
 
-Features: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""Hugging Face's features by column, as parsed JSON: ``{"_type": "ClassLabel", "names": [...]}``."""
-
 _Load: TypeAlias = tuple[Callable[[], PictureSource] | None, str | None, int | None]
 """How to get at a picture, None where there is none; the path or URL where it lies outside the table, else its size."""
 
+_UNREADABLE = "unreadable"
 _ROWS = 64  # pictures of a piece are in memory together
 _BUFFER = 1 << 20
 _LONGEST_TEXT = 250_000
@@ -47,43 +53,50 @@ _LIKELY_NAMES = ("image", "img", "picture", "photo", "file_name", "image_path", 
 class TableSource(Source):
     """The rows of a table.
 
-    Keys are ``file:<path>#<row>`` for files. Rows of a table in memory have no place of their own that lasts, so their
-    keys are made of the picture's hash: ``table:<hash>``, and ``#2`` and so on for its second appearance.
+    Keys are ``file:<path>#<row>`` for files. Rows of a table in memory have no place of their own that lasts, so they
+    are named as `named_in_memory` says; a column ``id`` of a table that has `own_ids` is what they are called.
 
     `image_column` names the column of pictures where it cannot be found by its type. A `split` becomes metadata of each
-    row; a column of that name in the table is preferred. Raises SourceError where no column holds pictures.
+    row; a column of that name in the table is preferred. Raises SourceError where no column holds pictures, or the ids
+    are none.
     """
 
     def __init__(self, tabular: Tabular, image_column: str | None = None, split: str | None = None) -> None:
         self._tabular = tabular
         self._extra = {} if split is None else {"split": split}
         self._column = _image_column(tabular.schema, image_column)
-        kept = _scalar_names(tabular.schema, without=self._column)
+        kept, left_out = tabular.kept(without=self._column)
         text = f"{'rows' if tabular.rows is None else counted(tabular.rows, 'row')} of {tabular.name}"
         text += f": pictures in {self._column!r}"
         text += f", metadata {', '.join(kept)}" if kept else ""
-        left_out = [name for name in tabular.schema.names if name not in (self._column, *kept)]
-        text += f"; left out, as no scalars: {', '.join(left_out)}" if left_out else ""
+        text += f"; left out: {', '.join(f'{name} ({why})' for name, why in left_out.items())}" if left_out else ""
         self._at_once = tabular.at_once([self._column, *kept], _ROWS) if tabular.at_once is not None else _ROWS
         super().__init__(text, tabular.rows)
+        self.left_out = left_out
+        self._ids: list[str] | None = None
+        if tabular.own_ids and "id" in kept:
+            self._ids = own_ids(tabular.values("id"), tabular.name)
 
     def __iter__(self) -> Iterator[Record]:
         first, seen = 0, Counter[str]()
-        for column, scalars in self._tabular.pieces(self._at_once, self._column):
+        for column, scalars in self._tabular.pieces(self._at_once, self._column, self.left_out):
             metadata = scalars.to_pylist()
             for offset, (load, place, size) in enumerate(self._loads(column.combine_chunks())):
                 row = first + offset
                 values = self._extra | (metadata[offset] if metadata else {})
+                own = None if self._ids is None else self._ids[row]
+                if own is not None:
+                    del values["id"]
                 why = "has no picture" if load is None else _too_long(values)
                 if load is None or why:
                     self._fail(f"{self._tabular.name}#{row}", f"row {row} {why}")
                     continue
-                key, uri = self._names(row, load, seen)
+                key, uri = self._names(row, load, seen, own)
                 if place is not None:
                     seen[place] += 1
                     uri = place if seen[place] == 1 else uri
                 if size is None or self._tabular.row is None:
-                    yield Record(key, uri, load, values)
+                    yield Record(key, uri, load, values, id=own)
                     continue
                 at_hand = Passing(load, functools.partial(self._again, row))
                 yield Record(key, uri, at_hand, values, size)
@@ -98,17 +111,18 @@ class TableSource(Source):
             raise ImageError("the table was changed while it was read; try again")
         return load()
 
-    def _names(self, row: int, load: Callable[[], PictureSource], seen: Counter[str]) -> tuple[str, str]:
+    def _names(
+        self, row: int, load: Callable[[], PictureSource], seen: Counter[str], own: str | None
+    ) -> tuple[str, str]:
         """Return the key of a row, and a uri that no other row has."""
         if self._tabular.stable_rows:
             place = f"{self._tabular.name}#{row}"
             return (place if "://" in place else f"file:{place}"), place
-        try:
-            what = content_hash(load())
-        except (OSError, ImageError):
-            what = f"row {row}"  # reported when it is loaded again for embedding
-        key = numbered(f"table:{what}", seen)
-        return key, key
+        digest = _UNREADABLE
+        if own is None:
+            with contextlib.suppress(OSError, ImageError):  # reported when it is loaded again for embedding
+                digest = content_hash(load())
+        return named_in_memory("table:", digest, row, seen, own)
 
     def _loads(self, column: pa.Array) -> Iterator[_Load]:
         """Yield for each row how to get at its picture."""
@@ -118,9 +132,9 @@ class TableSource(Source):
         if _is_picture_struct(column.type):
             fields = dict(zip((field.name for field in column.type), column.flatten(), strict=True))
             column, paths = fields["bytes"], fields["path"].to_pylist()
-        elif _is_text(column.type):
+        elif is_text(column.type):
             column, paths = pa.nulls(len(column)), column.to_pylist()
-        elif not _is_binary(column.type):
+        elif not is_binary(column.type):
             yield from [(functools.partial(_refuse, self._column, column.type), None, None)] * len(column)
             return
         for value, path in zip(column, paths, strict=True):
@@ -150,7 +164,9 @@ class Tabular:
     rows with these columns, or all, from the start each time. Relative paths in the table start from `folder`. With
     `stable_rows` row 7 is the same row tomorrow: true for a file, false for what somebody shuffled in memory. A table
     that was downloaded may name files in the folders of `downloads` only. Where pieces are unpacked one after the
-    other, ``at_once(columns, most)`` says how many rows fit into memory, and ``row(n, column)`` unpacks one again.
+    other, ``at_once(columns, most)`` says how many rows fit into memory, ``row(n, column)`` unpacks one again, and
+    ``crowded()`` names columns of which a row may hold too much, with the reason. With `own_ids` a column ``id`` is
+    what the user calls the rows: true for a table that somebody made in memory.
     """
 
     name: str
@@ -162,14 +178,42 @@ class Tabular:
     downloads: Sequence[str] | None = None
     at_once: Callable[[list[str], int], int] | None = None
     row: Callable[[int, str], pa.Array] | None = None
+    own_ids: bool = False
+    crowded: Callable[[], Mapping[str, str]] = dict
 
-    def pieces(self, n: int, column: str) -> Iterator[tuple[pa.ChunkedArray, pa.Table]]:
-        """Yield a column and the scalars beside it, see `scalars_of`, for at most about `n` rows at a time."""
-        features = _features_of(self.schema)
+    def pieces(self, n: int, column: str, left_out: dict[str, str]) -> Iterator[tuple[pa.ChunkedArray, pa.Table]]:
+        """Yield a column and the metadata beside it, see `kept_columns`, for at most about `n` rows at a time.
+
+        Columns that turn out to be no metadata go into `left_out`, with the reason.
+        """
+        features = features_of(self.schema)
+        kept, unkept = self.kept(without=column)
+        left_out.update(unkept)
+        is_first = True
         with _reading(f"{self.name} cannot be read to its end"):
-            for piece in self.stream(n, [column, *_scalar_names(self.schema, without=column)]):
+            for piece in self.stream(n, [column, *kept]):
                 piece.validate(full=True)  # readers believe lengths, offsets and encodings as they find them
-                yield piece[column], scalars_of(piece, column, features)
+                if is_first:
+                    vectors = vector_columns(piece.select(kept))
+                    left_out.update(dict.fromkeys(vectors, "vectors"))
+                    kept, is_first = [name for name in kept if name not in vectors], False
+                yield piece[column], kept_columns(piece, kept, features, left_out)
+
+    def kept(self, without: str) -> tuple[list[str], dict[str, str]]:
+        """Return the names of the columns that are metadata, and of those left out, with the reason."""
+        names, left_out = kept_names(self.schema, without)
+        nested = {name for name in names if self.schema.field(name).type.num_fields}
+        crowded = {name: why for name, why in self.crowded().items() if name in nested} if nested else {}
+        return [name for name in names if name not in crowded], left_out | crowded
+
+    def values(self, column: str) -> list[Any]:
+        """Return a column whole."""
+        return [value for piece in self.stream(1_000_000, [column]) for value in piece[column].to_pylist()]
+
+    def table(self) -> pa.Table:
+        """Return all of it, where that is known to be small."""
+        pieces = list(self.stream(1_000_000, None))
+        return pa.concat_tables(pieces) if pieces else self.schema.empty_table()
 
 
 def open_table_file(path: str) -> Tabular:
@@ -207,9 +251,7 @@ def _reading(what: str) -> Iterator[None]:
 
 def read_small(path: str) -> pa.Table:
     """Read a whole table file, such as the metadata of a folder; raises what `open_table_file` raises."""
-    tabular = open_table_file(path)
-    pieces = list(tabular.stream(1_000_000, None))
-    return pa.concat_tables(pieces) if pieces else tabular.schema.empty_table()
+    return open_table_file(path).table()
 
 
 def is_arrow_like(source: Any) -> bool:
@@ -218,45 +260,16 @@ def is_arrow_like(source: Any) -> bool:
 
 
 def of_arrow_like(source: Any) -> Tabular:
-    """Wrap anything that can be streamed as Arrow."""
-    table = source if isinstance(source, pa.Table) else pa.RecordBatchReader.from_stream(source).read_all()
-    return _of_table(table, f"a table of {counted(table.num_rows, 'row')} in memory", folder=None, stable_rows=False)
-
-
-def scalars_of(table: pa.Table, without: str | None = None, features: Features | None = None) -> pa.Table:
-    """Return the scalar columns of a table: dictionaries decoded, class labels as their names.
-
-    A label of -1, which means "not known", or of no class becomes null; which numbers are labels is told by `features`,
-    see `_features_of`. Raises SourceError where two columns have the same name.
-    """
-    columns: dict[str, Any] = {}
-    for name in _scalar_names(table.schema, without):
-        column = table[name]
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        feature = (features or {}).get(name, {})
-        classes = feature.get("names") if feature.get("_type") == "ClassLabel" else None
-        columns[name] = _class_names(column, classes) if classes and pa.types.is_integer(column.type) else column
-    # A table made of no columns would lose its number of rows.
-    return pa.table(columns) if columns else table.select([])
-
-
-def _features_of(schema: pa.Schema) -> Features:
-    """Return the features that Hugging Face has written into a schema; empty when there are none."""
+    """Wrap anything that can be streamed as Arrow; SourceError where a column of it cannot."""
     try:
-        parsed = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = dict(parsed.get("info", {}).get("features") or {})
-    except (ValueError, AttributeError, TypeError):
-        return {}
-    return {name: feature for name, feature in features.items() if isinstance(feature, Mapping)}
-
-
-def _scalar_names(schema: pa.Schema, without: str | None = None) -> list[str]:
-    """Return the names of the columns that are kept as metadata; raises SourceError where two have the same name."""
-    kept = [field.name for field in schema if field.name != without and _is_scalar(field.type)]
-    if len(set(kept)) < len(kept):
-        raise SourceError(f"two columns have the same name: {', '.join(kept)}; rename one")
-    return kept
+        table = source if isinstance(source, pa.Table) else pa.RecordBatchReader.from_stream(source).read_all()
+    except (pa.ArrowException, TypeError) as error:
+        raise SourceError(
+            f"this {type(source).__name__} cannot be read as a table: {' '.join(str(error).split())}; leave that "
+            "column out, or give its values one type"
+        ) from error
+    tabular = _of_table(table, f"a table of {table.num_rows:,} rows in memory", folder=None, stable_rows=False)
+    return replace(tabular, own_ids=True)
 
 
 def _of_table(table: pa.Table, name: str, *, folder: str | None, stable_rows: bool) -> Tabular:
@@ -274,7 +287,7 @@ def _parquet(path: str) -> Tabular:
     """Open a Parquet file; only its footer is read now."""
     import pyarrow.parquet as pq  # late: folders of pictures do not need it
 
-    from embedstore.sources.parquet_pages import rows_at_once
+    from embedstore.sources.parquet_pages import crowded, rows_at_once
 
     with pq.ParquetFile(path) as file:
         schema, metadata = file.schema_arrow, file.metadata
@@ -298,7 +311,8 @@ def _parquet(path: str) -> Tabular:
         raise ImageError("the table was changed while it was read; try again")
 
     at_once = functools.partial(rows_at_once, path)
-    return Tabular(path, schema, metadata.num_rows, stream, os.path.dirname(path), at_once=at_once, row=row)
+    unkept, folder = functools.partial(crowded, path), os.path.dirname(path)
+    return Tabular(path, schema, metadata.num_rows, stream, folder, at_once=at_once, row=row, crowded=unkept)
 
 
 def _read_arrow(path: str) -> pa.Table:
@@ -347,11 +361,11 @@ def _image_column(schema: pa.Schema, wanted: str | None) -> str:
         if wanted not in schema.names:
             raise SourceError(f"there is no column {wanted!r} for the pictures; found {columns}")
         return wanted
-    features = _features_of(schema)
+    features = features_of(schema)
     hub_images = [name for name in schema.names if features.get(name, {}).get("_type") == "Image"]
     structs = [field.name for field in schema if _is_picture_struct(field.type)]
-    binary = [field.name for field in schema if _is_binary(field.type)]
-    text = [name for name in _LIKELY_NAMES if name in schema.names and _is_text(schema.field(name).type)]
+    binary = [field.name for field in schema if is_binary(field.type)]
+    text = [name for name in _LIKELY_NAMES if name in schema.names and is_text(schema.field(name).type)]
     for candidates in (hub_images, structs, binary, text[:1]):
         likely = [name for name in _LIKELY_NAMES if name in candidates]
         if len(candidates) == 1 or len(likely) == 1:
@@ -368,35 +382,9 @@ def _image_column(schema: pa.Schema, wanted: str | None) -> str:
     )
 
 
-def _class_names(column: pa.ChunkedArray, names: Sequence[Any]) -> pa.ChunkedArray:
-    """Replace label numbers by names."""
-    import pyarrow.compute as pc  # late: 40 ms that sources of files need not pay
-
-    known = pc.and_(pc.greater_equal(column, 0), pc.less(column, len(names)))
-    return pc.take(pa.array(map(str, names)), pc.if_else(known, column, pa.scalar(None, column.type)))
-
-
-def _is_scalar(kind: pa.DataType) -> bool:
-    """Return whether values of this type are kept as metadata: text, numbers, truth values, dates and times."""
-    types = pa.types
-    kind = kind.value_type if types.is_dictionary(kind) else kind
-    number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
-    return bool(number or _is_text(kind) or types.is_boolean(kind) or types.is_date(kind) or types.is_timestamp(kind))
-
-
 def _is_picture_struct(kind: pa.DataType) -> bool:
     """Return whether this is a struct of bytes and path, the way that Hugging Face stores pictures."""
     return pa.types.is_struct(kind) and {field.name for field in kind} >= {"bytes", "path"}
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    """Return whether this is a type of bytes."""
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    """Return whether this is a type of text."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _lies_below(place: str, folders: Sequence[str]) -> bool:

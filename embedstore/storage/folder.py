@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ from embedstore.errors import (
     spelt,
 )
 from embedstore.space import Space
-from embedstore.storage import changes, journal, parts
+from embedstore.storage import changes, journal, parts, thumbnails
 from embedstore.storage.commits import location
 from embedstore.storage.creation import discard, is_free, whole_folder
 from embedstore.storage.ledger import Ledger, PaidBatch
@@ -51,7 +51,7 @@ FORMAT_VERSION = 1
 MANIFEST = "store.json"
 IMAGES = "images"
 _LEDGER = ("ledger.sqlite", "ledger.sqlite-journal")
-_NEW = (IMAGES, "index", "classifiers", *_LEDGER, ".lock", ".running", "failures.csv", MANIFEST)
+_NEW = (IMAGES, "index", "classifiers", *_LEDGER, ".lock", ".running", "failures.csv", thumbnails.FOLDER, MANIFEST)
 """What a store without rows may hold; the last makes a folder a store."""
 
 SCHEMA = pa.schema(
@@ -203,6 +203,8 @@ class StoreFolder:
         What is paid for and not yet a row, who embeds what, and queries asked before.
     running : Running
         Who works on the store now.
+    thumbnails : Thumbnails
+        Small copies of pictures that no file holds; disposable.
     index, classifiers, failures, set_aside : Path
         Index files and layout notes; saved classifiers; the list of what the last add could not take; paid rows that
         were found damaged.
@@ -215,6 +217,7 @@ class StoreFolder:
         self.index, self.classifiers = place / "index", place / "classifiers"
         self.failures, self.set_aside = path / "failures.csv", path / "set-aside"
         self.ledger, self.running = Ledger(place / "ledger.sqlite"), Running(place / ".running")
+        self.thumbnails = thumbnails.Thumbnails(place / thumbnails.FOLDER)
         self.images = DeltaFolder(place / IMAGES, self.space.dim, self.index / "images.json", self.ledger)
         self.pinned = pinned
 
@@ -414,22 +417,35 @@ class StoreFolder:
             return self.vacuum_plan(keep_hours)
         with self.writing():
             deleted = self.images.vacuum(keep_hours, dry_run=False)
-            folders = self._old_folders()
+            folders = self._old_folders() | self._drop_thumbnails(deleted.keys(), dry_run=False)
             self._shrink_ledger()
-            for name in folders:
-                shutil.rmtree(self.path / name)
+            for name in _OLD_FOLDERS:
+                if name in folders:
+                    shutil.rmtree(self.path / name)
         return VacuumReport([*deleted, *folders], sum((deleted | folders).values()))
 
     def vacuum_plan(self, keep_hours: int) -> VacuumReport:
         """Return what `vacuum` would delete, and what that would cost; nothing is written or locked."""
-        going, folders = self.images.vacuum(keep_hours, dry_run=True), self._old_folders()
+        going = self.images.vacuum(keep_hours, dry_run=True)
         images = only_in(self.images, going.keys(), Rows(self.images.snapshot())) if going else 0
-        return VacuumReport([*going, *folders], sum((going | folders).values()), images, dry_run=True)
+        others = self._old_folders() | self._drop_thumbnails(going.keys(), dry_run=True)
+        return VacuumReport([*going, *others], sum((going | others).values()), images, dry_run=True)
 
     def _old_folders(self) -> dict[str, int]:
         """Return the names of folders of earlier formats, with the bytes in them."""
         there = [self.path / name for name in _OLD_FOLDERS if (self.path / name).is_dir()]
         return {folder.name: sum(file.stat().st_size for file in folder.rglob("*")) for folder in there}
+
+    def _drop_thumbnails(self, gone: Collection[str], dry_run: bool) -> dict[str, int]:
+        """Delete thumbnails of pictures that no row has, in any part but those `gone`; none while somebody adds."""
+        if not self.thumbnails.any() or self.running.anybody():
+            return {}
+        try:
+            needed = self.images.texts_in_parts("content_hash", gone) | self.ledger.paid_hashes()
+        except DamagedStoreError as error:
+            _log.warning("no thumbnail is deleted: %s", error)
+            return {}
+        return self.thumbnails.drop_all_but(needed, dry_run)
 
     def _shrink_ledger(self) -> None:
         try:

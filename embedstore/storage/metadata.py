@@ -76,6 +76,8 @@ class Columns:
         self._in_store: set[str] = set()
         self._names: dict[str, str] = {}
         self._distinct: set[tuple[str, ...]] = set()
+        self.left_out: dict[str, str] = {}
+        """Columns of which values were left out, and why."""
         self.stored(schema)
 
     def fit(self, metadata: Mapping[str, Any], uri: str) -> dict[str, Any]:
@@ -98,6 +100,7 @@ class Columns:
         for name, given in metadata.items():
             value = _storable_value(given)
             if value is None and given is not None and not _is_missing(given):
+                self.left_out[name] = type(given).__name__
                 continue
             column = self._column(name)
             if value is None:
@@ -119,6 +122,11 @@ class Columns:
         fields = {field.name: field.type for field in schema if field.name not in RESERVED}
         self._types.update(fields)
         self._in_store.update(fields)
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """The columns of the source that have another name in the store, by their own."""
+        return {name: column for name, column in self._names.items() if name != column}
 
     def _column(self, name: str) -> str:
         """Return a column's name in the store; Delta takes names that differ by case only for the same."""

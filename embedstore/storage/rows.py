@@ -18,6 +18,7 @@ from embedstore.settings import cores
 from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, pick
 from embedstore.storage.parts import Part
 from embedstore.storage.table import Snapshot, conform
+from embedstore.storage.thumbnails import FOLDER, Thumbnails
 from embedstore.vectors import ArrayCache, Mask, Positions, Vectors
 
 MASKS_BYTES = 16 * 2**20
@@ -136,6 +137,19 @@ class Rows:
         """Return the vector of the first record with this ``id`` or ``content_hash``, shape (dim,), or None."""
         position = self.lookup(column).first(text)
         return None if position is None else self.vectors(np.array([position]))[0]
+
+    def thumbnails_at(self, uris: Sequence[str]) -> dict[str, bytes]:
+        """Return the small copies, JPEG, of those pictures at `uris` that the store keeps one of; see `thumbnails`."""
+        if not self.snapshot.parts:
+            return {}
+        kept = Thumbnails(self.snapshot.parts[0].path.parent.parent / FOLDER)
+        if not kept.any():
+            return {}
+        places = self.lookup("uri").first_of_each(uris)
+        hashes = self.take(places[places >= 0], ["content_hash"]).column(0).to_pylist()
+        there = [uri for uri, place in zip(uris, places.tolist(), strict=True) if place >= 0]
+        found = {uri: kept.get(digest or "") for uri, digest in zip(there, hashes, strict=True)}
+        return {uri: data for uri, data in found.items() if data is not None}
 
     def vectors(self, positions: Positions) -> Vectors:
         """Return a copy of the vectors at `positions`, in that order, float32 of shape (n, dim)."""

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -265,6 +265,18 @@ class DeltaFolder:
                 elif (size := on_disk[name].stat().st_size) != history.added[name]:
                     problems.append(f"part {name} is {size} bytes long; the log says {history.added[name]}")
         return problems
+
+    def texts_in_parts(self, column: str, leaving: Collection[str] = ()) -> set[str]:
+        """Return what stands in a column of text in all parts on the disk, of any version, but those named `leaving`.
+
+        Raises DamagedStoreError where a part cannot be read.
+        """
+        found: set[str] = set()
+        for name, path in self._on_disk().items():
+            if name not in leaving:
+                table = parts.open_part(path, self.dim).read([column])
+                found.update(value for values in table.columns for value in values.unique().to_pylist())
+        return found
 
     def orphans(self) -> list[str]:
         """Return the names of parts on the disk that no version names; [] while a file of the log cannot be read."""

@@ -114,7 +114,11 @@ def test_a_picture_may_be_asked_with_prompts(photo_store: EmbedStore) -> None:
         (("search", "--also", "dog"), 2, "ask with one of"),
         (("search", "dog", "--text", "cat"), 2, "ask with one of: a query, --text TEXT, --image FILE, --id ID"),
         (("sweep", "--text", "cat", "--id", "7"), 2, "ask with one of"),
-        (("search", "photo of no.jpg"), 1, "there is no picture 'photo of no.jpg'; check the path; --text takes it for words"),
+        (
+            ("search", "photo of no.jpg"),
+            1,
+            "there is no picture 'photo of no.jpg'; check the path; --text takes it for words",
+        ),
         (("search", "dog", "+", "-", "cat"), 1, "nothing stands after the +"),
         (("count", "dog", "-", "--threshold", "0"), 1, "nothing stands after the -"),
         (("search", "bird", "--template", "a photo"), 1, "exactly once"),

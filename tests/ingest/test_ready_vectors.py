@@ -39,7 +39,7 @@ def add(store: EmbedStore, source: Any, **options: Any) -> Any:
 
 
 def test_vectors_come_in_with_their_columns(empty: EmbedStore, tmp_path: Path) -> None:
-    """Every storable column becomes metadata, ids are those given, and vectors are kept to the bit."""
+    """Every other column becomes metadata, lists as JSON; ids are those given, and vectors are kept to the bit."""
     vectors = unit(5)
     names = [f"row-{number}" for number in range(5)]
     written = table(vectors, id=names, label=["a", "b", "a", None, "b"], price=[1, 2, 3, 4, 5], tags=[["x"]] * 5)
@@ -50,7 +50,7 @@ def test_vectors_come_in_with_their_columns(empty: EmbedStore, tmp_path: Path) -
     assert [row["id"] for row in rows] == names
     assert [row["label"] for row in rows] == ["a", "b", "a", None, "b"]
     assert [row["price"] for row in rows] == [1, 2, 3, 4, 5]
-    assert "tags" not in rows[0]
+    assert rows[0]["tags"] == '["x"]'
     np.testing.assert_allclose(empty.vectors(names), vectors, atol=1e-7)
     assert "5 added with their vectors" in str(report)
 
@@ -74,7 +74,7 @@ def test_a_changed_vector_or_value_replaces_its_row(empty: EmbedStore) -> None:
     changed = vectors.copy()
     changed[1] = unit(1, seed=9)[0]
     report = add(empty, table(changed, id=ids, label=["x", "x", "y", "x"]))
-    assert (report.replaced, report.updated, report.unchanged, report.added, len(empty)) == (1, 1, 2, 0, 4)
+    assert (report.replaced, report.updated, report.unchanged, report.added, len(empty)) == (1, 1, 2, 1, 4)
     np.testing.assert_allclose(empty.vectors(ids), changed, atol=1e-7)
     report = add(empty, table(changed, id=ids, label=["x", "x", "y", "x"], note=[None, None, None, "new"]))
     assert (report.replaced, report.updated, report.unchanged) == (0, 1, 3)
@@ -220,7 +220,7 @@ def test_a_uri_that_comes_again_in_a_later_batch_is_refused_too(
         add(empty, table(unit(4), id=list("abcd"), uri=["/a.jpg", "/b.jpg", "/c.jpg", "/a.jpg"]))
     assert empty.to_table(["id", "uri"]).to_pylist() == [{"id": "a", "uri": "/a.jpg"}, {"id": "b", "uri": "/b.jpg"}]
     report = add(empty, table(unit(1, seed=3), id=["d"], uri=["/a.jpg"]))
-    assert (report.replaced, report.added) == (1, 0)
+    assert (report.replaced, report.added) == (1, 1)
     assert empty.to_table(["id", "uri"]).to_pylist() == [{"id": "b", "uri": "/b.jpg"}, {"id": "d", "uri": "/a.jpg"}]
 
 
@@ -245,3 +245,14 @@ def test_uris_may_change_places(empty: EmbedStore) -> None:
     assert report.updated == 2
     rows = {row["id"]: row["uri"] for row in empty.to_table(["id", "uri"]).to_pylist()}
     assert rows == {"a": "/b.jpg", "b": "/a.jpg"}
+
+
+def test_vectors_in_memory_are_known_by_their_numbers(empty: EmbedStore) -> None:
+    """A second array takes no place of the first; the same rows in another order change nothing but their places."""
+    one, two = unit(3), unit(3, seed=7)
+    for vectors in (one, two):
+        assert empty.add(vectors, embedding_column="v").added == 3
+    again = empty.add(two[::-1].copy(), embedding_column="v")
+    assert (again.updated, again.unchanged, again.accounted, again.found, len(empty)) == (2, 1, 3, 3, 6)
+    assert empty.add(pa.table({"v": [one[0].tolist()] * 2}), embedding_column="v").accounted == 2
+    assert len(empty) == 7

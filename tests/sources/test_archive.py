@@ -36,6 +36,7 @@ def test_archives(tmp_path: Path) -> None:
         assert [record.load() for record in records] == [png(2), png(1)]
         assert [record.metadata["label"] for record in records] == ["cat", "dog"]
         assert source.count() in (2, None)
+        assert source.skipped == {".txt": 1, "hidden": 1}
 
 
 def test_damaged_archives(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_pages_of_parquet_are_walked_as_they_were_written(tmp_path: Path, versio
             column = group.column(number % 3)
             start = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
             sizes = (column.total_compressed_size, column.total_uncompressed_size)
-            assert chunk == (column.path_in_schema, group.num_rows, start, *sizes)
+            assert chunk == (column.path_in_schema, group.num_rows, start, *sizes, column.num_values)
         assert len(chunks) == 9
         for image, _, word in zip(*[iter(chunks)] * 3, strict=True):
             largest, dictionary = parquet_pages._largest_pages(file, image, "a")

@@ -17,7 +17,8 @@ from embedstore.sources import open_source
 def test_hugging_face_dataset_object() -> None:
     """A Dataset gives its stored bytes, also where a format is set, and as a stream without a known length."""
     dataset = hf_dataset()
-    expected = [({"label": "cat" if row % 2 == 0 else "dog", "n": row}, png(row)) for row in range(4)]
+    rows = [{"label": "cat" if row % 2 == 0 else "dog", "n": row, "tags": '["x"]'} for row in range(4)]
+    expected = [(row, png(row["n"])) for row in rows]
     stream = dataset.to_iterable_dataset()
     for form in (dataset, dataset.with_format("numpy"), stream):
         source = open_source(form)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from small_pictures import names, png, put
 
+from embedstore import images
 from embedstore.errors import SourceError
 from embedstore.sources import open_source
 
@@ -28,7 +29,7 @@ def test_folder_is_listed_recursively_and_sorted(tmp_path: Path) -> None:
     assert source.count() == 4
     assert source.failures == []
     assert "4 picture files" in source.describe()
-    assert "left out: 1" in source.describe()
+    assert source.skipped == {"hidden": 2, ".txt": 1}
     for number, record in enumerate(source):
         assert record.key == f"file:{record.uri}"
         assert os.path.isabs(record.uri)
@@ -157,6 +158,54 @@ def test_folder_of_other_files_says_what_it_found(tmp_path: Path) -> None:
     (tmp_path / "b.pdf").write_bytes(b"")
     with pytest.raises(SourceError, match=r"1 \.parquet, 1 \.pdf.*\*\.parquet"):
         open_source(tmp_path)
+
+
+def splits(root: Path, **options: Any) -> dict[str, Any]:
+    return {os.path.relpath(record.uri, root): record.metadata.get("split") for record in open_source(root, **options)}
+
+
+def test_folders_of_splits_at_the_top_are_a_column(tmp_path: Path) -> None:
+    """At any depth below them, also where a row of metadata says more; one of them can be chosen."""
+    for name in ("train/cat/a.png", "val/b.png", "test/deep/er/c.png", "test/train/d.png", "other/train/e.png"):
+        put(tmp_path / name)
+    write_metadata(tmp_path / "val", "csv", [{"file_name": "b.png", "note": "x"}])
+    found = {
+        "other/train/e.png": None,
+        "test/deep/er/c.png": "test",
+        "test/train/d.png": "test",
+        "train/cat/a.png": "train",
+        "val/b.png": "validation",
+    }
+    assert splits(tmp_path) == found
+    assert splits(tmp_path, split="test") == {name: split for name, split in found.items() if split == "test"}
+    with pytest.raises(SourceError, match=r"no split 'dev' in .*found test, train, validation"):
+        open_source(tmp_path, split="dev")
+    write_metadata(tmp_path / "val", "csv", [{"file_name": "b.png", "split": "own"}])
+    assert splits(tmp_path)["val/b.png"] == "own"
+
+
+def test_a_folder_that_is_called_test_is_no_split(tmp_path: Path) -> None:
+    """Alone it may be anything; with another one, or called train, it is."""
+    put(tmp_path / "test" / "a.png")
+    put(tmp_path / "b.png")
+    assert set(splits(tmp_path).values()) == {None}
+    put(tmp_path / "validation" / "c.png")
+    assert splits(tmp_path) == {"b.png": None, "test/a.png": "test", "validation/c.png": "validation"}
+
+
+def test_what_is_passed_over_is_counted_by_kind(tmp_path: Path) -> None:
+    """Hidden pictures, pictures without an ending, HEIC, and the rest by their endings; metadata in use are not."""
+    put(tmp_path / "a.png")
+    for name in (".b.png", "c", "d/.e.jpg", "f.heic", "g.xml", "h.XML", "README"):
+        put(tmp_path / name)
+    (tmp_path / "README").write_text("BMW is no picture, nor is this")
+    (tmp_path / "d" / "notes").write_text("words")
+    put(tmp_path / "d" / "odd.\n[31m")
+    (tmp_path / "d" / "pipe").symlink_to(tmp_path / "nowhere")
+    write_metadata(tmp_path, "csv", [{"file_name": "a.png", "n": 1}])
+    source = open_source(tmp_path)
+    expected = {"hidden": 2, "without an ending": 2, ".xml": 2, "no pictures": 3}
+    assert source.skipped == expected | ({} if ".heic" in images.SUFFIXES else {".heic": 1})
 
 
 def write_metadata(folder: Path, kind: str, rows: list[dict[str, Any]]) -> None:

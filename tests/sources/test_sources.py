@@ -27,7 +27,7 @@ from embedstore.sources import open_source, pictures_at
         (lambda root: [], "list is empty"),
         (lambda root: "", "found ''"),
         (lambda root: 7, "type int"),
-        (lambda root: {"a": 1}, "type dict"),
+        (lambda root: {"a": 1}, "the key 'image'"),
     ],
 )
 def test_nothing_there(tmp_path: Path, make: Any, message: str) -> None:
@@ -54,10 +54,11 @@ def test_sources_can_be_iterated_again(tmp_path: Path) -> None:
 
 
 def test_split_where_it_means_nothing(tmp_path: Path) -> None:
-    """A split of a folder is refused."""
+    """A split of a picture in memory, or of a folder that has none, is refused."""
     put(tmp_path / "a.png")
-    with pytest.raises(SourceError, match="split"):
-        open_source(tmp_path, split="train")
+    for source in (tmp_path, png(1)):
+        with pytest.raises(SourceError, match="no split 'train' in"):
+            open_source(source, split="train")
 
 
 def test_every_uri_of_a_local_source_leads_back_to_its_picture(tmp_path: Path, pictures: Path) -> None:

@@ -16,13 +16,13 @@ from embedstore.errors import ImageError, SourceError
 from embedstore.sources import open_source
 
 EXPECTED = [
-    {"label": label, "size": row, "day": datetime.date(2024, 1, 1), "kind": "a"}
+    {"label": label, "size": row, "day": datetime.date(2024, 1, 1), "kind": "a", "box": "[1.0, 2.0]"}
     for row, label in enumerate([None, "dog", "cat", "dog", "cat"])
 ]
 
 
 def test_parquet_of_a_data_set(tmp_path: Path) -> None:
-    """Bytes come as stored, labels as names, scalars as they are; lists are left out and mentioned."""
+    """Bytes come as stored, labels as names, scalars as they are; lists are JSON."""
     path = tmp_path / "test.parquet"
     pq.write_table(picture_table(), path, row_group_size=2)
     source = open_source(path)
@@ -136,7 +136,7 @@ def test_file_that_is_no_table(tmp_path: Path) -> None:
 
 
 def test_tables_in_memory_are_known_by_content() -> None:
-    """A pyarrow table, a pandas and a Polars frame give the same keys, also when shuffled; repeats are numbered."""
+    """Pyarrow, pandas and Polars give the same keys, also when shuffled; repeats are numbered, uris tell the row."""
     import polars
 
     table = pa.table({"image": [png(1), png(2), png(1)], "n": [10, 20, 30]})
@@ -149,5 +149,7 @@ def test_tables_in_memory_are_known_by_content() -> None:
         f"table:{hashlib.sha256(png(2)).hexdigest()}",
         f"table:{digest}#2",
     ]
+    assert [record.uri.partition("#")[2] for record in open_source(table)] == ["0", "1", "2"]
+    assert [record.uri for record in open_source(table)][::2] == [f"table:{digest[:16]}#0", f"table:{digest[:16]}#2"]
     shuffled = [record.key for record in open_source(table.take([1, 2, 0]))]
     assert sorted(shuffled) == sorted(key for key, _ in found[0])

@@ -40,7 +40,7 @@ def test_vectors_of_all_types(tmp_path: Path, kind: str, number: pa.DataType, ro
         assert all(batch.vectors.dtype == np.float32 for batch in batches)
         np.testing.assert_array_equal(np.concatenate([batch.vectors for batch in batches]), expected)
         merged = pa.concat_tables([batch.metadata for batch in batches])
-        assert merged.column_names == ["n"]
+        assert merged.column_names == ["n", "tags"]
         assert merged["n"].to_pylist() == list(range(1000))
     assert batches[0].uris[3] == f"{tmp_path}/v.parquet#3"
 
