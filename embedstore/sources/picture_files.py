@@ -28,7 +28,7 @@ _HEIF = (".heic", ".heif")
 _START = 16
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
 _BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
-HIDDEN, UNNAMED, OTHER = "hidden", "without an ending", "no pictures"
+HIDDEN, UNNAMED, OTHER = "hidden", "without an ending", "other"
 """What is passed over, besides files of other endings: pictures with a dot before their name, or without an ending."""
 _HINTS = dict.fromkeys(_HEIF, " (pip install pillow-heif)") | {UNNAMED: " (name them, and they are taken)"}
 _MOST_KINDS = 5
