@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -19,8 +20,11 @@ from filelock import FileLock
 from embedstore import files
 from embedstore.settings import state_dir
 
+_log = logging.getLogger("embedstore")
+
 REQUESTS: Final = 1200  # requests that the service takes in a window
 WINDOW: Final = 301.0  # seconds: the service's five minutes, and one more, as requests arrive later than they leave
+_LONG: Final = 2.0  # seconds that nobody waits without being told
 LONGEST_BLOCK: Final = 3600.0  # seconds for which `RateLimiter.block` can stop requests at most
 
 
@@ -51,6 +55,7 @@ class RateLimiter:
         self.limit, self.window, self.path = limit, window, path
         self._clock, self._sleep = clock, sleep
         self._threads = threading.Lock()
+        self._told = 0.0  # until when it was said that is waited
         path.parent.mkdir(parents=True, exist_ok=True)
         self._processes = FileLock(path.with_name(path.name + ".lock"))
 
@@ -58,9 +63,22 @@ class RateLimiter:
         """Wait until one more request may leave, count it, and return the seconds waited."""
         waited = 0.0
         while (seconds := self._try()) > 0:
+            self._tell(seconds)
             self._sleep(seconds)
             waited += seconds
         return waited
+
+    def _tell(self, seconds: float) -> None:
+        """Say that a long wait begins, and why: once, however many threads begin to wait."""
+        with self._threads:
+            end = self._clock() + seconds
+            is_new = seconds >= _LONG and end > self._told + _LONG
+            self._told = end if is_new else self._told
+        if is_new:
+            _log.warning(
+                "waiting %.0f s: Nomic's service takes %s requests in %.0f s, or has asked for a pause",
+                *(seconds, f"{self.limit:,}", self.window),
+            )
 
     def block(self, seconds: float) -> None:
         """Let no request of any process leave for `seconds`, at most `LONGEST_BLOCK`, as a ``Retry-After`` asks."""

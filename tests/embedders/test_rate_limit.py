@@ -172,3 +172,17 @@ def test_threads_share_a_limiter(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(json.loads(path.read_text())["times"]) == 80
+
+
+def test_a_long_wait_is_said_once(path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """With its length and the reason, whoever waits beside; a short one is not worth a line."""
+    limited = limiter(path, clock, limit=1, window=300.0)
+    limited.acquire()
+    limited.acquire()
+    assert caplog.text.count("waiting 300 s: Nomic's service takes 1 requests in 300 s") == 1
+    limited._tell(299.0)
+    assert caplog.text.count("waiting") == 2
+    caplog.clear()
+    limited._tell(298.5)
+    limited._tell(1.0)
+    assert caplog.text == ""
