@@ -16,6 +16,7 @@ import click
 from embedstore.cli import completion
 from embedstore.cli.decide import find_classifier, from_option, warn_of_shift
 from embedstore.cli.options import (
+    Count,
     command,
     concept_of,
     number,
@@ -55,7 +56,7 @@ _WIDEST = 24
 )
 @store_argument
 @query_options
-@click.option("-n", "k", type=click.IntRange(min=1), default=10, show_default=True, help="At most so many rows.")
+@click.option("-n", "k", type=Count(min=1), default=10, show_default=True, help="At most so many rows.")
 @click.option("--threshold", type=number, help="Only rows with a score larger than this.")
 @click.option("--approximate", is_flag=True, help="Use an index of the kind ivf or rabitq; it may miss rows.")
 @where_option

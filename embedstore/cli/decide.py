@@ -18,6 +18,8 @@ import click
 from embedstore.cli import completion
 from embedstore.cli.options import (
     PATH,
+    Count,
+    Number,
     command,
     concept_of,
     number,
@@ -51,8 +53,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _MOST_THRESHOLDS = 100_000
 _LABEL_HELP = (
-    "Which rows are positive: COLUMN=VALUE, or a CSV, JSON lines or Parquet file with a column id (or uri, path, "
-    "file_name) and a column label of yes and no; FILE:COLUMN=VALUE for others."
+    "Which rows are positive: COLUMN=VALUE, a condition as in --where, or a CSV, JSON lines or Parquet file with a "
+    "column id (or uri, path, file_name) and a column label of yes and no; FILE:COLUMN=VALUE for others."
 )
 _SWEPT = (
     Column("threshold", ".4f", "threshold"),
@@ -103,7 +105,7 @@ def _label_option(required: bool) -> Callable[[F], F]:
     metavar="A,B,C",
     help="These thresholds; START:STOP:STEP stands for many.  [default: where the choice is]",
 )
-@click.option("-n", type=click.IntRange(min=2), default=20, show_default=True, help="About how many, when not given.")
+@click.option("-n", type=Count(min=2), default=20, show_default=True, help="About how many, when not given.")
 @click.option(
     "--noise/--no-noise",
     default=None,
@@ -178,11 +180,11 @@ def rank(store: Path, texts: tuple[str, ...], labels: str, where: str | None, ou
     help="f1 or any F-beta, such as f0.5, f2, f3 (recall counts 3 times as much as precision); balanced_accuracy, mcc, "
     "cost, precision or recall.",
 )
-@click.option("--cost-fp", type=float, help="With --objective cost: what a false positive costs.")
-@click.option("--cost-fn", type=float, help="With --objective cost: what a false negative costs.")
-@click.option("--min-precision", type=click.FloatRange(0, 1), help="Only thresholds that reach this.")
-@click.option("--min-recall", type=click.FloatRange(0, 1), help="Only thresholds that reach this.")
-@click.option("--max-matches", type=click.IntRange(min=0), help="Only thresholds with at most so many matches.")
+@click.option("--cost-fp", type=Number(min=0), help="With --objective cost: what a false positive costs.")
+@click.option("--cost-fn", type=Number(min=0), help="With --objective cost: what a false negative costs.")
+@click.option("--min-precision", type=Number(0, 1), help="Only thresholds that reach this.")
+@click.option("--min-recall", type=Number(0, 1), help="Only thresholds that reach this.")
+@click.option("--max-matches", type=Count(min=0), help="Only thresholds with at most so many matches.")
 @click.option(
     "--guarantee/--no-guarantee",
     default=True,
@@ -190,10 +192,20 @@ def rank(store: Path, texts: tuple[str, ...], labels: str, where: str | None, ou
     help="Whether a minimum must hold on further rows too, with the probability --confidence.",
 )
 @click.option(
-    "--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True
+    "--confidence",
+    type=Number(0, 1, min_open=True, max_open=True),
+    default=0.95,
+    show_default=True,
+    help="Of the intervals, and of a guarantee.",
 )
-@click.option("--validation", type=click.Choice(["kfold", "split", "none"]), default="kfold", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--validation",
+    type=click.Choice(["kfold", "split", "none"]),
+    default="kfold",
+    show_default=True,
+    help="On which rows the figures are measured: on held-out folds, on a held-out half, or on all.",
+)
+@click.option("--seed", type=Count(min=0), default=0, show_default=True, help="How rows are drawn for that.")
 @click.option("--no-save", is_flag=True, help="Print the figures, keep nothing.")
 @value_output
 def calibrate(
@@ -324,10 +336,10 @@ def _scored(
 
 @command("embedstore review photos.store bird -o review.csv --sheet review.png")
 @_scored_options(labels_required=False)
-@click.option("--near", type=click.IntRange(min=0), default=20, show_default=True, help="How many near the threshold.")
-@click.option("--spread", type=click.IntRange(min=0), default=20, show_default=True, help="How many over all scores.")
+@click.option("--near", type=Count(min=0), default=20, show_default=True, help="How many near the threshold.")
+@click.option("--spread", type=Count(min=0), default=20, show_default=True, help="How many over all scores.")
 @click.option("--mistakes", is_flag=True, help="Instead: the false positives and negatives among --label.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=Count(min=0), default=0, show_default=True, help="Which rows are drawn.")
 @file_option(
     "-o", "chosen", endings=REVIEWS, default=Path("review.csv"), show_default=True, help="The CSV file to write."
 )

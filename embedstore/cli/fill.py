@@ -18,6 +18,8 @@ import click
 from embedstore.cli import completion
 from embedstore.cli.options import (
     PATH,
+    Count,
+    Number,
     TextFile,
     api_key_option,
     command,
@@ -71,17 +73,17 @@ if TYPE_CHECKING:
 )
 @click.option("-0", "nul", is_flag=True, help="With SOURCE `-`: the paths end in NULs, as of `find -print0`.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing; needs no key.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Batches under way at once.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Pictures in one batch, which is one request.")
+@click.option("--workers", type=Count(1, 256), help="Batches under way at once.")
+@click.option("--batch-size", type=Count(min=1), help="Pictures in one batch, which is one request.")
 @click.option(
     "--max-requests",
-    type=click.IntRange(min=1),
+    type=Count(min=1),
     metavar="N",
     help="With the model nomic: send at most N requests, then stop; run again to go on.",
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     metavar="SECONDS",
     help="With the model nomic: give a request up after so long, and its batch after failing for twice as long.",
 )
@@ -321,9 +323,9 @@ def queries(store: Path, words: Any, template: tuple[str, ...], output: Output) 
 @click.argument("place", metavar="STORE|FOLDER", type=click.Path(exists=True, path_type=Path))
 @click.option("--first", metavar="MODEL", help="For a folder: one backend.  [default: nomic]")
 @click.option("--second", metavar="MODEL", help="The other backend.  [default: the other one of the same model]")
-@click.option("--sample", type=click.IntRange(min=2), default=200, show_default=True, help="Pictures to embed.")
+@click.option("--sample", type=Count(min=2), default=200, show_default=True, help="Pictures to embed.")
 @click.option("--query", multiple=True, metavar="TEXT", help="Measure scores with this query; may be repeated.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Which pictures are drawn.")
+@click.option("--seed", type=Count(min=0), default=0, show_default=True, help="Which pictures are drawn.")
 @api_key_option
 @value_output
 def compare_backends(

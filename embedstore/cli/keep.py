@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from embedstore.cli.options import command, open_store, store_argument, version_option, where_option
+from embedstore.cli.options import Count, command, open_store, store_argument, version_option, where_option
 from embedstore.cli.output import Column, Output, columns, figures_output, tell, value_output
 from embedstore.wording import counted
 
@@ -145,7 +145,7 @@ def _with_stdin(ids: Sequence[str]) -> list[str]:
 
 @command("embedstore restore photos.store 3")
 @store_argument
-@click.argument("version", type=click.IntRange(min=0), metavar="VERSION")
+@click.argument("version", type=Count(min=0), metavar="VERSION")
 @value_output
 def restore(store: Path, version: int, output: Output) -> None:
     """Give a store the rows of an older version again; no version is lost.
@@ -183,7 +183,7 @@ def versions(store: Path, output: Output) -> None:
 @command("embedstore vacuum photos.store --keep-hours 24 --dry-run")
 @store_argument
 @click.option(
-    "--keep-hours", type=click.IntRange(min=0), default=168, show_default=True, help="Keep versions younger than this."
+    "--keep-hours", type=Count(min=0), default=168, show_default=True, help="Keep versions younger than this."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and what that would cost.")
 @value_output

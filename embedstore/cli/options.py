@@ -29,6 +29,20 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+
+
+class Count(click.IntRange):
+    """A whole number within bounds, N in the help."""
+
+    name = "n"
+
+
+class Number(click.FloatRange):
+    """A number within bounds, NUMBER in the help."""
+
+    name = "number"
+
+
 MOST_FROM_STDIN = 100 << 20
 _STREAM = re.compile(r"-|/dev/stdin|(/dev|/proc/self)/fd/\d+")
 """What a person means to be read as it comes: stdin, and what a shell makes of ``<(...)``."""
@@ -101,7 +115,7 @@ where_option = click.option(
     shell_complete=completion.columns,
     help="Only rows that this keeps, such as: \"label = 'cat' and width > 300\".",
 )
-version_option = click.option("--at", "version", type=int, metavar="VERSION", help="Read an older version.")
+version_option = click.option("--at", "version", type=Count(min=0), metavar="VERSION", help="Read an older version.")
 api_key_option = click.option(
     "--api-key-file",
     type=TextFile("r"),
@@ -135,7 +149,9 @@ model_options = options(
     ),
     click.option("--space", metavar="NAME", help="For vectors of your own: a name for what made them."),
     click.option(
-        "--dim", type=int, help="With --space: the number of components of a vector.  [default: that of the vectors]"
+        "--dim",
+        type=Count(min=1),
+        help="With --space: the number of components of a vector.  [default: that of the vectors]",
     ),
 )
 """Which embedder a store that is to be made has."""

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from embedstore.cli import completion
-from embedstore.cli.options import example, open_store, store_argument, where_option
+from embedstore.cli.options import Number, example, open_store, store_argument, where_option
 from embedstore.cli.output import Output, value_output
 
 
@@ -43,7 +43,7 @@ def sync() -> None:
 @click.option("--recheck", is_flag=True, help="Ask Atlas for every id, also of a very large store.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=600.0,
     show_default=True,
     metavar="SECONDS",
