@@ -194,7 +194,10 @@ def kind_of(name: str) -> str:
 def kinds_in_words(skipped: Mapping[str, int]) -> str:
     """Return what was passed over, the most frequent kinds first, with a way forward where there is one."""
     common = sorted(skipped.items(), key=lambda item: (item[0] not in _HEIF, -item[1], item[0]))
-    said = [f"{count:,} {kind}{_HINTS.get(kind, '')}" for kind, count in common[:_MOST_KINDS]]
+    said = [
+        counted(count, "other file") if kind == OTHER else f"{count:,} {kind}{_HINTS.get(kind, '')}"
+        for kind, count in common[:_MOST_KINDS]
+    ]
     rest = sum(count for _, count in common[_MOST_KINDS:])
     return ", ".join([*said, *([f"{rest:,} of other kinds"] if rest else [])])
 

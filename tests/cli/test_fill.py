@@ -436,7 +436,7 @@ def test_a_messy_folder_adds_up(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert result.stdout.startswith(
         "6 found: 5 embedded, 1 failed\n"
-        "skipped: 1 .heic (pip install pillow-heif), 2 hidden, 1 .txt, 1 other, "
+        "skipped: 1 .heic (pip install pillow-heif), 2 hidden, 1 .txt, 1 other file, "
         "1 without an ending (name them, and they are taken)\n"
     )
     rows = json.loads(run("export", path, "--columns", "uri,split,label", "--json").stdout)
