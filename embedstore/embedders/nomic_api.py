@@ -168,7 +168,8 @@ class NomicAPIEmbedder:
 
         started, free, nonsense = time.monotonic(), 0.0, 0
         retries = self._retries
-        waits = tenacity.wait_exponential_jitter(retries.first_wait, retries.longest_wait, jitter=retries.first_wait)
+        doubling = tenacity.wait_exponential(multiplier=retries.first_wait, max=retries.longest_wait)
+        waits = doubling + tenacity.wait_random(0, retries.first_wait)
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(PassingError), wait=waits, before_sleep=tell, reraise=True
         )
