@@ -20,6 +20,7 @@ from embedstore.storage.parts import Part
 from embedstore.storage.rows import Lookup, Rows
 from embedstore.storage.table import DeltaFolder, conform
 from embedstore.vectors import Mask, Positions, Vectors
+from embedstore.wording import counted
 
 _log = logging.getLogger("embedstore")
 
@@ -138,7 +139,7 @@ class VacuumReport:
     Attributes
     ----------
     files : list of str
-        Names of parts, and of folders of earlier formats.
+        Names of parts, of folders of earlier formats, and of small copies of pictures.
     bytes : int
         What they take on the disk.
     images : int or None
@@ -164,15 +165,14 @@ class VacuumReport:
 
     @property
     def _size(self) -> str:
-        count = len(self.files)
-        return f"{'1 file' if count == 1 else f'{count:,} files'} ({self.bytes / 1e6:,.1f} MB)"
+        return f"{counted(len(self.files), 'file')} ({self.bytes / 1e6:,.1f} MB)"
 
     @property
     def cost(self) -> str:
         """What goes with the files, in words."""
         if not self.images:
             return "no image is in them alone"
-        them = "1 image is" if self.images == 1 else f"{self.images:,} images are"
+        them = counted(self.images, "image is", "images are")
         return f"{them} in them alone, and would have to be embedded again"
 
 
