@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from embedstore.errors import InputError, NotOursError, PathError
+from embedstore.errors import InputError, NotOursError, PathError, spelt
 from embedstore.files import kind_of, naming, replace
 from embedstore.settings import state_dir
 
@@ -67,7 +67,7 @@ def written_for_people(path: str | os.PathLike[str], force: bool = False) -> Ite
     if not force and file.is_file() and file.stat().st_size and _note_of(file) != _state_of(file):
         raise NotOursError(
             f"{file} is there already and holds what embedstore did not write; name another file, or replace it "
-            "with --force"
+            f"with {spelt('force=True', '--force')}"
         )
     try:
         with naming(file):
