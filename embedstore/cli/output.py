@@ -322,7 +322,7 @@ def draw(
 ) -> None:
     """Draw the pictures of rows on a sheet, with their scores and what stands in the column `note`.
 
-    `store` may keep small copies of pictures that no file holds. `marks` puts a green (True) or red line under each.
+    `store` may keep small copies of pictures that no file holds. `marks` puts a check mark (True) or a cross on each.
     The first `MOST_DRAWN` rows are drawn.
     """
     from embedstore.deciding.review import draw_sheet
