@@ -22,7 +22,7 @@ from embedstore.atlas.columns import lacks_picture
 from embedstore.atlas.confirmations import Confirmations
 from embedstore.atlas.maps import ensure_map, wait_until_unlocked
 from embedstore.atlas.outcome import SyncPlan, SyncReport, Work
-from embedstore.embedders.nomic_transport import PassingError
+from embedstore.embedders.transport import PassingError
 from embedstore.errors import AtlasError, EmbedStoreError, ImageError
 from embedstore.sources import pictures_at
 from embedstore.wording import counted

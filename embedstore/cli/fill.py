@@ -31,6 +31,7 @@ from embedstore.cli.options import (
     store_argument,
 )
 from embedstore.cli.output import Column, Output, columns, value_output
+from embedstore.cli.refusals import BUDGET_SPENT
 from embedstore.cli.share import add_from_atlas
 from embedstore.errors import EmbedStoreError, StoreExistsError
 from embedstore.wording import counted
@@ -79,13 +80,14 @@ if TYPE_CHECKING:
     "--max-requests",
     type=Count(min=1),
     metavar="N",
-    help="With the model nomic: send at most N requests, then stop; run again to go on.",
+    help="With a model behind a service: send at most N requests, then stop with status 3; run again to go on.",
 )
 @click.option(
     "--timeout",
     type=Number(min=0, min_open=True),
     metavar="SECONDS",
-    help="With the model nomic: give a request up after so long, and its batch after failing for twice as long.",
+    help="With a model behind a service: give a request up after so long, its batch after failing for twice as long, "
+    "and wait no longer for a pause that the service asks for.",
 )
 @api_key_option
 @value_output
@@ -113,7 +115,7 @@ def add(
     were moved or renamed.
 
     When it ends early, by a failure, a kill or --max-requests, run it again: it goes on from there. Exit status 1 when
-    every picture failed.
+    every picture failed, 3 when --max-requests ended it.
     """
     if retry_failed is None:
         require_store_first(store, source, model)
@@ -154,6 +156,8 @@ def add(
     with _store_to_fill(store, model, space, dim, embedder, dry_run) as opened:
         done = opened.plan_add(sources, **options) if dry_run else opened.add(sources, **options)
     output.value(done.to_dict(), str(done))
+    if getattr(done, "stopped", None):
+        click.get_current_context().exit(BUDGET_SPENT)
     if not dry_run and done.all_failed:
         click.get_current_context().exit(1)
 
@@ -177,16 +181,18 @@ def _embedder(store: Path, model: str | None, max_requests: int | None, timeout:
 
     own = registry.name_for_space(open_store(store).space) if _is_store(store) else None
     name = own or model or registry.default_model()
-    if name != "nomic":
-        raise click.UsageError(f"--max-requests and --timeout are for the model nomic; this store's is {name}")
-    options: dict[str, Any] = {"max_requests": max_requests}
-    if timeout is not None:
-        from embedstore.embedders.nomic_api import Retries
-        from embedstore.embedders.nomic_transport import Timeouts
+    if not registry.is_remote(name):
+        raise click.UsageError(
+            f"--max-requests and --timeout are for models behind a service, such as nomic; this store's is {name}"
+        )
+    if timeout is None:
+        return registry.make_embedder(name, max_requests=max_requests)
+    from embedstore.embedders.remote import Retries
+    from embedstore.embedders.transport import Timeouts
 
-        options["timeouts"] = Timeouts(min(10.0, timeout), min(60.0, timeout), timeout)
-        options["retries"] = Retries(patience=2 * timeout)
-    return registry.make_embedder(name, **options)
+    timeouts = Timeouts(min(10.0, timeout), min(60.0, timeout), timeout)
+    retries = Retries(patience=2 * timeout, longest_pause=timeout)
+    return registry.make_embedder(name, max_requests=max_requests, timeouts=timeouts, retries=retries)
 
 
 @contextlib.contextmanager

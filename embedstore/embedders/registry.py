@@ -139,6 +139,14 @@ def embedder_for_space(space: Space, *, other_backend: bool = False, **options: 
     return make_embedder(name, **options)
 
 
+def is_remote(name: str) -> bool:
+    """Tell whether a model is behind a service: made with a budget, timeouts and retries, see `remote`."""
+    from embedstore.embedders.remote import RemoteEmbedder  # late: it brings file locks
+
+    maker = _maker(name)
+    return isinstance(maker, type) and issubclass(maker, RemoteEmbedder)
+
+
 def unknown_texts(space: Space, texts: Sequence[str]) -> list[str]:
     """Return those texts of which the model of a space knows no word; none where it does not say.
 

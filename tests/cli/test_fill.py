@@ -94,12 +94,16 @@ def test_the_plan_knows_what_waits_in_the_ledger(server: NomicServer, tmp_path: 
 # --- budget, timeout, second try ------------------------------------------------------------------------------
 
 
-def test_a_budget_ends_with_status_0(server: NomicServer, tmp_path: Path, pictures: Path) -> None:
-    """--max-requests 2 sends two requests, stores their pictures and says how to go on."""
+def test_a_budget_ends_with_status_3(server: NomicServer, tmp_path: Path, pictures: Path) -> None:
+    """--max-requests 2 sends two requests, stores their pictures, says what was paid for, what is left and the way on;
+    the status is one of its own, also without a word."""
     words = ("add", tmp_path / "s.store", pictures, "--model", "nomic", "--batch-size", 3)
     result = run(*words, "--max-requests", 2)
-    assert result.exit_code == 0
-    assert "stopped: the budget of 2 requests is spent" in result.stdout
+    assert result.exit_code == 3
+    assert (
+        "stopped: the budget of 2 requests is spent; what was embedded is kept: 6 pictures were paid for, 6 of 12 are "
+        "left; run the same command again to go on\n"
+    ) in result.stdout
     assert (server.requests, server.images) == (2, 6)
     assert run(*words).exit_code == 0
     assert (server.images, set(server.image_counts.values())) == (12, {1})
@@ -111,7 +115,8 @@ def test_a_hung_server_is_an_error_within_the_timeout(server: NomicServer, tmp_p
     result = run("add", tmp_path / "s.store", pictures, "--model", "nomic", "--timeout", 0.3)
     assert result.exit_code == 1
     assert "no answer within" in result.stderr
-    assert result.stderr.startswith("error: embedding 12 pictures: given up after")
+    assert result.stderr.startswith("error: 127.0.0.1:"), "the reason stands first"
+    assert ": embedding 12 pictures was given up after" in result.stderr
     assert not (tmp_path / "s.store").exists()
 
 
