@@ -173,8 +173,8 @@ def test_two_processes_keep_one_limit_and_are_never_silent(tmp_path: Path, monke
         assert server.requests == 60
         assert seconds > 12, "the limit did hold them back"
         for each in both:
-            moments = [started, *(moment for moment, _ in each.lines), started + seconds]
+            moments = [moment for moment, line in each.lines if line.startswith("waiting ")]
+            assert len(moments) >= 2
             assert max(after - before for before, after in itertools.pairwise(moments)) < 10
             waits: list[Any] = [line for _, line in each.lines if line.startswith("waiting ")]
-            assert waits
             assert all("Nomic's service takes 24 requests in 12 s, all processes" in line for line in waits)
