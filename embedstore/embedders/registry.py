@@ -30,7 +30,15 @@ _log = logging.getLogger("embedstore")
 MODELS = {
     "nomic": "embedstore.embedders.nomic_api:NomicAPIEmbedder",
     "nomic-local": "embedstore.embedders.nomic_local:NomicLocalEmbedder",
+    "nomic-local-fp16": "embedstore.embedders.nomic_local:HalfNomicLocalEmbedder",
     "nomic-local-q": "embedstore.embedders.nomic_local:QuantisedNomicLocalEmbedder",
+    "clip": "embedstore.embedders.clip_models:ClipEmbedder",
+    "jina-clip": "embedstore.embedders.clip_models:JinaClipEmbedder",
+    "jina-clip-fp16": "embedstore.embedders.clip_models:HalfJinaClipEmbedder",
+    "jina-clip-q": "embedstore.embedders.clip_models:QuantisedJinaClipEmbedder",
+    "siglip2": "embedstore.embedders.clip_models:Siglip2Embedder",
+    "siglip2-fp16": "embedstore.embedders.clip_models:HalfSiglip2Embedder",
+    "siglip2-q": "embedstore.embedders.clip_models:QuantisedSiglip2Embedder",
     "objects": "embedstore.embedders.objects:ObjectsEmbedder",
 }
 """The embedders of this package by name; no plug-in takes one of these names."""
@@ -44,7 +52,7 @@ class ModelInfo:
 
     `name` is what ``--model`` takes; `model`, `backend`, `precision` and `dim` are those of its space. It is `ready`
     when what it `needs` is there, weights or a key, and `cached` when its weights are on this machine; where they are
-    not, `size_bytes` and `path` are None.
+    not, `size_bytes` and `path` are None. `revisions` are the commits whose files are used, by repository.
     """
 
     name: str
@@ -58,6 +66,7 @@ class ModelInfo:
     cached: bool
     size_bytes: int | None
     path: str | None
+    revisions: dict[str, str]
 
 
 def make_embedder(name: str | None = None, **options: Any) -> Embedder:
@@ -228,4 +237,5 @@ def _info(name: str) -> ModelInfo:
         cached=state.folder is not None,
         size_bytes=state.size_bytes,
         path=str(state.folder) if state.folder is not None else None,
+        revisions=dict(state.revisions or {}),
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tiny_models import TEXT_REPO, snapshot_folder, write_tiny_models
 
-from embedstore.embedders import nomic_local, registry
+from embedstore.embedders import registry
 from embedstore.embedders.nomic_local import NomicLocalEmbedder
 from embedstore.embedders.protocol import Embedder
 from embedstore.errors import CredentialsError, ModelNotFoundError, OfflineError
@@ -198,8 +198,8 @@ def test_the_list_finds_weights_and_key(bare_machine: Path, monkeypatch: pytest.
     assert (local.ready, local.cached, local.path) == (True, True, str(bare_machine))
     assert local.size_bytes == sum(
         (snapshot_folder(bare_machine, tower.repo) / name).stat().st_size
-        for tower in nomic_local.TOWERS
-        for name in tower.files(quantised=False)
+        for tower in (NomicLocalEmbedder.pictures, NomicLocalEmbedder.texts)
+        for name in tower.files
     )
     assert not models["nomic-local-q"].cached
     assert models["nomic"].ready
