@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -255,6 +257,9 @@ def _is_store(path: Path) -> bool:
     return StoreFolder.is_at(path)
 
 
+_WIDTH = 80
+
+
 @click.group(invoke_without_command=True, epilog=example("embedstore models", "embedstore models pull nomic-local"))
 @value_output
 @click.pass_context
@@ -268,13 +273,28 @@ def models(ctx: click.Context, output: Output) -> None:
         Column("name", head="model"),
         Column("ready", lambda ready: "yes" if ready else "no", "ready"),
         Column("size_bytes", _megabytes, "on disk"),
-        Column("backend", head="backend"),
-        Column("precision", head="precision"),
         Column("summary", head="what it is"),
     )
     rows = [vars(info) for info in list_models()]
-    lines = [*columns(rows, shown), *(f"{row['name']} needs {row['needs']}" for row in rows if not row["ready"])]
-    output.value({"models": rows}, "\n".join(lines))
+    output.value({"models": rows}, "\n".join([*_wrapped(list(columns(rows, shown))), *_needs(rows)]))
+
+
+def _wrapped(lines: list[str]) -> Iterator[str]:
+    """Yield the lines of a table, the text of its last column within the width of a terminal."""
+    indent = " " * lines[0].index("what it is")
+    for line in lines:
+        yield from textwrap.wrap(line, _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _needs(rows: list[dict[str, Any]]) -> list[str]:
+    """Say what each model needs that is not ready; weights of one command in a line together."""
+    pulled = {row["name"]: row["needs"] for row in rows if not row["ready"] and "models pull" in row["needs"]}
+    lines = [f"{row['name']} needs {row['needs']}" for row in rows if not row["ready"] and row["name"] not in pulled]
+    if pulled:
+        sizes = ", ".join(f"{name} {needs.split(' of ')[-1]}" for name, needs in pulled.items())
+        lines.append(f"`embedstore models pull NAME` downloads, once: {sizes}")
+    fold = functools.partial(textwrap.wrap, width=_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return [folded for line in lines for folded in fold(line)]
 
 
 def _megabytes(size: int | None) -> str:

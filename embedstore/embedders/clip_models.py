@@ -26,7 +26,7 @@ class ClipEmbedder(LocalTowers):
     fastembed hands out its text vectors without unit length, which is added here.
     """
 
-    summary = "CLIP ViT-B/32 of OpenAI on this machine, float32"
+    summary = "CLIP ViT-B/32 of OpenAI here, float32"
     needs = "`embedstore models pull clip`, one download of 0.61 GB"
     space = Space("clip-vit-b-32", "fastembed", "float32", preprocessing="crop224-1", dim=512)
     pictures = Tower(
@@ -59,7 +59,7 @@ def _jina(suffix: str) -> tuple[Tower, Tower]:
 class JinaClipEmbedder(LocalTowers):
     """Jina CLIP v1, 768 components, texts of up to 8,192 tokens."""
 
-    summary = "Jina CLIP v1 on this machine, float32"
+    summary = "Jina CLIP v1 here, float32"
     needs = "`embedstore models pull jina-clip`, one download of 0.89 GB"
     space = Space("jina-clip-v1", "fastembed", "float32", preprocessing="crop224-even-1", dim=768)
     pictures, texts = _jina("")
@@ -78,7 +78,7 @@ class HalfJinaClipEmbedder(JinaClipEmbedder):
 
     summary = "the same, float16"
     needs = "`embedstore models pull jina-clip-fp16`, one download of 0.45 GB"
-    space = Space("jina-clip-v1", "fastembed", "float16", preprocessing="crop224-even-1", dim=768)
+    space = Space("jina-clip-v1", "fastembed", "fp16", preprocessing="crop224-even-1", dim=768)
     pictures, texts = _jina("_fp16")
     pull_name, gigabytes = "jina-clip-fp16", 0.45
 
@@ -86,7 +86,7 @@ class HalfJinaClipEmbedder(JinaClipEmbedder):
 class QuantisedJinaClipEmbedder(JinaClipEmbedder):
     """The same with int8 weights, and a space of its own."""
 
-    summary = "the same, int8: smaller, less exact"
+    summary = "the same, int8: less exact"
     needs = "`embedstore models pull jina-clip-q`, one download of 0.23 GB"
     space = Space("jina-clip-v1", "fastembed", "int8", preprocessing="crop224-even-1", dim=768)
     pictures, texts = _jina("_quantized")
@@ -106,7 +106,7 @@ def _siglip2(suffix: str) -> tuple[Tower, Tower]:
 class Siglip2Embedder(LocalTowers):
     """SigLIP 2 base of Google, 768 components, texts of many languages and of up to 64 tokens."""
 
-    summary = "SigLIP 2 base of Google on this machine, float32"
+    summary = "SigLIP 2 base of Google here, float32"
     needs = "`embedstore models pull siglip2`, one download of 1.5 GB"
     space = Space("siglip2-base-patch16-224", "fastembed", "float32", preprocessing="squash224-bilinear-1", dim=768)
     pictures, texts = _siglip2("")
@@ -126,7 +126,7 @@ class HalfSiglip2Embedder(Siglip2Embedder):
 
     summary = "the same, float16"
     needs = "`embedstore models pull siglip2-fp16`, one download of 0.75 GB"
-    space = Space("siglip2-base-patch16-224", "fastembed", "float16", preprocessing="squash224-bilinear-1", dim=768)
+    space = Space("siglip2-base-patch16-224", "fastembed", "fp16", preprocessing="squash224-bilinear-1", dim=768)
     pictures, texts = _siglip2("_fp16")
     pull_name, gigabytes = "siglip2-fp16", 0.75
 
@@ -134,7 +134,7 @@ class HalfSiglip2Embedder(Siglip2Embedder):
 class QuantisedSiglip2Embedder(Siglip2Embedder):
     """The same with int8 weights, and a space of its own."""
 
-    summary = "the same, int8: smaller, less exact"
+    summary = "the same, int8: less exact"
     needs = "`embedstore models pull siglip2-q`, one download of 0.38 GB"
     space = Space("siglip2-base-patch16-224", "fastembed", "int8", preprocessing="squash224-bilinear-1", dim=768)
     pictures, texts = _siglip2("_quantized")

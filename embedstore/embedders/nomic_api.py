@@ -46,7 +46,7 @@ class NomicAPIEmbedder(RemoteEmbedder):
     """
 
     service = "Nomic's service"
-    summary = "Nomic Embed Vision and Text v1.5 through Nomic's service"
+    summary = "Nomic Embed v1.5 through Nomic's service"
     needs = "a key from https://atlas.nomic.ai: NOMIC_API_KEY, or `nomic login`"
     space = Space("nomic-embed-v1.5", "nomic-api", precision="float32", preprocessing="jpeg512-1", dim=DIM)
     requests_per_second: Final = REQUESTS / WINDOW

@@ -61,7 +61,7 @@ class NomicLocalEmbedder(LocalTowers):
 class QuantisedNomicLocalEmbedder(NomicLocalEmbedder):
     """The same with int8 weights: a quarter of the size, and a space of its own."""
 
-    summary = "the same two models here, int8: smaller, less exact"
+    summary = "the same two models here, int8: less exact"
     needs = "`embedstore models pull nomic-local-q`, one download of 0.24 GB"
     space = Space("nomic-embed-v1.5", "fastembed", "int8", preprocessing="squash224-1", dim=DIM)
     pictures, texts = _towers("model_quantized")
@@ -73,7 +73,7 @@ class HalfNomicLocalEmbedder(NomicLocalEmbedder):
 
     summary = "the same two models here, float16"
     needs = "`embedstore models pull nomic-local-fp16`, one download of 0.46 GB"
-    space = Space("nomic-embed-v1.5", "fastembed", "float16", preprocessing="squash224-1", dim=DIM)
+    space = Space("nomic-embed-v1.5", "fastembed", "fp16", preprocessing="squash224-1", dim=DIM)
     pictures, texts = _towers("model_fp16")
     pull_name, gigabytes = "nomic-local-fp16", 0.46
 

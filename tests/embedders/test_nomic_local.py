@@ -28,6 +28,7 @@ from tiny_models import MAX_TOKENS, PREPROCESSOR, TEXT_REPO, VISION_REPO, snapsh
 from tokenizers import Tokenizer
 
 from embedstore.embedders.nomic_local import (
+    HalfNomicLocalEmbedder,
     NomicLocalEmbedder,
     QuantisedNomicLocalEmbedder,
     layer_norm,
@@ -200,6 +201,18 @@ def test_quantised_weights_are_those_of_the_quantised_file(quantised_cache: Path
     )
     assert (vectors != exact.astype(np.float32)).any()
     assert np.einsum("ij,ij->i", vectors, exact).min() > 0.99
+
+
+def test_half_precision_files_are_a_space_of_their_own(tmp_path: Path, cache: Path) -> None:
+    """The files in half precision are used: near the float32 ones, not equal, and no store takes both."""
+    half = HalfNomicLocalEmbedder(cache_dir=write_tiny_models(tmp_path, half=True))
+    assert half.space == Space("nomic-embed-v1.5", "fastembed", "fp16", "squash224-1", 768)
+    pixels = [reference_pixels(image) for image in PICTURES]
+    vectors = embed(half, PICTURES)
+    np.testing.assert_allclose(vectors, reference_pictures(pixels, tmp_path, "model_fp16"), rtol=0, atol=1e-6)
+    exact = reference_pictures(pixels, cache)
+    assert (vectors != exact.astype(np.float32)).any()
+    assert np.einsum("ij,ij->i", vectors, exact).min() > 0.999
 
 
 def test_what_is_no_input_is_refused(embedder: NomicLocalEmbedder) -> None:
