@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 NONSENSE_LIMIT: Final = 3
 """Answers that were paid for and cannot be used, after which a batch is given up."""
 FIRST_PATIENCE: Final = 15.0
-"""Seconds of failing after which a service that has never given a good answer is taken for dead."""
+"""Seconds of failing, and two requests, after which a service that has never answered well is taken for dead."""
 PERSON_WAITS: Final = 60.0
 """Seconds that a text waits at most, for a pause or for failures to pass: somebody is waiting for it."""
 _REMEMBERED: Final = 4 << 20
@@ -207,7 +207,8 @@ class RemoteEmbedder(ABC):
         def is_over(state: RetryCallState) -> bool:
             if (pause := _failure(state).pause) > retries.longest_pause:
                 return True
-            patience = retries.patience if self._delivered else min(retries.patience, FIRST_PATIENCE)
+            tried = self._delivered or state.attempt_number < 2  # a first request may hang, and the next one not
+            patience = retries.patience if tried else min(retries.patience, FIRST_PATIENCE)
             lasted = spent() + (0.0 if pause else state.upcoming_sleep)
             return lasted > patience or nonsense >= NONSENSE_LIMIT or state.attempt_number >= retries.attempts
 

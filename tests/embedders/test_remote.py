@@ -184,6 +184,18 @@ def test_a_dead_service_is_given_up_soon(clock: Time, caplog: pytest.LogCaptureF
     assert 2 <= len(caplog.records) <= 4
 
 
+def test_a_first_request_that_hangs_is_made_again(clock: Time) -> None:
+    """However long that took: one that hangs says nothing of the next."""
+
+    class Hangs(Scripted):
+        def send_pictures(self, prepared: Sequence[bytes]) -> Any:
+            clock.now += 60.0 * (len(self.answers) == 2)
+            return super().send_pictures(prepared)
+
+    embedder = timed(Hangs(PassingError("no answer within 60 s"), rows(X), retries=Retries()), clock)
+    assert embedder.embed_prepared([b"a"]).tolist() == rows(X)
+
+
 def test_a_service_that_has_answered_is_waited_for(clock: Time) -> None:
     """The work of hours is not thrown away for half a minute's fault."""
     embedder = timed(Scripted(rows(X), *[PassingError("no route")] * 7, rows(Y), retries=Retries()), clock)
