@@ -292,7 +292,7 @@ def _needs(rows: list[dict[str, Any]]) -> list[str]:
     lines = [f"{row['name']} needs {row['needs']}" for row in rows if not row["ready"] and row["name"] not in pulled]
     if pulled:
         sizes = ", ".join(f"{name} {needs.split(' of ')[-1]}" for name, needs in pulled.items())
-        lines.append(f"`embedstore models pull NAME` downloads, once: {sizes}")
+        lines.append(f"weights to download, once each, as by `embedstore models pull nomic-local`: {sizes}")
     fold = functools.partial(textwrap.wrap, width=_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     return [folded for line in lines for folded in fold(line)]
 

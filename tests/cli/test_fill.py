@@ -322,7 +322,7 @@ def test_models_lists_what_is_here(weights: Path) -> None:
     assert "nomic needs a key" in text
     lines = text.splitlines()
     assert not [line for line in lines if len(line) > 80]
-    pulls = " ".join(lines[lines.index(next(line for line in lines if line.startswith("`embedstore models pull"))) :])
+    pulls = " ".join(lines[lines.index(next(line for line in lines if line.startswith("weights to download"))) :])
     assert "clip 0.61 GB" in pulls
     assert "nomic-local 0.92 GB" not in pulls
     assert listed["nomic-local"]["revisions"]["nomic-ai/nomic-embed-text-v1.5"] == "0" * 40
