@@ -172,7 +172,7 @@ model_options = options(
     click.option(
         "--model",
         metavar="NAME",
-        help="Embedder of a new store: nomic, nomic-local or objects (else EMBEDSTORE_MODEL, else what is ready).",
+        help="Embedder of a new store, one of `embedstore models` (else EMBEDSTORE_MODEL, else what is ready).",
     ),
     click.option("--space", metavar="NAME", help="For vectors of your own: a name for what made them."),
     click.option(

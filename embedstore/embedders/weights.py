@@ -87,11 +87,11 @@ class Weights:
 
     `cache`, where the hub's client keeps its repositories, is `cache_dir`, else ``FASTEMBED_CACHE_PATH``, else in the
     user's cache: fastembed's own default is the temporary directory, which a reboot may empty, and a gigabyte deserves
-    better. `name` is what ``embedstore models pull`` takes, `gigabytes` what that fetches.
+    better. `model` is what ``embedstore models pull`` takes, `gigabytes` what that fetches.
     """
 
     def __init__(
-        self, towers: Sequence[Tower], name: str, gigabytes: float, cache_dir: str | Path | None = None
+        self, towers: Sequence[Tower], model: str, gigabytes: float, cache_dir: str | Path | None = None
     ) -> None:
         import platformdirs  # only needed once a local model is asked for
 
@@ -99,7 +99,7 @@ class Weights:
         named = cache_dir or os.environ.get("FASTEMBED_CACHE_PATH")
         users = platformdirs.user_cache_path("embedstore", appauthor=False) / "fastembed"
         self.cache = Path(named) if named else users
-        self.pull_command = f"embedstore models pull {name}"
+        self.pull_command = f"embedstore models pull {model}"
 
     def find(self, tower: Tower) -> Path | None:
         """Return the folder of a tower's files, or None when one of them is not on this machine.
