@@ -79,6 +79,10 @@ class RemoteEmbedder(ABC):
         Requests so far, those that failed included.
     wrong_answers : int
         Answers so far that could not be used though the work was done, and perhaps charged for.
+    delivered : bool
+        Whether any answer so far was good.
+    notices : Notices
+        What is said of waits.
     """
 
     space: Space
@@ -99,8 +103,8 @@ class RemoteEmbedder(ABC):
         self.requests_sent = self.wrong_answers = 0
         self._retries, self._max_requests = retries or Retries(), max_requests
         self._lock = threading.Lock()
-        self._notices = Notices()
-        self._delivered = False
+        self.notices = Notices()
+        self.delivered = False
         self._newest: OrderedDict[bytes, Any] = OrderedDict()
 
     # What a subclass says.
@@ -174,75 +178,24 @@ class RemoteEmbedder(ABC):
         retries: Retries,
     ) -> Vectors:
         """Send until a good answer comes, and return its vectors; each failure that may pass is a line."""
-        import tenacity  # late: only for requests
-
-        started, free, nonsense = time.monotonic(), 0.0, 0
-        limiter: RateLimiter | None = None
-        paused = False  # whether the service asked for the wait
+        attempts = _Attempts(self, what, retries)
 
         def once() -> Vectors:
-            nonlocal free, nonsense, limiter
             try:
                 self._require_budget()
-                limiter = self.limiter()
-                if limiter is not None:
-                    free += limiter.acquire(retries.longest_pause)
+                attempts.limiter = self.limiter()
+                if attempts.limiter is not None:
+                    attempts.free += attempts.limiter.acquire(retries.longest_pause)
                 self._require_budget(spend=True)
                 vectors = self._sound(send(inputs), inputs, is_same)
             except PassingError as error:
-                nonsense += error.nonsense
-                self._note(error, limiter)
+                attempts.nonsense += error.nonsense
+                self._note(error, attempts.limiter)
                 raise
-            self._delivered = True
+            self.delivered = True
             return vectors
 
-        def wait(state: RetryCallState) -> float:
-            nonlocal paused
-            pause = _failure(state).pause
-            paused = pause > 0
-            if pause:
-                return 0.0 if limiter is not None else pause  # the limiter holds all processes back
-            return float((doubling + jitter)(state))
-
-        def is_over(state: RetryCallState) -> bool:
-            if (pause := _failure(state).pause) > retries.longest_pause:
-                return True
-            tried = self._delivered or state.attempt_number < 2  # a first request may hang, and the next one not
-            patience = retries.patience if tried else min(retries.patience, FIRST_PATIENCE)
-            lasted = spent() + (0.0 if pause else state.upcoming_sleep)
-            return lasted > patience or nonsense >= NONSENSE_LIMIT or state.attempt_number >= retries.attempts
-
-        def tell(state: RetryCallState) -> None:
-            error, number = _failure(state), f"attempt {state.attempt_number} of {retries.attempts}"
-            seconds = error.pause or state.upcoming_sleep
-            self._notices.say(
-                str(error), f"{what}: {number}: {error}; again in {seconds:.1f} s", min(seconds, SAY_EVERY)
-            )
-
-        def sleep(seconds: float) -> None:
-            nonlocal free
-            self._notices.sleep(seconds, f"{what} failed, and is tried again")
-            free += seconds if paused else 0.0
-
-        def give_up(state: RetryCallState) -> Vectors:
-            error, count = _failure(state), counted(state.attempt_number, "request")
-            longer = f", as it asks to wait {error.pause:.0f} s" if error.pause > retries.longest_pause else ""
-            raise ServiceError(f"{error}: {what} was given up after {count} and {spent():.0f} s{longer}") from None
-
-        def spent() -> float:
-            return time.monotonic() - started - free
-
-        doubling = tenacity.wait_exponential(multiplier=retries.first_wait, max=retries.longest_wait)
-        jitter = tenacity.wait_random(0, retries.first_wait)
-        attempts = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(PassingError),
-            wait=wait,
-            stop=is_over,
-            before_sleep=tell,
-            sleep=sleep,
-            retry_error_callback=give_up,
-        )
-        return attempts(once)
+        return attempts.until_done(once)
 
     def _note(self, error: PassingError, limiter: RateLimiter | None) -> None:
         """Count an answer that cannot be used; let nobody send during a pause that was asked for."""
@@ -303,6 +256,79 @@ def sound_vectors(rows: ArrayLike, n: int, dim: int) -> Vectors:
         return normalise(as_vectors(rows, dim, "the answer's vectors"))
     except VectorError as error:
         raise PassingError(str(error), nonsense=True) from None
+
+
+@dataclass
+class _Attempts:
+    """The attempts at one request: how long to wait after a failure, what is said of it, and when it is enough.
+
+    `free` are seconds that cost no patience, as somebody asked for them; `nonsense` counts answers of no use.
+    """
+
+    embedder: RemoteEmbedder
+    what: str
+    retries: Retries
+    limiter: RateLimiter | None = None
+    free: float = 0.0
+    nonsense: int = 0
+    started: float = dataclasses.field(default_factory=lambda: time.monotonic())
+
+    def until_done(self, once: Callable[[], Vectors]) -> Vectors:
+        """Call `once` until it raises no PassingError; ServiceError where that is given up."""
+        import tenacity  # late: only for requests
+
+        first = self.retries.first_wait
+        doubling = tenacity.wait_exponential(multiplier=first, max=self.retries.longest_wait)
+        waits = doubling + tenacity.wait_random(0, first)
+
+        def wait(state: RetryCallState) -> float:
+            pause = _failure(state).pause
+            if pause:
+                return 0.0 if self.limiter is not None else pause  # the limiter holds all processes back
+            return float(waits(state))
+
+        attempts = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(PassingError),
+            wait=wait,
+            stop=self._is_over,
+            before_sleep=self._tell,
+            sleep=self._sleep,
+            retry_error_callback=self._give_up,
+        )
+        return attempts(once)
+
+    @property
+    def _spent(self) -> float:
+        """Seconds of patience that are gone."""
+        return time.monotonic() - self.started - self.free
+
+    def _is_over(self, state: RetryCallState) -> bool:
+        """Tell whether it is enough, also where it would be after the wait that comes next."""
+        pause = _failure(state).pause
+        if pause > self.retries.longest_pause:
+            return True
+        # A first request may hang, and the next one not.
+        tried = self.embedder.delivered or state.attempt_number < 2
+        patience = self.retries.patience if tried else min(self.retries.patience, FIRST_PATIENCE)
+        lasted = self._spent + (0.0 if pause else state.upcoming_sleep)
+        return lasted > patience or self.nonsense >= NONSENSE_LIMIT or state.attempt_number >= self.retries.attempts
+
+    def _tell(self, state: RetryCallState) -> None:
+        error = _failure(state)
+        seconds = error.pause or state.upcoming_sleep
+        number = f"attempt {state.attempt_number} of {self.retries.attempts}"
+        line = f"{self.what}: {number}: {error}; again in {seconds:.1f} s"
+        self.embedder.notices.say(str(error), line, min(seconds, SAY_EVERY))
+        if error.pause and self.limiter is None:
+            self.free += error.pause
+
+    def _sleep(self, seconds: float) -> None:
+        self.embedder.notices.sleep(seconds, f"{self.what} failed, and is tried again")
+
+    def _give_up(self, state: RetryCallState) -> Vectors:
+        error, count = _failure(state), counted(state.attempt_number, "request")
+        long = f", as it asks to wait {error.pause:.0f} s" if error.pause > self.retries.longest_pause else ""
+        raise ServiceError(f"{error}: {self.what} was given up after {count} and {self._spent:.0f} s{long}") from None
 
 
 def _failure(state: RetryCallState) -> PassingError:

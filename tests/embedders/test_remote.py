@@ -169,7 +169,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 
 def timed(embedder: Scripted, clock: Time) -> Scripted:
-    embedder._notices._clock = clock.monotonic
+    embedder.notices._clock = clock.monotonic
     return embedder
 
 
@@ -252,7 +252,7 @@ def test_threads_that_fail_alike_say_it_once(caplog: pytest.LogCaptureFixture) -
     embedder = Scripted(rows(X), retries=Retries(first_wait=0.2))
     error = PassingError("no route")
     for number in range(4):
-        embedder._notices.say(str(error), f"attempt {number}", 5.0)
+        embedder.notices.say(str(error), f"attempt {number}", 5.0)
     assert [record.getMessage() for record in caplog.records] == ["attempt 0"]
 
 
