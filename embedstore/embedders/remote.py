@@ -187,7 +187,9 @@ class RemoteEmbedder(ABC):
                 if attempts.limiter is not None:
                     attempts.free += attempts.limiter.acquire(retries.longest_pause)
                 self._require_budget(spend=True)
-                vectors = self._sound(send(inputs), inputs, is_same)
+                with self.notices.watching(f"an answer of {self.service}"):
+                    rows = send(inputs)
+                vectors = self._sound(rows, inputs, is_same)
             except PassingError as error:
                 attempts.nonsense += error.nonsense
                 self._note(error, attempts.limiter)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 LOGGER: Final = "embedstore.waits"
@@ -59,3 +60,19 @@ class Notices:
             time.sleep(min(left, SAY_EVERY))
             if (left := end - self._clock()) > 1:
                 self.say(reason, f"waiting {left:.0f} s: {reason}", min(left, SAY_EVERY) - 0.1)
+
+    @contextmanager
+    def watching(self, what: str) -> Iterator[None]:
+        """Say every `SAY_EVERY` seconds, as long as the context lasts, for how long `what` has been waited for."""
+        over = threading.Event()
+        began = time.monotonic()
+
+        def watch() -> None:
+            while not over.wait(SAY_EVERY):
+                self.say(what, f"waiting for {what}, {time.monotonic() - began:.0f} s so far", SAY_EVERY - 0.5)
+
+        threading.Thread(target=watch, name="embedstore-watch", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()

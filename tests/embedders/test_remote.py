@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from embedstore.embedders import waits
 from embedstore.embedders.nomic_api import NomicAPIEmbedder
 from embedstore.embedders.rate_limit import RateLimiter
 from embedstore.embedders.remote import FIRST_PATIENCE, PERSON_WAITS, RemoteEmbedder, Retries
@@ -231,6 +233,21 @@ def test_long_waits_are_said_all_along(clock: Time, caplog: pytest.LogCaptureFix
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0] == "embedding 1 picture: attempt 1 of 10: busy; again in 40.0 s"
     assert [line.split()[1] for line in lines[1:]] == ["32", "24", "16", "8"]
+
+
+def test_an_answer_that_is_long_in_coming_is_said(
+    server: NomicServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for all that wait for the service, and again while they do; a quick answer is not worth a line."""
+    monkeypatch.setattr(waits, "SAY_EVERY", 1.0)
+    embedder = NomicAPIEmbedder(retries=QUICK)
+    embedder.embed_texts(["a"])
+    assert caplog.text == ""
+    server.faults.script([Fault("slow", seconds=2.4)] * 2)
+    embedder.embed_texts([f"text {number}" for number in range(20)])
+    lines = [record.getMessage() for record in caplog.records]
+    assert 1 <= len(lines) <= 3
+    assert all(re.fullmatch(r"waiting for an answer of Nomic's service, \d s so far", line) for line in lines)
 
 
 @pytest.mark.parametrize("limited", [True, False])
