@@ -59,12 +59,7 @@ class Index:
     listed_from: float = 0.0
     """Time (of `time.monotonic`) from which the dataset lists it."""
     ready_from: float = 0.0
-    """Time from which it is completed and can be read."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is completed."""
-        return time.monotonic() >= self.ready_from
+    """Time from which it is completed, at the latest; it is as soon as the dataset is not locked any more."""
 
 
 @dataclass
@@ -93,6 +88,10 @@ class Dataset:
     def locked(self) -> bool:
         """Whether it takes no rows now."""
         return time.monotonic() < self.locked_until
+
+    def has_built(self, index: Index) -> bool:
+        """Return whether a map is completed and can be read."""
+        return not self.locked or time.monotonic() >= index.ready_from
 
     @property
     def shown(self) -> list[int]:
@@ -293,7 +292,7 @@ class Atlas:
         found = {**_topics(shown, fields), **_duplicates(vectors, fields)}
         tiles = Tiles.build(shown, vectors, id_field or "id_", id_column, self.tile_rows, found)
         now = time.monotonic()
-        times = now + self.listed_after, now + max(self.build_seconds, self.listed_after)
+        times = now + self.listed_after, now + self.build_seconds
         index = Index(str(uuid.uuid4()), str(uuid.uuid4()), name, indexed, ids, vectors, tiles, *times)
         dataset.indices.append(index)
         if self.build_seconds:

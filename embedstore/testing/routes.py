@@ -230,8 +230,9 @@ class AtlasRoutes:
 
     @_route("GET", f"/v1/project/index/job/progress/{_ID}")
     def _progress(self, request: Request, index_id: str) -> Reply:
-        index = self.atlas.index(index_id)[1]
-        return Reply({"index_id": index.id, "index_build_stage": "Completed" if index.ready else "Embedding"})
+        dataset, index = self.atlas.index(index_id)
+        stage = "Completed" if dataset.has_built(index) else "Embedding"
+        return Reply({"index_id": index.id, "index_build_stage": stage})
 
     @_route("GET", f"/v1/project/index/job/{_ID}")
     def _job(self, request: Request, job_id: str) -> Reply:
@@ -255,8 +256,8 @@ class AtlasRoutes:
 
     def _finished(self, projection_id: str) -> Index:
         """Return a map that can be read; refuse with 404 while it is being made (the real answer is not known)."""
-        index = self.atlas.index(projection_id)[1]
-        if not index.ready:
+        dataset, index = self.atlas.index(projection_id)
+        if not dataset.has_built(index):
             raise Refused(404, "The projection is not built yet")
         return index
 
