@@ -243,7 +243,7 @@ class Atlas:
         dataset.shown_from = dataset.shown_from + [time.monotonic() + self.shown_after] * len(ids)
 
     def delete_rows(self, dataset: Dataset, ids: list[Any]) -> None:
-        """Delete rows by id; unknown ids are passed over (the real answers are not known, save that there is the route).
+        """Delete rows by id; unknown ids are passed over (of the real one only the route is known, no answer).
 
         A locked dataset refuses, as it does uploads.
         """

@@ -142,11 +142,13 @@ def test_lock(server: NomicServer, store: EmbedStore, strings: bool) -> None:
     dataset.locked_until = float("inf")
     more = vector_store(store.path.parent / "more.store", 20, seed=1)
     told: list[str] = []
-    plan = plan_sync(more, NAME, timeout=1.0)
+    plan = plan_sync(more, NAME, timeout=1.0, progress=told.append)
     assert any("locked" in note for note in plan.notes)
     with pytest.raises(AtlasError, match="locked"):
         apply_sync(plan, progress=told.append)
-    assert any("waiting" in text for text in told)
+    assert [text for text in told if "waiting" in text] == [
+        "waiting for at most 1 s: stand-in/photos is locked while Atlas makes a map"
+    ]
     assert len(dataset.ids) == 90
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from atlas_stores import NAME, sync, vector_store
 
-from embedstore.atlas import apply_sync, maps, plan_sync
+from embedstore.atlas import maps
 from embedstore.atlas.answers import AtlasTransport
 from embedstore.atlas.client import open_dataset
 from embedstore.errors import AtlasError
@@ -71,8 +71,8 @@ def test_an_index_that_has_no_map_yet(server: NomicServer, small: EmbedStore, mo
 
     monkeypatch.setattr(Dataset, "described", described)
     told: list[str] = []
-    assert "made" in apply_sync(plan_sync(small, NAME, create=True, index=True, timeout=8.0), progress=told.append).map
-    assert any("map: not begun" in text for text in told)
+    assert "made" in sync(small, index=True, progress=told.append).map
+    assert sum("Atlas makes the map" in text and "not begun" in text for text in told) == 1
 
 
 def test_a_file_of_a_map_that_is_not_there(

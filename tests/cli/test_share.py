@@ -27,7 +27,7 @@ def test_command_line(server: NomicServer, small: EmbedStore, tmp_path: Path) ->
     assert dry.exit_code == 0, dry.output
     assert "60 missing" in dry.output
     assert server.atlas.datasets() == []
-    missing = runner.invoke(main, ["sync", "atlas", path, NAME])
+    missing = runner.invoke(main, ["sync", "atlas", path, NAME, "--no-create"])
     assert missing.exit_code == 1
     assert "--create" in missing.output
     done = runner.invoke(main, ["sync", "atlas", path, NAME, "--create", "--index", "--json", "-q"])
