@@ -8,8 +8,19 @@ says, `outcome` holds plans and reports.
 """
 
 from embedstore.atlas.apply import apply_sync, sync
+from embedstore.atlas.bulk import BulkReport, add_via_atlas
 from embedstore.atlas.outcome import SyncPlan, SyncReport
 from embedstore.atlas.plan import plan_sync
 from embedstore.atlas.pull import PullReport, pull
 
-__all__ = ["PullReport", "SyncPlan", "SyncReport", "apply_sync", "plan_sync", "pull", "sync"]
+__all__ = [
+    "BulkReport",
+    "PullReport",
+    "SyncPlan",
+    "SyncReport",
+    "add_via_atlas",
+    "apply_sync",
+    "plan_sync",
+    "pull",
+    "sync",
+]

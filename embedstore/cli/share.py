@@ -99,8 +99,42 @@ def atlas(store: Path, dataset: str, dry_run: bool, output: Output, **options: A
     output.value(report.to_dict(), str(report))
 
 
+def add_by_atlas(
+    store: Path,
+    sources: tuple[str, ...],
+    dataset: str,
+    dry_run: bool,
+    timeout: float | None,
+    output: Output,
+    **given: Any,
+) -> None:
+    """Let Atlas embed pictures; the work of ``embedstore add STORE SOURCE --via-atlas ORG/NAME``."""
+    options = {name: given.pop(name) for name in ("label_from_folder", "image_column", "split", "map")}
+    others = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if dry_run or others:
+        named = ", ".join(["--dry-run"] * dry_run + others)
+        raise click.UsageError(f"--via-atlas takes no {named}; `embedstore sync atlas` has a --dry-run")
+    from embedstore.atlas import add_via_atlas
+
+    if timeout is not None:
+        options["timeout"] = timeout
+    source: Any = list(sources) if len(sources) > 1 else sources[0]
+    report = add_via_atlas(store, source, dataset, progress=output.say, **options)
+    output.value(report.to_dict(), str(report))
+    if report.found.all_failed:
+        click.get_current_context().exit(1)
+
+
 def add_from_atlas(
-    store: Path, sources: tuple[str, ...], model: str | None, space: str | None, dry_run: bool, output: Output
+    store: Path,
+    sources: tuple[str, ...],
+    model: str | None,
+    space: str | None,
+    dry_run: bool,
+    output: Output,
+    *,
+    map: bool,
+    timeout: float | None,
 ) -> None:
     """Take a dataset of Atlas into a store; the work of ``embedstore add STORE atlas://ORG/NAME``."""
     if len(sources) > 1 or dry_run:
@@ -109,7 +143,7 @@ def add_from_atlas(
     from embedstore.embedders.registry import space_of
 
     made_by: Any = space_of(model) if model is not None else space
-    report = pull(store, sources[0], space=made_by, progress=output.say)
+    report = pull(store, sources[0], space=made_by, map=map, timeout=timeout or 600.0, progress=output.say)
     output.value(report.to_dict(), str(report))
 
 
