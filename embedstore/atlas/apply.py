@@ -28,7 +28,7 @@ from embedstore.atlas.maps import ensure_map, wait_until_unlocked
 from embedstore.atlas.outcome import SyncPlan, SyncReport, Work, listed
 from embedstore.atlas.plan import ABOUT, plan_sync
 from embedstore.embedders.nomic_transport import PassingError
-from embedstore.errors import AtlasError, EmbedStoreError, ImageError, option
+from embedstore.errors import AtlasError, EmbedStoreError, ImageError, spelt
 from embedstore.sources import pictures_at
 from embedstore.store import EmbedStore
 from embedstore.wording import counted
@@ -96,7 +96,7 @@ def apply_sync(plan: SyncPlan, *, progress: Progress = silent) -> SyncReport:
     work = plan.work
     if work is None:
         raise AtlasError("this plan was not made by plan_sync")
-    if plan.problems and (plan.shards or plan.dataset_id is None):
+    if plan.problems and (plan.shards or plan.dataset_id is None or plan.replace):
         raise AtlasError(f"{plan.dataset}: {'; '.join(plan.problems)}")
     started = time.perf_counter()
     with Confirmations(work.store.folder, plan.dataset).held():
@@ -229,7 +229,7 @@ class _Delivery:
                 rows = counted(len(left), "row")
                 raise AtlasError(
                     f"Atlas did not delete {rows} that others were to take the place of, the first of them {left[0]}: "
-                    f"{error}. They are as they were; without {option('replace')} they stay so"
+                    f"{error}. They are as they were; without {spelt('replace=True', '--replace')} they stay so"
                 ) from None
             left = sorted(self._remote.rows_of(left))
             if left and not pauses.wait():

@@ -75,7 +75,8 @@ def atlas_rows(
     if ids != stored:
         long = sum(a != b for a, b in zip(ids, stored, strict=True))
         converted.changes["id"] = [f"{long:,} of more than {LONGEST_ID} characters as 32 hex digits of their SHA-256"]
-    if (ids != stored or STORED_ID in wanted) and STORED_ID not in rows.column_names:
+    hidden = (ids != stored or STORED_ID in wanted) and STORED_ID not in rows.column_names
+    if hidden:
         rows = rows.append_column(STORED_ID, pa.array(stored, pa.string()))
     names = safe_names([name for name in rows.column_names if name != "id"], taken=[id_field])
     for name, safe in names.items():
@@ -88,8 +89,9 @@ def atlas_rows(
             converted.unsent[name] = "the dataset was made without it, and takes no new columns"
         elif (values := _values(converted, name, safe, rows.column(name), wanted.get(safe), escape)) is not None:
             columns[safe] = values
-            if safe != name or _COMES_BACK_AS.get(str(values.type)) != str(rows.column(name).type):
-                converted.origins[safe] = ("id" if name == STORED_ID else name, str(rows.column(name).type))
+            was_id = hidden and name == STORED_ID
+            if was_id or safe != name or _COMES_BACK_AS.get(str(values.type)) != str(rows.column(name).type):
+                converted.origins[safe] = ("id" if was_id else name, str(rows.column(name).type))
     for name in wanted:
         if name not in columns and name not in converted.unsent:
             hint = " (--classifier NAME adds a classifier's)" if name.endswith(("_score", "_match")) else ""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from embedstore.atlas.answers import AtlasTransport
 from embedstore.atlas.columns import AtlasRows
-from embedstore.errors import option, spelt
+from embedstore.errors import spelt
 from embedstore.storage.rows import Rows
 from embedstore.store import EmbedStore
 from embedstore.vectors import Vectors
@@ -89,7 +89,7 @@ class SyncPlan:
     bare: list[str] = field(default_factory=list)  # ids of rows that are there without their picture
     changes: dict[str, list[str]] = field(default_factory=dict)  # of columns, see `columns.AtlasRows`
     unsent: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)  # `apply_sync` refuses a plan that has any, and rows to send
+    problems: list[str] = field(default_factory=list)  # `apply_sync` refuses a plan that has any, and something to do
     notes: list[str] = field(default_factory=list)
     shards: int = 0  # uploads that it takes
     loss: Loss = field(default_factory=Loss)  # of the vectors that are to be sent
@@ -131,7 +131,7 @@ class SyncPlan:
             yield f"  {rows} not this store's; on no map, so no id is known"
         what = "picture" if self.images else "vector"
         replaced = done and (self.replace or self.anew)
-        advice = "" if self.replace else f"; {option('replace')} deletes and sends anew"
+        advice = "" if self.replace else f"; {spelt('replace=True', '--replace')} deletes and sends anew"
         if self.outdated and not replaced:
             yield f"  {listed(self.outdated, f'whose {what} is another now than the one that was sent')}{advice}"
         if self.bare and not replaced:

@@ -250,7 +250,7 @@ def _replacing(
 ) -> AtlasRows:
     """Say what becomes of columns that the dataset was made without: with `replace` it is made again for them."""
     for name in converted.new:
-        plan.unsent[name] += f"; {option('replace')} deletes the dataset and makes it again with it"
+        plan.unsent[name] += f"; {spelt('replace=True', '--replace')} deletes the dataset and makes it again with it"
     if not (plan.replace and converted.new and plan.total):
         return converted
     if not whole:

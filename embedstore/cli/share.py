@@ -113,7 +113,7 @@ def add_by_atlas(
     others = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
     if dry_run or others:
         named = ", ".join(["--dry-run"] * dry_run + others)
-        raise click.UsageError(f"--via-atlas takes no {named}; `embedstore sync atlas` has a --dry-run")
+        raise click.UsageError(f"--via-atlas takes no {named}")
     from embedstore.atlas import add_via_atlas
 
     if timeout is not None:

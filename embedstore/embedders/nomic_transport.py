@@ -207,6 +207,7 @@ def _new_session(key: Key, total: float) -> requests.Session:
             if isinstance(request.body, str | bytes):
                 content = request.body.encode() if isinstance(request.body, str) else request.body
                 request.body = _Body(content, time.monotonic() + total)
+                request._body_position = 0  # from where a redirect sends it again
             return super().send(request, *arguments, **options)
 
     def with_key(request: Any) -> Any:

@@ -23,7 +23,7 @@ NAME = "stand-in/pictures"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for number in range(24):
-        save_picture(tmp_path / "pictures" / ("cat" if number % 2 else "dog") / f"{number:02}.png", number, (700, 300))
+        save_picture(tmp_path / "pictures" / ("cat" if number % 2 else "dog") / f"{number:02}.png", number, (600, 60))
     return tmp_path / "pictures"
 
 
@@ -41,7 +41,7 @@ def test_no_embedding_request(server: NomicServer, folder: Path, tmp_path: Path)
     for row in rows:
         np.testing.assert_allclose(store.vectors([row["id"]])[0], expected[row["id"]], atol=1e-3)
         assert Path(row["uri"]).parent.name == row["label"]
-        assert row["width"] == 700
+        assert row["width"] == 600
         assert len(row["content_hash"]) == 64
         assert np.isfinite(row["map_x"])
     assert report.pulled is not None
