@@ -1,6 +1,6 @@
 """Kills a sync with Atlas at many moments, each a request before or after Atlas has done what it asks for.
 
-    python scripts/kill_syncs.py [--rows 12000] [--dim 64] [--changed 40] [--kills 20] [--shard-rows 2500] [--timeout 30]
+    python scripts/kill_syncs.py [--rows 12000] [--dim 64] [--changed 40] [--kills 20] [--shard-rows 2500]
 
 A session: rows go up into a new dataset; some get another vector; these are replaced, and a map is made that takes a
 while. For each of so many moments, spread evenly over all requests of a session, a session is killed there and the same
@@ -118,7 +118,7 @@ class Syncs:
         return reply
 
     def run(self, store: Path, name: str, moment: int = 0, *, after: bool = False, **options: Any) -> dict[str, Any]:
-        """Sync, killed at a request (0: at none); return what it reported, or nothing, and how many requests it made."""
+        """Sync, killed at a request (0: at none); return what it reported, and how many requests it made."""
         self._asked, self._moment, self._after = 0, moment, after
         said = self.folder / "said.json"
         said.unlink(missing_ok=True)
