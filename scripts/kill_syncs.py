@@ -221,7 +221,7 @@ def main() -> None:
     told: Any = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, NomicServer() as server:
         os.environ.update(server.environment(Path(folder) / "home"))
-        server.atlas.build_seconds = MAP_SECONDS
+        server.atlas.build_seconds, server.atlas.row_limit = MAP_SECONDS, 10**9
         base = make_store(Path(folder) / "base.store", told.rows, told.dim).path
         syncs = Syncs(server, Path(folder), {"shard_rows": told.shard_rows, "timeout": told.timeout})
         plain = session(syncs, base, told, 0, (0, 0), False)
