@@ -207,6 +207,8 @@ def _official_class(transport: AtlasTransport, may_create: bool, tiles: Path | N
         "print": lambda *_: None,
         "download_feather": with_globals(utils.download_feather, requests=transport),
     }
+    topics = theirs.AtlasMapTopics
+    ours["AtlasMapTopics"] = type("Topics", (topics,), _copies(topics, ours))
     projections = _copies(theirs.AtlasProjection, ours)
     projections["tile_destination"] = property(lambda projection: _folder(tiles) / projection.id)
     ours["AtlasProjection"] = type("Projection", (theirs.AtlasProjection,), projections)

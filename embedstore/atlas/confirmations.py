@@ -26,6 +26,7 @@ from embedstore.errors import StoreLockedError
 from embedstore.storage.folder import StoreFolder
 
 _ROWS, _MAPS = "rows", "maps"
+_OF_AN_ORDER: Final = ("rows", "state", "before", "topics", "at")  # in the order of the fields of `Order`
 UNKNOWN: Final = ""
 """The hash of what went with a row that another store, or another machine, has sent."""
 
@@ -59,6 +60,7 @@ class Order:
     rows: int  # of the dataset then
     state: str  # `Known.state` then
     before: list[str]  # indices that the dataset had before
+    topics: str = ""  # which were ordered with it, as JSON; empty for none
     at: float = 0.0  # when, in seconds since the epoch
     accepted: bool = False  # Atlas has said that it makes it
     index: str | None = None  # the map's, once it is listed
@@ -130,16 +132,16 @@ class Confirmations:
         for entry in self._entries(_MAPS, dataset_id):
             name = entry["order"]
             if "rows" in entry:
-                orders[name] = Order(name, entry["rows"], entry["state"], entry["before"], entry["at"])
+                orders[name] = Order(name, *(entry[about] for about in _OF_AN_ORDER))
             elif name in orders:
                 for about in ("accepted", "index", "built", "given_up"):
                     setattr(orders[name], about, entry.get(about, getattr(orders[name], about)))
         return list(orders.values())
 
-    def ordering(self, dataset_id: str, rows: int, state: str, before: Sequence[str]) -> Order:
+    def ordering(self, dataset_id: str, rows: int, state: str, before: Sequence[str], topics: str = "") -> Order:
         """Write down that a map is about to be ordered."""
-        order = Order(uuid.uuid4().hex, rows, state, list(before), time.time())
-        entry = {name: getattr(order, name) for name in ("rows", "state", "before", "at")}
+        order = Order(uuid.uuid4().hex, rows, state, list(before), topics, time.time())
+        entry = {name: getattr(order, name) for name in _OF_AN_ORDER}
         self._write(_MAPS, {"dataset": dataset_id, "order": order.id, **entry})
         return order
 

@@ -8,6 +8,7 @@ the rows is left to `pull` and `compare`.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ _IDS = "datum_id"
 _LOST: Final = 3600.0  # seconds after which a map that was ordered and is not listed will not come any more
 _PLACES: Final = ("x", "y")
 _TOPIC: Final = "_topic_depth_"
+_NUMBERED: Final = "_int"
 
 
 def wait_until_unlocked(remote: RemoteDataset) -> None:
@@ -64,16 +66,19 @@ def ensure_map(remote: RemoteDataset, confirmations: Confirmations, topic_model:
     rows = remote.refresh().total
     if rows < FEWEST_ROWS:
         raise AtlasError(f"Atlas makes maps of at least {FEWEST_ROWS} rows; {remote.identifier} has {rows}")
-    state = confirmations.known(remote.id).state
+    state, topics = confirmations.known(remote.id).state, json.dumps(topic_model) if topic_model else ""
     orders = confirmations.orders(remote.id)
     waited = {order.id for order in unfinished}
     for order in reversed(orders):
-        if order.built and (order.rows, order.state) == (rows, state) and order.index in remote.maps:
+        alike = (order.rows, order.state) == (rows, state) and topics in ("", order.topics)
+        if order.built and alike and order.index in remote.maps:
             made = "made" if order.id in waited else "there is one of these rows already"
             return f"{made}: {remote.link}/map"
     others = [index for index in _indices(remote) if index not in {order.index for order in orders}]
     under_way = remote.locked and bool(others) and _stage(remote, others[-1]) != "Completed"
-    order = confirmations.ordering(remote.id, rows, state, others[:-1] if under_way else _indices(remote))
+    order = confirmations.ordering(
+        remote.id, rows, state, others[:-1] if under_way else _indices(remote), "" if under_way else topics
+    )
     if not under_way:  # the dataset takes no rows while a map is made, so that one under way has all that are there
         _send_order(remote, topic_model)
     confirmations.about_order(remote.id, order, accepted=True)
@@ -225,6 +230,7 @@ def read_tiles(
     if found:
         names |= {name: safe for name, safe in found_columns(registered).items() if name not in names}
     sidecars = {name: registered[name] for name in names}
+    topics = _topic_names(projection) if any(_is_numbered(name) for name in names) else {}
     with explained("fetching the map's files"):
         for sidecar in dict.fromkeys(sidecars.values()):
             projection._download_sidecar(sidecar)
@@ -232,7 +238,7 @@ def read_tiles(
     for key in keys:
         with explained(f"reading the map's tile {key}"):
             tile = _tile(projection.tile_destination, key, sidecars)
-        yield tile.rename_columns([names[name] for name in tile.column_names])
+        yield _with_topics(tile, topics).rename_columns([names[name] for name in tile.column_names])
 
 
 def found_columns(registered: Iterable[str]) -> dict[str, str]:
@@ -246,12 +252,36 @@ def found_columns(registered: Iterable[str]) -> dict[str, str]:
         if name in _PLACES:
             names[name] = f"{FROM_THE_MAP}{name}"
         elif name.startswith(_TOPIC):
-            names[name] = f"{FROM_THE_MAP}topic_{name.removeprefix(_TOPIC)}"
+            names[name] = f"{FROM_THE_MAP}topic_{name.removeprefix(_TOPIC).removesuffix(_NUMBERED)}"
         elif name.startswith("_duplicate_class"):
             names[name] = f"{FROM_THE_MAP}duplicate"
         elif name.startswith("_cluster"):
             names[name] = f"{FROM_THE_MAP}duplicate_group"
     return names
+
+
+def _is_numbered(name: str) -> bool:
+    """Tell whether a map's column has numbers of topics in the place of their names."""
+    return name.startswith(_TOPIC) and name.endswith(_NUMBERED)
+
+
+def _topic_names(projection: Any) -> dict[tuple[str, int], str]:
+    """Return the names of a map's topics, by their column and number."""
+    with explained("reading the map's topics"):
+        rows = projection.topics.metadata.to_dict("records")
+        return {
+            (f"{_TOPIC}{row['depth']}{_NUMBERED}", int(row["topic_id"])): str(row["topic_short_description"])
+            for row in rows
+        }
+
+
+def _with_topics(tile: pa.Table, topics: dict[tuple[str, int], str]) -> pa.Table:
+    """Put the names of topics in the place of their numbers; one without a name is missing."""
+    for place, name in enumerate(tile.column_names):
+        if _is_numbered(name):
+            texts = [topics.get((name, number)) for number in tile[name].to_pylist()]
+            tile = tile.set_column(place, name, pa.array(texts, pa.string()))
+    return tile
 
 
 def _tile(folder: Path, key: str, sidecars: dict[str, str]) -> pa.Table:

@@ -145,6 +145,10 @@ def plan_sync(
     shards = _shards(sent, converted.table, reader.space.dim, most)
     plan.shards = len(shards)
     topics = _topic_model(topic_model, converted)
+    if description is not None and remote is not None and not plan.anew:
+        plan.notes.append("the dataset is there, and keeps its description: change it in Atlas itself")
+    if topics and not index:
+        plan.notes.append(f"topics come with a map, which {spelt('index=True', '--index')} makes")
     work = Work(store, reader.rows, transport, converted, chosen, shards, public, description, index, topics)
     plan.work = work
     _finish(plan, work, sent)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from embedstore.atlas.columns import EMPTY, NOTHING, VECTORS
+from embedstore.atlas.columns import EMPTY, FROM_THE_MAP, NOTHING, VECTORS
 from embedstore.atlas.description import Described
 from embedstore.errors import AtlasError
 
@@ -46,6 +46,8 @@ def restored(tile: pa.Table, described: Described, notes: dict[str, str]) -> pa.
             columns[COLUMN] = column.cast(pa.list_(pa.float32(), column.type.list_size))
         elif name == "id":
             columns.setdefault("id", column)
+        elif name.startswith(FROM_THE_MAP):
+            columns[name] = column  # no column that was sent is called so
         else:
             here, kind = described.origins.get(name, (name, ""))
             columns[here] = _values(column, here, kind, described.escaped, notes)

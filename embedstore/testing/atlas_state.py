@@ -60,6 +60,8 @@ class Index:
     """Time (of `time.monotonic`) from which the dataset lists it."""
     ready_from: float = 0.0
     """Time from which it is completed, at the latest; it is as soon as the dataset is not locked any more."""
+    topic_field: str | None = None
+    """The column that names its topics."""
 
 
 @dataclass
@@ -294,6 +296,8 @@ class Atlas:
         now = time.monotonic()
         times = now + self.listed_after, now + self.build_seconds
         index = Index(str(uuid.uuid4()), str(uuid.uuid4()), name, indexed, ids, vectors, tiles, *times)
+        topics = json.loads(fields.get("topic_model_hyperparameters") or "{}")
+        index.topic_field = topics.get("community_description_target_field")
         dataset.indices.append(index)
         if self.build_seconds:
             dataset.locked_until = time.monotonic() + self.build_seconds
@@ -357,15 +361,33 @@ def _vectors(dataset: Dataset, rows: pa.Table, indexed: str | None) -> tuple[lis
 def _topics(rows: pa.Table, fields: dict[str, Any]) -> dict[str, tuple[str, pa.Array]]:
     """Return the map's columns of topics with their sidecar, if a model was ordered and a column names them.
 
-    A row's topic is the first letter of that column, and its narrower topic the column itself.
+    A row's topic is the first letter of that column, and its narrower topic the column itself; the columns have their
+    numbers in the order of the alphabet, and `topics_of` the names.
     """
     options = json.loads(fields.get("topic_model_hyperparameters") or "{}")
     named = options.get("community_description_target_field")
     if not options.get("build_topic_model") or named not in rows.column_names:
         return {}
     texts = [str(value) for value in rows[named].to_pylist()]
-    broad = pa.array([text[:1].upper() for text in texts])
-    return {"_topic_depth_1": ("topics", broad), "_topic_depth_2": ("topics", pa.array(texts))}
+    columns = {}
+    for depth, names in enumerate(([text[:1].upper() for text in texts], texts), 1):
+        numbers = {name: number for number, name in enumerate(sorted(set(names)), 1)}
+        columns[f"_topic_depth_{depth}_int"] = ("topics", pa.array([numbers[name] for name in names], pa.int32()))
+    return columns
+
+
+def topics_of(index: Index) -> list[dict[str, Any]]:
+    """Return a map's topics as the real service lists them, by depth and number."""
+    named, table = index.topic_field, index.tiles.table
+    if named is None or "_topic_depth_1_int" not in table.column_names:
+        return []
+    texts = sorted({str(value) for value in table[named].to_pylist()})
+    depths = (sorted({text[:1].upper() for text in texts}), texts)
+    return [
+        {"topic": number, "depth": depth, "topic_short_description": name}
+        for depth, names in enumerate(depths, 1)
+        for number, name in enumerate(names, 1)
+    ]
 
 
 def _duplicates(vectors: NDArray[np.float32], fields: dict[str, Any]) -> dict[str, tuple[str, pa.Array]]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pyarrow import feather
 
 from embedstore.testing import features
-from embedstore.testing.atlas_state import MOVED, ORGANISATION, Atlas, Index
+from embedstore.testing.atlas_state import MOVED, ORGANISATION, Atlas, Index, topics_of
 from embedstore.testing.faults import Faults
 from embedstore.testing.wire import Refused, Reply, Request, invalid
 
@@ -253,6 +253,12 @@ class AtlasRoutes:
         if file is None:
             raise Refused(404, f"No such tile: {name}")
         return Reply(file, content_type=BINARY)
+
+    @_route("GET", f"/v1/project/{_ID}/index/projection/{_ID}")
+    def _projection(self, request: Request, dataset_id: str, projection_id: str) -> Reply:
+        self.atlas.find(dataset_id)
+        features = [{"properties": topic} for topic in topics_of(self._finished(projection_id))]
+        return Reply({"id": projection_id, "topic_models": [{"features": features}]})
 
     def _finished(self, projection_id: str) -> Index:
         """Return a map that can be read; refuse with 404 while it is being made (the real answer is not known)."""

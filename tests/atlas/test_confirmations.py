@@ -25,7 +25,7 @@ def test_only_entries_of_this_dataset_count(small: EmbedStore) -> None:
     kept.seen("d1", ["b", "a"])
     kept.seen("d1", ["d"])
     kept.seen("d2", ["e"])
-    order = kept.ordering("d1", 3, "state", ["i0"])
+    order = kept.ordering("d1", 3, "state", ["i0"], '"label"')
     kept.about_order("d1", order, accepted=True, index="i1")
     again = Confirmations(small.folder, NAME)
     assert list(again.known("d1").seen) == ["b", "a", "d"]

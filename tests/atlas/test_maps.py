@@ -157,6 +157,10 @@ def test_topics_and_pictures(server: NomicServer, small: EmbedStore, monkeypatch
         (True, "label"),
         (False, None),
     ]
+    # One without topics does not do for who wants some; one with topics does for who asks for none.
+    assert "made" in sync(small, "stand-in/b", index=True, topic_model="label").map
+    assert "already" in sync(small, "stand-in/b", index=True).map
+    assert "topics come with a map" in str(sync(small, topic_model="label"))
     with pytest.raises(InputError, match="Did you mean 'label'"):
         sync(small, index=True, topic_model="lable")
     with pytest.raises(InputError, match="Did you mean 'build_topic_model'"):

@@ -75,13 +75,16 @@ def test_what_the_map_found(server: NomicServer, store: EmbedStore, tmp_path: Pa
     tiles = server.atlas.dataset("photos").indices[0].tiles
     places = dict(zip(tiles.table["id"].to_pylist(), tiles.table["x"].to_pylist(), strict=True))
     ids = dict(zip(store.to_table(["id"])["id"].to_pylist(), server.atlas.dataset("photos").ids, strict=True))
+    dataset = server.atlas.dataset("photos").rows
+    texts = dict(zip(dataset["stored_id"].to_pylist(), dataset["text"].to_pylist(), strict=True))
     rows = {row["id"]: row for row in copy.to_table(["id", "x", "text", *found]).to_pylist()}
     for row in store.to_table(["id", "x"]).to_pylist():
         there = rows[row["id"]]
         assert there["x"] == row["x"]
         assert there["map_x"] == pytest.approx(places[ids[row["id"]]])
         assert there["map_duplicate"] == "singleton"
-        assert there["map_topic_1"] is not None
+        assert there["map_topic_2"] == texts[row["id"]]
+        assert there["map_topic_1"] == texts[row["id"]][:1].upper()
     plan = plan_sync(copy, NAME)
     assert (plan.problems, plan.missing) == ([], 0)
     assert "came from a map" in plan.unsent["map_x"]
