@@ -127,11 +127,8 @@ def _opened(plan: SyncPlan, work: Work) -> RemoteDataset:
         told = description.read(old.meta.get("description")).text if told is None else told
         _delete(old, plan)
     if plan.dataset_id is None or plan.anew:
-        converted = work.converted
-        unsent = [name for name in converted.unsent if name not in ("added_at",)]
-        text = description.write(
-            ABOUT if told is None else told, work.store.space, converted.origins, unsent, images=plan.images
-        )
+        rows, told = work.converted, ABOUT if told is None else told
+        text = description.write(told, work.store.space, rows.origins, rows.left_behind, images=plan.images)
         create = {"description": text, "is_public": plan.is_public if plan.anew else work.public}
     remote = _made_or_found(plan, transport, create)
     if create is None and remote.id != plan.dataset_id:
@@ -188,6 +185,7 @@ class _Delivery:
         self._plan, self._transport = report.plan, work.transport
         self._ids = work.converted.ids
         self._old = set(self._plan.replaced)
+        self._found: set[str] = set()  # rows that were there already when they were sent, whoever had sent them
 
     def run(self) -> None:
         """Send the shards one by one; count after each, and look at a sample of all at the end."""
@@ -208,7 +206,7 @@ class _Delivery:
             hashes = contents(self._work.rows, self._work.positions[numbers], images=self._plan.images)
             sending = self._confirmations.sending(dataset, ids, hashes)
             self._deliver(numbers, table, load)
-            self._confirmations.arrived(dataset, sending)
+            self._confirmations.arrived(dataset, sending, not_by_it=sorted(self._found.intersection(ids)))
             self._report.sent += len(numbers)
             self._require_count()
             self._progress(f"shard {number:,} of {count:,}: {counted(self._report.sent, 'row')} seen in Atlas")
@@ -274,6 +272,8 @@ class _Delivery:
             ids = [self._ids[numbers[i]] for i in left]
             lagging = isinstance(failure, ConflictError) and len(left) == 1
             there = self._seen(ids, patient=failure is None or lagging)
+            if isinstance(failure, ConflictError):
+                self._found |= there  # none of the upload was stored
             remaining = left[[name not in there for name in ids]]
             if not len(remaining):
                 return

@@ -59,7 +59,11 @@ class BulkReport:
         }
 
     def __str__(self) -> str:
-        lines = [f"read here: {self.found}"]
+        new = self.found.embedded + self.found.recovered
+        lines = [f"{counted(self.found.found, 'picture')} found here, {new:,} of them new", *self.found.notes()]
+        if self.found.failures:
+            first = self.found.failures[0]
+            lines.append(f"{len(self.found.failures):,} could not be read; the first is {first.uri}: {first.reason}")
         if self.sync is None or self.pulled is None:
             lines.append("the store has all of them already: nothing was sent")
         else:

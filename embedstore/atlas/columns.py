@@ -57,6 +57,11 @@ class AtlasRows:
     new: list[str] = field(default_factory=list)  # columns that the dataset was made without
     origins: dict[str, tuple[str, str]] = field(default_factory=dict)  # by column there: name and type here
 
+    @property
+    def left_behind(self) -> list[str]:
+        """Columns that somebody who has the dataset only cannot have."""
+        return [name for name in self.unsent if name not in _LOCAL and not name.startswith(FROM_THE_MAP)]
+
 
 def atlas_rows(
     rows: pa.Table, id_field: str = "id", schema: pa.Schema | None = None, *, escape: bool = True

@@ -83,16 +83,18 @@ class Confirmations:
 
     def known(self, dataset_id: str) -> Known:
         """Return what is known of a dataset's rows."""
-        known, sendings = Known(), dict[str, dict[str, str]]()
+        known, sendings = Known(), dict[str, tuple[dict[str, str], dict[str, str]]]()
         for entry in self._entries(_ROWS, dataset_id):
             if "sending" in entry:
                 rows = dict(zip(entry["ids"], entry["hashes"], strict=True))
-                sendings[entry["sending"]] = rows
+                sendings[entry["sending"]] = rows, {name: known.hash_of(name) for name in rows}
                 for name, sent in rows.items():
                     # Two uploads that were cut short, with unequal vectors: either may be there.
                     known.sent[name] = sent if known.sent.get(name, sent) == sent else UNKNOWN
             elif "arrived" in entry:
-                self._see(known, sendings.get(entry["arrived"], {}))
+                rows, before = sendings.get(entry["arrived"], ({}, {}))
+                others = {name: before.get(name, UNKNOWN) for name in entry.get("not_by_it", ())}
+                self._see(known, rows | others)
             elif "gone" in entry:
                 known.removed += len(entry["gone"])
                 for name in entry["gone"]:
@@ -114,9 +116,13 @@ class Confirmations:
         self._write(_ROWS, {"dataset": dataset_id, "sending": name, "ids": list(ids), "hashes": list(hashes)})
         return name
 
-    def arrived(self, dataset_id: str, sending: str) -> None:
-        """Write down that all rows of a sending were seen; when this returns it is on the disk."""
-        self._write(_ROWS, {"dataset": dataset_id, "arrived": sending})
+    def arrived(self, dataset_id: str, sending: str, *, not_by_it: Sequence[str] = ()) -> None:
+        """Write down that all rows of a sending were seen; when this returns it is on the disk.
+
+        Those that are there `not_by_it` were found there: somebody else has sent them, or an earlier sending.
+        """
+        others = {"not_by_it": list(not_by_it)} if not_by_it else {}
+        self._write(_ROWS, {"dataset": dataset_id, "arrived": sending, **others})
 
     def seen(self, dataset_id: str, ids: Sequence[str]) -> None:
         """Write down that rows were seen, whoever has sent them."""

@@ -69,6 +69,11 @@ def test_conflict(server: NomicServer, store: EmbedStore, strings: bool) -> None
     report = apply_sync(plan)
     assert (report.sent, report.refused) == (90, 2)
     require_whole(server.atlas.dataset("photos"), store)
+    # What was found there on the way is not taken for what was sent.
+    assert plan_sync(store, NAME).unknown == 0  # another sync of this store has sent it
+    other = EmbedStore.open(shutil.copytree(store.path, store.path.parent / "copy.store"))
+    other.folder.ledger.path.unlink()
+    assert plan_sync(other, NAME).unknown == 90
     # 30 and 30 refused, 23 of the second shard again, 30 of the third
     assert server.atlas.received["photos"] - before == 30 + 30 + 23 + 30
 

@@ -60,11 +60,14 @@ def test_more_and_changed_pictures(server: NomicServer, folder: Path, tmp_path: 
     for number in (30, 31):
         save_picture(folder / "dog" / f"{number}.png", number)
     save_picture(folder / "dog" / "00.png", 99)
+    (folder / "dog" / "torn.png").write_bytes((folder / "dog" / "02.png").read_bytes()[:60])
     before = server.atlas.received["pictures"]
     report = add_via_atlas(path, folder, NAME, timeout=8.0)
     assert report.sync is not None
     assert report.pulled is not None
     assert (report.sync.sent, report.sync.replaced) == (3, 1)
+    assert "27 pictures found here, 3 of them new" in str(report)
+    assert "1 could not be read; the first is" in str(report)
     assert server.atlas.received["pictures"] - before == 3
     assert (report.pulled.added.unchanged, len(EmbedStore.open(path))) == (23, 26)
     assert len(server.atlas.dataset("pictures").indices) == 2

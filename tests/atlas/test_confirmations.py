@@ -50,3 +50,8 @@ def test_what_may_be_there(small: EmbedStore) -> None:
     known = kept.known("d")
     assert (known.seen, known.removed) == ({"c": "3", "a": "", "b": "5"}, 2)
     assert known.state != before
+    kept.sending("d", ["e"], ["7"])
+    last = kept.sending("d", ["e", "f", "g"], ["8", "9", "10"])
+    kept.arrived("d", last, not_by_it=["e", "f"])
+    seen = kept.known("d").seen
+    assert [seen[name] for name in "efg"] == ["7", "", "10"]
