@@ -96,7 +96,7 @@ def apply_sync(plan: SyncPlan, *, progress: Progress = silent) -> SyncReport:
     work = plan.work
     if work is None:
         raise AtlasError("this plan was not made by plan_sync")
-    if plan.problems and (plan.shards or plan.dataset_id is None or plan.replace):
+    if plan.problems and (plan.shards or plan.dataset_id is None):
         raise AtlasError(f"{plan.dataset}: {'; '.join(plan.problems)}")
     started = time.perf_counter()
     with Confirmations(work.store.folder, plan.dataset).held():

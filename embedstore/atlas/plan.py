@@ -129,10 +129,13 @@ def plan_sync(
         rows = with_columns(reader, kept)
         converted = _converted(plan, reader, chosen, remote, rows)
         if remote is not None:
-            converted = _replacing(plan, converted, rows, chosen, whole=mask is None)
+            converted = _replacing(plan, remote, converted, rows, chosen, whole=mask is None)
         present: set[str] = set()
         if remote is not None and remote.id_field is not None:
             confirmations = Confirmations(store.folder, remote.identifier)
+            if any(not (order.built or order.given_up) for order in confirmations.orders(remote.id)):
+                made = spelt("index=True", "--index")
+                plan.notes.append(f"a map was ordered, and not seen finished yet: {made} waits for it")
             every = set(atlas_ids(reader.rows.metadata(["id"]).column("id").to_pylist()))
             present = compare(plan, remote, confirmations, converted, every, recheck, progress)
             there = np.array([i for i, name in enumerate(converted.ids) if name in present], dtype=np.int64)
@@ -250,22 +253,34 @@ def _of_a_new_dataset(rows: pa.Table, chosen: NDArray[np.int64], escape: bool = 
 
 
 def _replacing(
-    plan: SyncPlan, converted: AtlasRows, rows: pa.Table, chosen: NDArray[np.int64], *, whole: bool
+    plan: SyncPlan,
+    remote: RemoteDataset,
+    converted: AtlasRows,
+    rows: pa.Table,
+    chosen: NDArray[np.int64],
+    *,
+    whole: bool,
 ) -> AtlasRows:
-    """Say what becomes of columns that the dataset was made without: with `replace` it is made again for them."""
+    """Say what becomes of columns that the dataset was made without: with `replace` it is made again for them.
+
+    Raises InputError where not all rows are meant.
+    """
     for name in converted.new:
         plan.unsent[name] += f"; {spelt('replace=True', '--replace')} deletes the dataset and makes it again with it"
     if not (plan.replace and converted.new and plan.total):
         return converted
     if not whole:
-        plan.problems.append(
+        raise InputError(
             f"the columns {', '.join(converted.new)} take a dataset that is made again with all rows: "
-            f"leave {option('where')} out"
+            f"leave {option('where')} out, or {spelt('replace=True', '--replace')}"
         )
-        return converted
     plan.anew = list(converted.new)
     plan.problems = [problem for problem in plan.problems if problem not in converted.problems]
     anew = _of_a_new_dataset(rows, chosen)
+    there = [field.name for field in remote.schema or () if not field.name.startswith("_")]
+    lost = [name for name in there if name not in (*anew.table.column_names, remote.id_field)]
+    if lost:
+        plan.notes.append(f"made again, the dataset loses what these rows have not: {', '.join(lost)}")
     plan.changes, plan.unsent = anew.changes, anew.unsent
     return anew
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from atlas_stores import NAME, sync, vector_store
 
-from embedstore.atlas import maps
+from embedstore.atlas import maps, plan_sync
 from embedstore.atlas.answers import AtlasTransport
 from embedstore.atlas.client import open_dataset
 from embedstore.errors import AtlasError, InputError
@@ -96,9 +97,11 @@ def test_a_file_of_a_map_that_is_not_there(
 
 def test_a_map_slower_than_the_timeout(server: NomicServer, small: EmbedStore) -> None:
     """A map that takes longer than a sync waits is waited for by the next one, and no other is ordered."""
-    server.atlas.build_seconds = 3.0
+    server.atlas.build_seconds = 3600.0
     with pytest.raises(AtlasError, match=r"Atlas goes on with it.*waits for it, and orders no other"):
-        sync(small, index=True, timeout=1.0)
+        sync(small, index=True, timeout=3.0)
+    server.atlas.dataset("photos").locked_until = time.monotonic() + 1.0
+    assert "a map was ordered, and not seen finished yet" in str(plan_sync(small, NAME))
     report = sync(small, index=True, timeout=10.0)
     assert report.map.startswith("made")
     assert "already" in sync(small, index=True).map
@@ -124,9 +127,10 @@ def test_an_order_of_another_machine(server: NomicServer, small: EmbedStore, tmp
     """A map that is being made for somebody else's order is waited for, as it shows all rows that are there."""
     sync(small)
     copy = EmbedStore.open(shutil.copytree(small.path, tmp_path / "copy.store"))
-    server.atlas.build_seconds = 2.0
+    server.atlas.build_seconds = 3600.0
     with pytest.raises(AtlasError, match="goes on with it"):
-        sync(small, index=True, timeout=0.5)
+        sync(small, index=True, timeout=3.0)
+    server.atlas.dataset("photos").locked_until = time.monotonic() + 0.5
     assert "made" in sync(copy, index=True, timeout=20.0).map
     assert len(server.atlas.dataset("photos").indices) == 1
 

@@ -14,7 +14,7 @@ import embedstore
 from embedstore.atlas import plan_sync
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.target import Target
-from embedstore.errors import AtlasError
+from embedstore.errors import AtlasError, InputError
 from embedstore.store import EmbedStore
 from embedstore.testing import NomicServer
 from embedstore.testing.wire import Refused
@@ -93,7 +93,7 @@ def test_new_columns_are_named_and_sent_when_asked(server: NomicServer, small: E
     plan = plan_sync(small, NAME, classifier="cats")
     assert {"cats_score", "cats_match"} <= set(plan.unsent)
     assert "replace=True deletes the dataset and makes it again" in str(plan)
-    with pytest.raises(AtlasError, match="leave where out"):
+    with pytest.raises(InputError, match="leave where out"):
         sync(small, classifier="cats", replace=True, where="number < 30")
     assert server.atlas.dataset("photos").id == first
     plan = plan_sync(small, NAME, classifier="cats", replace=True)
@@ -107,6 +107,11 @@ def test_new_columns_are_named_and_sent_when_asked(server: NomicServer, small: E
     assert {"cats_score", "cats_match"} <= set(dataset.columns)
     require_whole(dataset, small)
     assert sync(small, classifier="cats", replace=True).sent == 0
+    assert sync(small, replace=True).sent == 0  # nothing differs, though these rows have no such columns
+    more = vector_store(small.path.parent / "more.store", 60, extra=["x"] * 60)
+    assert any(
+        "loses what these rows have not: cats_score" in note for note in plan_sync(more, NAME, replace=True).notes
+    )
 
 
 def test_rows_of_others_keep_a_dataset(server: NomicServer, small: EmbedStore, tmp_path: Path) -> None:
