@@ -36,7 +36,7 @@ from embedstore.testing.wire import Reply, Request
 WRITES = ("POST /v1/project/create", "POST /v1/project/index/create", "POST /v1/project/data/delete")
 READS = ("GET /v1/user", "GET /v1/project", "POST /v1/project/data/get", "GET /v1/organization")
 UPLOAD = "POST /v1/project/data/add/arrow"
-MAP_SECONDS = 0.25
+MAP_SECONDS = 0.15
 FORKS = """
 import json, os, sys
 import pandas, pyarrow.compute, nomic.dataset, filelock

@@ -65,7 +65,7 @@ _OF_THE_PLAN: Final = ("plan", "upgrade", "quota", "billing", "payment", "limit"
 LONG: Final = 2.0
 """Seconds that nobody waits without being told."""
 
-_log = logging.getLogger("embedstore")
+_log = logging.getLogger("embedstore.waits")
 
 
 class AtlasTransport(Transport):

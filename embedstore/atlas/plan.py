@@ -132,15 +132,7 @@ def plan_sync(
             converted = _replacing(plan, remote, converted, rows, chosen, whole=mask is None)
         present: set[str] = set()
         if remote is not None and remote.id_field is not None:
-            confirmations = Confirmations(store.folder, remote.identifier)
-            if any(not (order.built or order.given_up) for order in confirmations.orders(remote.id)):
-                made = spelt("index=True", "--index")
-                plan.notes.append(f"a map was ordered, and not seen finished yet: {made} waits for it")
-            every = set(atlas_ids(reader.rows.metadata(["id"]).column("id").to_pylist()))
-            present = compare(plan, remote, confirmations, converted, every, recheck, progress)
-            there = np.array([i for i, name in enumerate(converted.ids) if name in present], dtype=np.int64)
-            names = [converted.ids[i] for i in there]
-            compare_contents(plan, confirmations, remote.id, names, reader.rows, chosen[there])
+            present = _present(plan, remote, store, reader, converted, chosen, recheck, progress)
     if plan.anew and (plan.gone or plan.unnamed):
         plan.problems.append("to be made again with new columns, but rows that this store has not would be lost")
     sent = _to_send(plan, converted, present)
@@ -156,6 +148,29 @@ def plan_sync(
     plan.work = work
     _finish(plan, work, sent)
     return plan
+
+
+def _present(
+    plan: SyncPlan,
+    remote: RemoteDataset,
+    store: EmbedStore,
+    reader: Reader,
+    converted: AtlasRows,
+    chosen: NDArray[np.int64],
+    recheck: bool,
+    progress: Progress,
+) -> set[str]:
+    """Return which rows the dataset has, by id, and put down how they compare."""
+    confirmations = Confirmations(store.folder, remote.identifier)
+    if any(not (order.built or order.given_up) for order in confirmations.orders(remote.id)):
+        made = spelt("index=True", "--index")
+        plan.notes.append(f"a map was ordered, and not seen finished yet: {made} waits for it")
+    every = set(atlas_ids(reader.rows.metadata(["id"]).column("id").to_pylist()))
+    present = compare(plan, remote, confirmations, converted, every, recheck, progress)
+    there = np.array([i for i, name in enumerate(converted.ids) if name in present], dtype=np.int64)
+    names = [converted.ids[i] for i in there]
+    compare_contents(plan, confirmations, remote.id, names, reader.rows, chosen[there])
+    return present
 
 
 def _to_send(plan: SyncPlan, converted: AtlasRows, present: set[str]) -> NDArray[np.int64]:
