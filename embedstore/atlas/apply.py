@@ -263,15 +263,16 @@ class _Delivery:
                 self._report.skipped[self._ids[number]] = str(error)
         return pictures
 
-    def _deliver(self, numbers: Numbers, table: pa.Table, load: NDArray[Any]) -> None:
-        """Send rows until the server shows each of them."""
+    def _deliver(self, numbers: Numbers, table: pa.Table, load: NDArray[Any], *, halved: bool = False) -> None:
+        """Send rows until the server shows each of them; `halved` when they are a part of some that were refused."""
         pauses, fruitless, left = Pauses(self._transport), 0, np.arange(len(numbers))
         self._transport.begin()
         while True:
             failure = self._send(table.take(pa.array(left)), load[left])
             ids = [self._ids[numbers[i]] for i in left]
-            lagging = isinstance(failure, ConflictError) and len(left) == 1
-            there = self._seen(ids, patient=failure is None or lagging)
+            # A conflict means that there are some, which may be shown late: waiting for one costs less than halving.
+            known = isinstance(failure, ConflictError) and (not halved or len(left) == 1)
+            there = self._seen(ids, least=len(ids) if failure is None else int(known))
             if isinstance(failure, ConflictError):
                 self._found |= there  # none of the upload was stored
             remaining = left[[name not in there for name in ids]]
@@ -284,7 +285,7 @@ class _Delivery:
             fruitless += 1
             if isinstance(failure, ConflictError | TooLargeError) and len(left) > 1:
                 for half in np.array_split(left, 2):
-                    self._deliver(numbers[half], table.take(pa.array(half)), load[half])
+                    self._deliver(numbers[half], table.take(pa.array(half)), load[half], halved=True)
                 return
             if isinstance(failure, LockedError) and fruitless < _SENDS:
                 wait_until_unlocked(self._remote)
@@ -309,10 +310,10 @@ class _Delivery:
             return error
         return None
 
-    def _seen(self, ids: Sequence[str], *, patient: bool) -> set[str]:
+    def _seen(self, ids: Sequence[str], *, least: int) -> set[str]:
         """Return the ids that the server shows, with their pictures if these were sent.
 
-        Rows that were accepted may take a moment until they are shown: then it is asked again for a while.
+        Rows that are there may take a moment until they are shown: for so many at least it is asked for a while.
         """
         pauses = Pauses(self._transport, self._transport.lag)
         while True:
@@ -320,7 +321,7 @@ class _Delivery:
             bare = [name for name, row in rows.items() if self._plan.images and lacks_picture(row)]
             if bare:
                 raise AtlasError(f"{len(bare):,} rows are in Atlas without their picture; the first is {bare[0]}")
-            if len(rows) == len(ids) or not patient or not pauses.wait():
+            if len(rows) >= least or not pauses.wait():
                 return set(rows)
 
     def _require_count(self) -> None:

@@ -329,3 +329,15 @@ def test_pauses_grow_and_end(server: NomicServer, monkeypatch: pytest.MonkeyPatc
     assert not pauses.wait(17.0)
     assert pauses.wait(15.0)
     assert slept == [30.0, 15.0]
+
+
+def test_killed_before_its_rows_were_shown(server: NomicServer, store: EmbedStore) -> None:
+    """Rows that a sync sent before it was killed, and that are shown late, are waited for: one upload is refused."""
+    plan = plan_sync(store, NAME, create=True, timeout=20.0)
+    sync(EmbedStore.open(store.path), shard_rows=90)
+    dataset = server.atlas.dataset("photos")
+    dataset.shown_from = [time.monotonic() + 1.0] * 90
+    plan.dataset_id, plan.total = dataset.id, 0
+    report = apply_sync(plan)
+    assert (report.sent, report.uploads, report.refused) == (90, 1, 1)
+    assert plan_sync(store, NAME).unknown == 0
