@@ -19,6 +19,7 @@ _HOMES = {
     "Query": "embedstore.searching.queries",
     "Space": "embedstore.space",
     "repair": "embedstore.upkeep",
+    "sync": "embedstore.atlas",
     "verify": "embedstore.upkeep",
 }
 _MODULES = {"curves": "embedstore.measures.curves", "plots": "embedstore.deciding.plots"}

@@ -4,6 +4,7 @@
 
 Prints: how long a sync takes and what it sends; a second sync; syncs that are killed while faults of every kind meet
 a tenth of all requests, what each run said and what the server then held; push, pull and the answers of both stores.
+Kills at chosen requests, with vectors that change and a map, are `kill_syncs.py`'s.
 """
 
 from __future__ import annotations

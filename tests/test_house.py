@@ -69,6 +69,7 @@ PUBLIC = {
     "curves": "Curve curves metrics_at precision_recall",
     "plots": "PrecisionRecallDisplay RocDisplay ScoreHistogramDisplay ThresholdDisplay",
     "repair": "",
+    "sync": "",
     "verify": "",
 }
 """What users import, and what they call on it: a module may move, these stay."""

@@ -3,14 +3,16 @@
 The official client takes most failures for success, or for "there is no such dataset". So every answer is judged
 here before the client sees it, and only good ones get through. Requests that change nothing when repeated are
 repeated, up to a deadline; the others fail once, and `apply` asks the server what became of them. Whoever asks again
-waits by `Pauses`.
+waits by `Pauses`, which says so where it takes long.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -46,7 +48,7 @@ class LockedError(AtlasError):
 
 
 class LimitError(RefusedError):
-    """The organisation's plan has no room for more rows."""
+    """The organisation's plan does not cover it: no room for more rows, or a bill to be paid first."""
 
 
 _NAMED: Final[dict[str, type[AtlasError]]] = {
@@ -57,21 +59,31 @@ _NAMED: Final[dict[str, type[AtlasError]]] = {
 }
 """Failures that the server's words name, whatever its status and the form of its body."""
 
+_OF_THE_PLAN: Final = ("plan", "upgrade", "quota", "billing", "payment", "limit", "subscription")
+"""Words of a 403 that is about money rather than about rights."""
+
+LONG: Final = 2.0
+"""Seconds that nobody waits without being told."""
+
+_log = logging.getLogger("embedstore.waits")
+
 
 class AtlasTransport(Transport):
     """Stands in the place of `requests` in the official client; returns good answers only.
 
     A step, which is a look-up, a shard, the wait for a lock or for a map, may take `step` seconds; progress begins a
-    new one. Without a `key` the configured one is looked up.
+    new one. Without a `key` the configured one is looked up. `tell` gets a line for each wait of more than two seconds;
+    by default it is a warning of the log.
     """
 
-    def __init__(self, key: Key | str | None, step: float) -> None:
+    def __init__(self, key: Key | str | None, step: float, tell: Callable[[str], None] | None = None) -> None:
         if not step > 0:
             raise AtlasError(f"a timeout is a number of seconds larger than 0; found {step!r}")
         # A request takes less than half a step in all, so that a step that began can end in time.
         timeouts = Timeouts(min(10.0, step / 12), read=min(60.0, step / 8), total=step / 4)
         super().__init__(require_key(key), timeouts, "talking to Atlas")
         self.step = step
+        self.tell = tell or _log.warning
         self.lag = min(60.0, step / 10)  # seconds for which Atlas may not show yet what it has accepted
         self.begin()
 
@@ -99,7 +111,7 @@ class AtlasTransport(Transport):
             try:
                 return self._send(method, url, arguments)
             except PassingError as error:
-                if not pauses.wait(error.pause):
+                if not pauses.wait(error.pause, str(error)):
                     raise AtlasError(
                         f"given up after {pauses.attempts} attempts, as a further one might not end within "
                         f"{self.step:g} s: {error}"
@@ -130,6 +142,16 @@ class AtlasTransport(Transport):
                 raise failure(said)
         if status == 401:
             raise CredentialsError(f"the key from {self.key.source} was refused; {key_places()}. {said}")
+        if status == 402 or (status == 403 and any(word in (detail or "").lower() for word in _OF_THE_PLAN)):
+            raise LimitError(
+                f"the plan of the organisation does not cover this. Look at its plan and billing in Atlas, or give "
+                f"another organisation's dataset. {said}"
+            )
+        if status == 403:
+            raise RefusedError(
+                f"the key from {self.key.source} has no right to this: ask an owner of the organisation, or give "
+                f"another dataset, as organisation/dataset. {said}"
+            )
         if status == 413 and "/data/add/" in path:
             raise TooLargeError(said)
         if detail is None or status in (408, 413, 425, 429) or status >= 500:
@@ -154,12 +176,17 @@ class Pauses:
         """Seconds since the first attempt."""
         return time.monotonic() - self._started
 
-    def wait(self, least: float = 0.0) -> bool:
-        """Sleep, for `least` seconds at least, before the next attempt; return False at once if there is no time."""
+    def wait(self, least: float = 0.0, why: str = "") -> bool:
+        """Sleep, for `least` seconds at least, before the next attempt; return False at once if there is no time.
+
+        A long sleep is told, with the reason `why`; without one it is a step of a wait that was told as a whole.
+        """
         pause = max(least, self._next * random.uniform(0.5, 1.0))
         in_time = self._transport.has_time(pause) if self._within is None else self.waited + pause <= self._within
         if not in_time:
             return False
+        if why and pause >= LONG:
+            self._transport.tell(f"waiting {pause:.0f} s, then trying again: {why}")
         time.sleep(pause)
         self._next = min(2 * self._next, 15.0, self._transport.step / 20)
         self.attempts += 1

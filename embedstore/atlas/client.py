@@ -26,6 +26,7 @@ from embedstore.errors import AtlasError, EmbedStoreError, InputError, spelt
 
 PREFIX = "atlas://"
 LOOK_UP = 500  # ids asked for in one request
+PICTURE_MODEL = "nomic-embed-vision-v1.5"  # embeds the pictures of a dataset, in Atlas itself
 
 Progress = Callable[[str], None]  # is told in words how things go
 
@@ -34,7 +35,11 @@ _log = logging.getLogger("embedstore.atlas")
 
 
 class MissingDatasetError(AtlasError):
-    """There is no such dataset, and it was not to be made."""
+    """There is no such dataset, and it was not to be made; `identifier` is its whole name."""
+
+    def __init__(self, message: str, identifier: str) -> None:
+        super().__init__(message)
+        self.identifier = identifier
 
 
 def silent(text: str) -> None:
@@ -42,10 +47,15 @@ def silent(text: str) -> None:
 
 
 def parse_identifier(name: str) -> str:
-    """Return ``organisation/dataset``, without the ``atlas://`` before it; InputError if it is not of this form."""
+    """Return ``organisation/dataset``, or ``dataset`` alone, without the ``atlas://`` before it.
+
+    A dataset alone is one of the key's own organisation. InputError where it is no such name, or one of which Atlas
+    would keep no letter.
+    """
     identifier = name.removeprefix(PREFIX).strip("/")
-    if identifier.count("/") != 1 or not all(part.strip() for part in identifier.split("/")):
-        raise InputError(f"a dataset of Atlas is named organisation/dataset; found {name!r}")
+    parts = identifier.split("/")
+    if len(parts) > 2 or not all(part.strip() for part in parts) or not any(map(str.isalnum, parts[-1])):
+        raise InputError(f"a dataset of Atlas is named dataset or organisation/dataset; found {name!r}")
     return identifier
 
 
@@ -122,6 +132,35 @@ class RemoteDataset:
         named = {str(row.get(self.id_field)): row for row in rows}
         return {name: row for name, row in named.items() if name in asked}
 
+    def delete_rows(self, ids: Sequence[str]) -> None:
+        """Ask Atlas to delete rows, in one request; whether they are gone is to be looked up.
+
+        The official client had this (``delete_data``) and has it no more, but Nomic's published types still name the
+        route. Tried against the stand-in only. Raises RefusedError where Atlas does not do it.
+        """
+        official = self.official
+        with explained("deleting rows"):
+            self.transport.post(
+                f"{official.atlas_api_path}/v1/project/data/delete",
+                headers=official.header,
+                json={"project_id": self.id, "datum_ids": list(ids)},
+            )
+
+    def delete(self) -> None:
+        """Delete the dataset, with its rows and maps."""
+        with explained("deleting the dataset"):
+            self.official._delete_project_by_id(self.id)
+
+    def order_map(self, topic_model: Any) -> None:
+        """Order a map of all rows; `topic_model` is what the client's ``create_index`` takes under that name.
+
+        Pictures are embedded by Nomic Embed Vision v1.5, as the client's ``map_data`` has it; its ``create_index``
+        would name the model for texts.
+        """
+        options = {"embedding_model": PICTURE_MODEL} if self.meta["modality"] == "image" else {}
+        with explained("ordering a map"):
+            self.official.create_index(name=self.meta["slug"], topic_model=topic_model, **options)
+
     def add(self, table: pa.Table, load: NDArray[Any]) -> None:
         """Send rows with their float16 vectors in one request, or with pictures (an array of objects), which go first.
 
@@ -141,7 +180,9 @@ class RemoteDataset:
 def open_dataset(
     transport: AtlasTransport, identifier: str, *, create: dict[str, Any] | None = None, tiles: Path | None = None
 ) -> RemoteDataset:
-    """Open ``organisation/dataset``; Atlas writes the latter in small letters, digits and ``-``.
+    """Open ``organisation/dataset``, or a dataset of the key's own organisation by its name alone.
+
+    Atlas writes a dataset's name in small letters, digits and ``-``.
 
     `create`, a `description` and `is_public`, makes it if it is not there; else MissingDatasetError. `tiles` is a
     folder for the files of its maps: the client's own, in the home directory, is never used, as it keeps old ones.
@@ -166,6 +207,8 @@ def _official_class(transport: AtlasTransport, may_create: bool, tiles: Path | N
         "print": lambda *_: None,
         "download_feather": with_globals(utils.download_feather, requests=transport),
     }
+    topics = theirs.AtlasMapTopics
+    ours["AtlasMapTopics"] = type("Topics", (topics,), _copies(topics, ours))
     projections = _copies(theirs.AtlasProjection, ours)
     projections["tile_destination"] = property(lambda projection: _folder(tiles) / projection.id)
     ours["AtlasProjection"] = type("Projection", (theirs.AtlasProjection,), projections)
@@ -180,7 +223,8 @@ def _official_class(transport: AtlasTransport, may_create: bool, tiles: Path | N
     def refuse(self: Any, identifier: str, **_: Any) -> NoReturn:
         raise MissingDatasetError(
             f"there is no dataset {identifier} in Atlas. "
-            f"Check the name; or make it with {spelt('create=True', '--create')}"
+            f"Check the name; or make it with {spelt('create=True', '--create')}",
+            identifier,
         )
 
     methods = _copies(theirs.AtlasClass, ours)
@@ -197,6 +241,8 @@ def _copies(cls: type, ours: dict[str, Any]) -> dict[str, Any]:
     copies: dict[str, Any] = {}
     for name, member in vars(cls).items():
         names = {**ours, "logger": _Strict()} if name in _UPLOADING else ours
+        if name == "create_index":  # it sleeps for a map that is not listed yet; `maps` waits by itself
+            names = {**ours, "time": _NoTime()}
         if isinstance(member, FunctionType) and not hasattr(member, "__wrapped__"):
             copies[name] = with_globals(member, **names)
         elif isinstance(member, property):
@@ -219,6 +265,13 @@ def explained(doing: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise AtlasError(f"{doing}: the Nomic client raised {type(error).__name__}: {error}") from error
+
+
+class _NoTime:
+    """The clock of a method that is not to sleep."""
+
+    def sleep(self, seconds: float) -> None:
+        """Return at once."""
 
 
 class _Strict:

@@ -3,7 +3,8 @@
 Atlas has texts, 32-bit whole numbers, 32-bit floats and times in milliseconds, ids of at most 36 characters, and names
 that it keeps for itself or takes for equal. The client casts everything to these without a check: 3,000,000,000 becomes
 -1,294,967,296. Here every value is kept, or changed in a way that is said, or its column is named as one that cannot be
-sent; also when the columns of a dataset are given already. What to do about it is left to `plan`.
+sent; also when the columns of a dataset are given already. What each was goes along as `AtlasRows.origins`, by which
+`restoring` has it back. What to do about it is left to `plan`.
 """
 
 from __future__ import annotations
@@ -22,12 +23,22 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 VECTORS, PICTURES = "_embeddings", "_blob_hash"  # private columns of the rows' vectors, or of their pictures
-NOTHING: Final = "null"  # how Atlas writes a text that is not there; empty texts, too
+NOTHING: Final = "null"  # how Atlas writes a text that is not there; the client makes it of empty texts, too
+EMPTY: Final = '""'  # how an empty text travels
 LONGEST_ID: Final = 36
+STORED_ID: Final = "stored_id"  # column with the store's own ids, where some of them are longer
+FROM_THE_MAP: Final = "map_"  # columns that a store has from a map begin so
 
-_STORED_ID: Final = "stored_id"  # column with the store's own ids, where some of them are longer
+_MEANING_MORE: Final = r'^(\\*)(null|"")$'  # texts that mean something else there get one more backslash
 _LOCAL: Final = {"added_at": "when this store took the row in; another store has its own"}
 _ON_THE_MAP: Final = ("x", "y", "ix")
+_COMES_BACK_AS: Final = {
+    "string": "string",
+    "int32": "int64",
+    "float": "double",
+    "timestamp[ms]": "timestamp[us, tz=UTC]",
+}
+"""What a store makes of the types that Atlas has."""
 _LARGEST_FLOAT: Final = float(np.finfo(np.float32).max)
 _PER_SECOND: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _FIRST_SECOND: Final = int(datetime(1, 1, 1, tzinfo=UTC).timestamp())
@@ -43,13 +54,23 @@ class AtlasRows:
     changes: dict[str, list[str]] = field(default_factory=dict)  # by column of the store: what is sent otherwise
     unsent: dict[str, str] = field(default_factory=dict)  # by column: why it stays here
     problems: list[str] = field(default_factory=list)  # what keeps the rows from going into the dataset at all
+    new: list[str] = field(default_factory=list)  # columns that the dataset was made without
+    origins: dict[str, tuple[str, str]] = field(default_factory=dict)  # by column there: name and type here
+
+    @property
+    def left_behind(self) -> list[str]:
+        """Columns that somebody who has the dataset only cannot have."""
+        return [name for name in self.unsent if name not in _LOCAL and not name.startswith(FROM_THE_MAP)]
 
 
-def atlas_rows(rows: pa.Table, id_field: str = "id", schema: pa.Schema | None = None) -> AtlasRows:
+def atlas_rows(
+    rows: pa.Table, id_field: str = "id", schema: pa.Schema | None = None, *, escape: bool = True
+) -> AtlasRows:
     """Convert rows, with a column ``id`` of texts and others of any type, to what Atlas takes.
 
     `id_field` is what the dataset calls the column of ids; `schema` has its columns when it has rows already, as they
-    are given for good then.
+    are given for good then. Without `escape` empty texts are as good as missing ones: so it is in datasets whose
+    description does not tell how to read them.
     """
     stored = [str(value) for value in rows.column("id").to_pylist()]
     ids = atlas_ids(stored)
@@ -59,16 +80,23 @@ def atlas_rows(rows: pa.Table, id_field: str = "id", schema: pa.Schema | None = 
     if ids != stored:
         long = sum(a != b for a, b in zip(ids, stored, strict=True))
         converted.changes["id"] = [f"{long:,} of more than {LONGEST_ID} characters as 32 hex digits of their SHA-256"]
-    if (ids != stored or _STORED_ID in wanted) and _STORED_ID not in rows.column_names:
-        rows = rows.append_column(_STORED_ID, pa.array(stored, pa.string()))
+    hidden = (ids != stored or STORED_ID in wanted) and STORED_ID not in rows.column_names
+    if hidden:
+        rows = rows.append_column(STORED_ID, pa.array(stored, pa.string()))
     names = safe_names([name for name in rows.column_names if name != "id"], taken=[id_field])
     for name, safe in names.items():
         if name in _LOCAL:
             converted.unsent[name] = _LOCAL[name]
+        elif name.startswith(FROM_THE_MAP):
+            converted.unsent[name] = "it came from a map of Atlas, which has its own"
         elif schema is not None and safe not in wanted:
+            converted.new.append(name)
             converted.unsent[name] = "the dataset was made without it, and takes no new columns"
-        elif (values := _values(converted, name, safe, rows.column(name), wanted.get(safe))) is not None:
+        elif (values := _values(converted, name, safe, rows.column(name), wanted.get(safe), escape)) is not None:
             columns[safe] = values
+            was_id = hidden and name == STORED_ID
+            if was_id or safe != name or _COMES_BACK_AS.get(str(values.type)) != str(rows.column(name).type):
+                converted.origins[safe] = ("id" if was_id else name, str(rows.column(name).type))
     for name in wanted:
         if name not in columns and name not in converted.unsent:
             hint = " (--classifier NAME adds a classifier's)" if name.endswith(("_score", "_match")) else ""
@@ -80,11 +108,11 @@ def atlas_rows(rows: pa.Table, id_field: str = "id", schema: pa.Schema | None = 
 
 
 def _values(
-    rows: AtlasRows, name: str, safe: str, column: pa.ChunkedArray, wanted: pa.DataType | None
+    rows: AtlasRows, name: str, safe: str, column: pa.ChunkedArray, wanted: pa.DataType | None, escape: bool
 ) -> pa.Array | None:
     """Convert one column, and note among the rows what was changed or why it cannot be."""
     try:
-        result = convert(column) if wanted is None else convert_to(column, wanted)
+        result = convert(column, escape) if wanted is None else convert_to(column, wanted, escape)
     except UnsendableError as error:
         if wanted is None:
             rows.unsent[name] = str(error)
@@ -152,8 +180,31 @@ class Converted:
             self.notes.append(f"{count:,} {text}")
 
 
-def convert(column: pa.Array | pa.ChunkedArray) -> Converted:
+def convert(column: pa.Array | pa.ChunkedArray, escape: bool = True) -> Converted:
     """Turn a column of any type into one that Atlas takes; UnsendableError if it has no such form."""
+    return _written(_convert(column), escape)
+
+
+def convert_to(column: pa.Array | pa.ChunkedArray, wanted: pa.DataType, escape: bool = True) -> Converted:
+    """Turn a column into the type that it has in a dataset already; UnsendableError if its values do not fit."""
+    if types.is_null(column.type):
+        return _written(Converted(pa.nulls(len(column), wanted)), escape)
+    result = _convert(column)
+    kind = result.values.type
+    if types.is_string(wanted):
+        if not kind.equals(wanted):
+            result = _as_text(result.values, f"{kind} as text, as the dataset has it")
+        return _written(result, escape)
+    if kind.equals(wanted):
+        return result
+    exact = types.is_floating(wanted) and types.is_int32(kind)
+    if exact and not pc.any(pc.greater(pc.abs(result.values.cast(pa.int64())), 2**24)).as_py():
+        return Converted(result.values.cast(wanted), result.notes)
+    raise UnsendableError(f"it is {wanted} in the dataset, and holds values here that go as {kind}")
+
+
+def _convert(column: pa.Array | pa.ChunkedArray) -> Converted:
+    """Turn a column into one of a type that Atlas has, texts as they are and missing ones missing."""
     values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(values, pa.ExtensionArray):
         values = values.storage
@@ -163,21 +214,20 @@ def convert(column: pa.Array | pa.ChunkedArray) -> Converted:
     raise UnsendableError(f"Atlas has no column for {values.type}")
 
 
-def convert_to(column: pa.Array | pa.ChunkedArray, wanted: pa.DataType) -> Converted:
-    """Turn a column into the type that it has in a dataset already; UnsendableError if its values do not fit."""
-    if types.is_null(column.type):
-        result = Converted(pa.nulls(len(column), wanted))
-        return _texts(result.values) if types.is_string(wanted) else result
-    result = convert(column)
-    kind = result.values.type
-    if kind.equals(wanted):
+def _written(result: Converted, escape: bool) -> Converted:
+    """Write missing and empty texts as Atlas can hold them, and texts that look like those so that they differ."""
+    texts = result.values
+    if not types.is_string(texts.type):
         return result
-    if types.is_string(wanted):
-        return _as_text(result.values, f"{kind} as text, as the dataset has it")
-    exact = types.is_floating(wanted) and types.is_int32(kind)
-    if exact and not pc.any(pc.greater(pc.abs(result.values.cast(pa.int64())), 2**24)).as_py():
-        return Converted(result.values.cast(wanted), result.notes)
-    raise UnsendableError(f"it is {wanted} in the dataset, and holds values here that go as {kind}")
+    empty = pc.fill_null(pc.equal(pc.binary_length(texts), 0), False)
+    alike = pc.fill_null(pc.match_substring_regex(texts, _MEANING_MORE), False)
+    result.note(texts.null_count, f'missing texts as "{NOTHING}"')
+    result.note(pc.sum(empty).as_py() or 0, f"empty texts as {EMPTY if escape else chr(34) + NOTHING + chr(34)}")
+    if escape:
+        result.note(pc.sum(alike).as_py() or 0, f"texts {NOTHING} or {EMPTY} with a backslash before them")
+        texts = pc.if_else(alike, pc.binary_join_element_wise("\\", texts, ""), texts)
+    result.values = pc.if_else(empty, EMPTY if escape else NOTHING, pc.fill_null(texts, NOTHING))
+    return result
 
 
 def _null(values: pa.Array) -> Converted:
@@ -189,21 +239,13 @@ def _bytes(values: pa.Array) -> Converted:
 
 
 def _texts(values: pa.Array) -> Converted:
-    texts = values.cast(pa.string())
-    result = Converted(texts)
-    empty = pc.fill_null(pc.equal(pc.binary_length(texts), 0), False)
-    result.note(texts.null_count, f'missing texts as "{NOTHING}"')
-    result.note(pc.sum(empty).as_py() or 0, f'empty texts as "{NOTHING}"')
-    result.values = pc.if_else(empty, NOTHING, pc.fill_null(texts, NOTHING))
-    return result
+    return Converted(values.cast(pa.string()))
 
 
 def _as_text(values: pa.Array, how: str, say: Callable[[Any], str] = str) -> Converted:
     """Write each value as text."""
     texts = [None if value is None else say(value) for value in values.to_pylist()]
-    result = _texts(pa.array(texts, pa.string()))
-    result.notes.insert(0, how)
-    return result
+    return Converted(pa.array(texts, pa.string()), [how])
 
 
 def _integers(values: pa.Array) -> Converted:
@@ -275,7 +317,7 @@ Rule = tuple[tuple[Callable[[pa.DataType], bool], ...], Callable[[pa.Array], Con
 _RULES: Final[tuple[Rule, ...]] = (
     ((types.is_null,), _null),
     ((types.is_string, types.is_large_string, types.is_string_view), _texts),
-    ((types.is_dictionary,), lambda values: convert(values.dictionary_decode())),
+    ((types.is_dictionary,), lambda values: _convert(values.dictionary_decode())),
     ((types.is_boolean,), lambda values: _as_text(values, "true and false as text", lambda v: str(v).lower())),
     ((types.is_integer,), _integers),
     ((types.is_floating,), _floats),

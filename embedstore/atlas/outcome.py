@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from embedstore.atlas.answers import AtlasTransport
 from embedstore.atlas.columns import AtlasRows
+from embedstore.errors import spelt
 from embedstore.storage.rows import Rows
 from embedstore.store import EmbedStore
 from embedstore.vectors import Vectors
@@ -57,7 +58,9 @@ class Work:
     positions: NDArray[np.int64]  # their places among the store's `rows`
     shards: list[NDArray[np.int64]]  # numbers of those that Atlas lacks, for each upload
     public: bool
+    description: str | None  # for people, of a dataset that is made
     index: bool
+    topic_model: bool | dict[str, Any] = False  # as the client takes it
 
 
 @dataclass
@@ -69,18 +72,24 @@ class SyncPlan:
     create: bool = False  # it is to be made
     is_public: bool = False  # whether everybody may see it, now or once it is made
     images: bool = False  # pictures are sent rather than vectors
+    replace: bool = False  # what differs is to be deleted and sent anew
     rows: int = 0  # of the store, that are meant
     present: int = 0  # of these, those that Atlas has
-    missing: int = 0  # and those that are to be sent
+    missing: int = 0  # and those that it has not
+    replaced: list[str] = field(default_factory=list)  # ids of those that it has and that are to be replaced
+    anew: list[str] = field(default_factory=list)  # columns for which the dataset is to be made again
     total: int = 0  # rows of the dataset now
     how: str = "there is no dataset"  # how `present` is known
-    gone: list[str] = field(default_factory=list)  # ids that Atlas has and the store has not; no client can delete them
+    gone: list[str] = field(default_factory=list)  # ids that Atlas has and the store has not; they are left alone
     unnamed: int = 0  # rows that Atlas has besides, whose ids are not known as they are on no map
-    # By id and column: (value here, value there). No client can change rows.
+    # By id and column: (value here, value there).
     differing: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
+    outdated: list[str] = field(default_factory=list)  # ids of rows that were sent with another vector, or picture
+    unknown: int = 0  # rows that are there, and no ledger here knows with which vector or picture
+    bare: list[str] = field(default_factory=list)  # ids of rows that are there without their picture
     changes: dict[str, list[str]] = field(default_factory=dict)  # of columns, see `columns.AtlasRows`
     unsent: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)  # `apply_sync` refuses a plan that has any, and rows to send
+    problems: list[str] = field(default_factory=list)  # `apply_sync` refuses a plan that has any, and something to do
     notes: list[str] = field(default_factory=list)
     shards: int = 0  # uploads that it takes
     loss: Loss = field(default_factory=Loss)  # of the vectors that are to be sent
@@ -101,27 +110,40 @@ class SyncPlan:
             yield (f"{self.dataset}: to be made, {seen}, with {what}" if self.create else f"{self.dataset}: not there")
         else:
             yield f"{self.dataset}: {counted(self.total, 'row')}, {seen}"
+        if self.anew:
+            yield (
+                f"  to be deleted and made again, with its maps, for the columns it was made without: "
+                f"{', '.join(self.anew)}"
+            )
         there = f"{self.present:,} there already ({self.how})"
         yield f"  {counted(self.rows, 'row')} of the store: {there}, {self.missing:,} missing"
-        if self.missing:
+        if self.replaced:
+            yield f"  {listed(self.replaced, 'to be deleted there and sent anew')}"
+        if self.shards:
             yield f"  to be sent in {counted(self.shards, 'shard')}"
 
-    def about_rows(self) -> Iterator[str]:
-        """Yield what is to be said of rows that differ or are in one place only."""
+    def about_rows(self, *, done: bool = False) -> Iterator[str]:
+        """Yield what is to be said of rows that differ or are in one place only; `done` when they were replaced."""
         if self.gone:
-            rows = listed(self.gone, "that Atlas has and the store has not")
-            yield f"  {rows}; the client cannot delete them"
+            yield f"  {listed(self.gone, 'that Atlas has and the store has not')}; they are left alone"
         if self.unnamed:
             rows = counted(self.unnamed, "further row there is", "further rows there are")
             yield f"  {rows} not this store's; on no map, so no id is known"
-        if self.differing:
+        what = "picture" if self.images else "vector"
+        replaced = done and (self.replace or self.anew)
+        advice = "" if self.replace else f"; {spelt('replace=True', '--replace')} deletes and sends anew"
+        if self.outdated and not replaced:
+            yield f"  {listed(self.outdated, f'whose {what} is another now than the one that was sent')}{advice}"
+        if self.bare and not replaced:
+            yield f"  {listed(self.bare, 'there without a picture')}{advice}"
+        if self.differing and not replaced:
             name, columns = next(iter(self.differing.items()))
             column, (here, there) = next(iter(columns.items()))
             rows = counted(len(self.differing), "row differs", "rows differ")
-            yield (
-                f"  {rows}, and cannot be changed from here; the first is {name}: "
-                f"{column} is {here!r} here and {there!r} there"
-            )
+            yield f"  {rows}; the first is {name}: {column} is {here!r} here and {there!r} there{advice}"
+        if self.unknown:
+            rows = counted(self.unknown, "row there was", "rows there were")
+            yield f"  {rows} not sent from here, or before this was noted: whether the {what} is this one is not known"
 
     def about_columns(self) -> Iterator[str]:
         """Yield what is to be said of columns that are not sent as they are."""
@@ -148,7 +170,8 @@ class SyncReport:
     created: bool = False  # the dataset was made
     rows: int = 0  # of the store, that were meant
     present: int = 0  # of these, those that Atlas had
-    sent: int = 0  # and those that were sent and then seen there
+    sent: int = 0  # those that were sent and then seen there
+    replaced: int = 0  # of these, those that took the place of others
     total: int = 0  # rows of the dataset, as Atlas counts
     uploads: int = 0
     refused: int = 0  # uploads that failed or that Atlas did not take, and that were made good
@@ -162,15 +185,22 @@ class SyncReport:
         """Return plain values."""
         plan = self.plan
         values = {name: value for name, value in vars(self).items() if name not in ("plan", "loss")}
-        about = {name: getattr(plan, name) for name in ("gone", "unnamed", "changes", "unsent", "notes")}
+        about = {
+            name: getattr(plan, name)
+            for name in ("gone", "unnamed", "outdated", "unknown", "bare", "anew", "changes", "unsent", "notes")
+        }
         return {**values, **about, "differing": len(plan.differing), "float16_loss": vars(self.loss)}
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        made = " (made now)" if self.created else ""
-        yield f"{self.dataset}{made}: {counted(self.sent, 'row')} sent and seen there, {self.present:,} there already"
+        seen = "public" if self.plan.is_public else "private"
+        made = f" (made {'again' if self.plan.anew else 'now'}, {seen})" if self.created else ""
+        rows = f"{counted(self.sent, 'row')} sent and seen there"
+        if self.replaced:
+            rows += f", {self.replaced:,} of them in the place of others"
+        yield f"{self.dataset}{made}: {rows}, {self.present - self.replaced:,} there already"
         if self.refused:
             yield f"  {self.refused:,} of {counted(self.uploads, 'upload')} failed or were refused, and were made good"
         if self.skipped:
@@ -181,7 +211,9 @@ class SyncReport:
             yield from self.plan.about_columns()
         if self.loss.rows:
             yield f"  {self.loss}"
-        yield from self.plan.about_rows()
+        yield from self.plan.about_rows(done=True)
+        if self.replaced and self.map is None:
+            yield f"  maps that are there show the rows as they were; {spelt('index=True', '--index')} makes a new one"
         yield from (f"  {note}" for note in self.plan.notes)
         if self.map is not None:
             yield f"  map: {self.map}"

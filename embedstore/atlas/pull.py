@@ -1,7 +1,8 @@
 """A dataset of Atlas -> rows of a store: vectors and metadata come down, and nothing is embedded again.
 
-Vectors are read from a map, whose order is its own; each is stored with its id. What Atlas has rounded to float16
-is said in the store's space. Reading the map is left to `maps`, storing vectors to the store's `add`.
+Vectors are read from a map, whose order is its own; each is stored with its id. What Atlas has rounded to float16, or
+embedded itself, is said in the store's space. Reading the map is left to `maps`, having columns back as they were to
+`restoring`, storing vectors to the store's `add`.
 """
 
 from __future__ import annotations
@@ -13,24 +14,25 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from embedstore.atlas import description
 from embedstore.atlas.answers import AtlasTransport
 from embedstore.atlas.client import PREFIX, Progress, RemoteDataset, open_dataset, parse_identifier, silent
-from embedstore.atlas.columns import NOTHING, VECTORS
+from embedstore.atlas.columns import FROM_THE_MAP
+from embedstore.atlas.description import Described
 from embedstore.atlas.maps import read_tiles, wait_until_unlocked
-from embedstore.errors import AtlasError, InputError, spelt
+from embedstore.atlas.restoring import COLUMN, restored
+from embedstore.embedders.nomic_atlas import SPACE as BY_ATLAS
+from embedstore.errors import AtlasError, InputError, SpaceMismatchError, spelt
 from embedstore.ingest.reports import AddReport
 from embedstore.settings import Key
 from embedstore.space import Space
 from embedstore.storage.folder import StoreFolder
 from embedstore.store import EmbedStore
 from embedstore.wording import counted
-
-_COLUMN: Final = "embedding"
 
 
 @dataclass
@@ -41,6 +43,8 @@ class PullReport:
     rows: int = 0  # of the map
     unmapped: int = 0  # of the dataset, on no map yet, so that they could not be read
     added: AddReport = field(default_factory=AddReport)  # what the store made of them
+    notes: dict[str, str] = field(default_factory=dict)  # by column: what is not as it was where it came from
+    found: list[str] = field(default_factory=list)  # columns with what the map has found
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -49,6 +53,10 @@ class PullReport:
 
     def __str__(self) -> str:
         lines = [f"{self.dataset}: {counted(self.rows, 'row')} came down, rounded to float16 by Atlas", str(self.added)]
+        for name, note in self.notes.items():
+            lines.append(f"column {name}: {note}")
+        if self.found:
+            lines.append(f"of the map there are the columns {', '.join(self.found)}")
         if self.unmapped:
             lines.append(
                 f"{counted(self.unmapped, 'row')} on no map yet stayed there: make a new map "
@@ -62,6 +70,7 @@ def pull(
     name: str,
     *,
     space: Space | str | None = None,
+    map: bool = False,
     key: Key | str | None = None,
     timeout: float = 600.0,
     progress: Progress = silent,
@@ -73,13 +82,16 @@ def pull(
     store : EmbedStore or path
         A path of no store is made one.
     name : str
-        ``atlas://organisation/dataset``.
+        ``atlas://organisation/dataset``, or ``atlas://dataset`` for one of the key's own organisation.
     space : Space or str, optional
         What made the vectors, or a name for it. Datasets that `apply_sync` made say it themselves.
+    map : bool
+        Also take what the map has found, as columns: see `maps.found_columns`.
     key : Key or str, optional
     timeout : float
         Seconds for each step.
     progress : callable
+        Is told how things go; without it waits are warnings of the log.
 
     Returns
     -------
@@ -95,7 +107,7 @@ def pull(
         The store's vectors lie elsewhere, or were not rounded.
     """
     started = time.perf_counter()
-    transport = AtlasTransport(key, timeout)
+    transport = AtlasTransport(key, timeout, None if progress is silent else progress)
     with tempfile.TemporaryDirectory() as folder:
         remote = open_dataset(transport, parse_identifier(name), tiles=Path(folder))
         if not remote.maps:
@@ -103,14 +115,16 @@ def pull(
                 f"{remote.identifier} has no map, and Atlas gives vectors out by its maps only. Make one "
                 "with `embedstore sync atlas STORE ORG/NAME --index`, or in Atlas itself"
             )
-        wait_until_unlocked(remote, progress)
+        wait_until_unlocked(remote)
+        described = description.read(remote.meta.get("description"))
         report = PullReport(remote.identifier)
-        tables = _tables(remote, progress)
+        report.notes = dict.fromkeys(described.unsent, "it could not be sent, so it stayed where it was")
+        tables = _tables(remote, described, report, progress, found=map)
         first = next(tables, None)
         if first is not None:
-            opened = _store(store, _space(remote, space, first))
+            opened = _store(store, _space(remote, described, space, first))
             report.added = opened.add(
-                itertools.chain([first], tables), embedding_column=_COLUMN, normalise=True, progress=False
+                itertools.chain([first], tables), embedding_column=COLUMN, normalise=True, progress=False
             )
     report.rows = report.added.found
     report.unmapped = max(0, remote.total - report.rows)
@@ -118,46 +132,41 @@ def pull(
     return report
 
 
-def _tables(remote: RemoteDataset, progress: Progress) -> Iterator[pa.Table]:
+def _tables(
+    remote: RemoteDataset, described: Described, report: PullReport, progress: Progress, *, found: bool
+) -> Iterator[pa.Table]:
     """Yield the newest map's rows, tile by tile, as tables that a store takes."""
     seen: set[str] = set()
-    for tile in read_tiles(remote, remote.maps[-1]):
+    for tile in read_tiles(remote, remote.maps[-1], found=found):
         ids = [str(value) for value in tile.column("id").to_pylist()]
         if len(set(ids)) < len(ids) or not seen.isdisjoint(ids):
             raise AtlasError(f"the map of {remote.identifier} shows an id twice; make a new map")
         seen.update(ids)
         progress(f"{counted(len(seen), 'row')} came down")
-        rows = _storable(tile)
+        rows = restored(tile, described, report.notes)
+        report.found = [name for name in rows.column_names if name.startswith(FROM_THE_MAP)]
         if "uri" not in rows.column_names:
             rows = rows.append_column("uri", pa.array([f"{PREFIX}{remote.identifier}#{name}" for name in ids]))
         yield rows
 
 
-def _storable(tile: pa.Table) -> pa.Table:
-    """Undo what Atlas needed: float16 vectors, "null" for missing texts, times without a zone."""
-    if VECTORS not in tile.column_names:
-        raise AtlasError("the map has no vectors")
-    columns: dict[str, Any] = {}
-    for name in tile.column_names:
-        column = tile.column(name)
-        if name == VECTORS:
-            columns[_COLUMN] = column.cast(pa.list_(pa.float32(), column.type.list_size))
-        elif pa.types.is_string(column.type) and name != "id":
-            columns[name] = pc.if_else(pc.equal(column, NOTHING), None, column)
-        elif pa.types.is_timestamp(column.type) and column.type.tz is None:
-            columns[name] = column.cast(pa.timestamp("us", tz="UTC"))
-        else:
-            columns[name] = column
-    return pa.table(columns)
+def _space(remote: RemoteDataset, described: Described, given: Space | str | None, rows: pa.Table) -> Space:
+    """Say where the vectors lie: as the caller says, or as the dataset's description does.
 
-
-def _space(remote: RemoteDataset, given: Space | str | None, rows: pa.Table) -> Space:
-    """Say where the vectors lie: as the caller says, or as the dataset's description does."""
-    dim = rows.schema.field(_COLUMN).type.list_size
+    Pictures were embedded by Atlas, whatever the description of an earlier version says of the store.
+    """
+    dim = rows.schema.field(COLUMN).type.list_size
     if isinstance(given, str):
         given = Space.given(given, dim)
-    if given is None and remote.meta.get("modality") != "image":
-        given = Space.from_text(str(remote.meta.get("description") or ""))
+    if remote.meta.get("modality") == "image" and described.space is not None:
+        if given is not None and given.rounded() != BY_ATLAS:
+            raise SpaceMismatchError(
+                f"the pictures of {remote.identifier} were embedded by Atlas itself, in the space {BY_ATLAS}, from "
+                f"files of at most 512 pixels; that is not {given}, and the two are not mixed"
+            )
+        given = BY_ATLAS
+    elif given is None:
+        given = described.space
     if given is None:
         raise InputError(
             f"nothing says what made the vectors of {remote.identifier} ({dim}-d): name "

@@ -1,7 +1,7 @@
 """Commands that fill a store: add, models (list, pull), queries, compare-backends.
 
 `add` decides whether a store is opened or made, and with which embedder; the plan, the budget and the second try are
-`ingest`'s. A dataset of Atlas comes in by `share`.
+`ingest`'s. A dataset of Atlas, and what goes by way of Atlas, comes in by `share`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from embedstore.cli.options import (
 )
 from embedstore.cli.output import Column, Output, columns, value_output
 from embedstore.cli.refusals import BUDGET_SPENT
-from embedstore.cli.share import add_from_atlas
+from embedstore.cli.share import add_by_atlas, add_from_atlas
 from embedstore.errors import EmbedStoreError, StoreExistsError
 from embedstore.wording import counted
 
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     "embedstore add photos.store ~/photos --retry-failed photos.store/failures.csv",
     "embedstore add clip.store vectors.parquet --embedding-column vector --space my-clip",
     "embedstore add copy.store atlas://my-org/photos",
+    "embedstore add bulk.store ~/photos --via-atlas photos",
 )
 @store_argument
 @click.argument("source", nargs=-1, metavar="SOURCE...", shell_complete=completion.files_here)
@@ -89,8 +90,14 @@ if TYPE_CHECKING:
     type=Number(min=0, min_open=True),
     metavar="SECONDS",
     help="With a model behind a service: give a request up after so long, its batch after failing for twice as long, "
-    "and wait no longer for a pause that the service asks for.",
+    "and wait no longer for a pause that the service asks for. With Atlas: longest time for one step.",
 )
+@click.option(
+    "--via-atlas",
+    metavar="[ORG/]NAME",
+    help="Upload the pictures to this dataset of Atlas, which embeds them in bulk; no embedding request is sent.",
+)
+@click.option("--map", is_flag=True, help="With Atlas: keep the map's x, y, topics and duplicates as columns map_...")
 @api_key_option
 @value_output
 def add(
@@ -105,6 +112,8 @@ def add(
     dry_run: bool,
     max_requests: int | None,
     timeout: float | None,
+    via_atlas: str | None,
+    map: bool,
     output: Output,
     **options: Any,
 ) -> None:
@@ -126,8 +135,14 @@ def add(
             f"say what to add: `embedstore add {store} SOURCE`, or with --retry-failed FILE what failed before"
         )
     if any(name.startswith("atlas://") for name in source):
-        add_from_atlas(store, source, model, space, dry_run, output)
+        add_from_atlas(store, source, model, space, dry_run, output, map=map, timeout=timeout)
         return
+    if via_atlas is not None:
+        others = {"model": model, "space": space, "retry_failed": retry_failed, "max_requests": max_requests}
+        add_by_atlas(store, source, via_atlas, dry_run, timeout, output, map=map, **others, **options)
+        return
+    if map:
+        raise click.UsageError("--map is for what comes from Atlas: atlas://ORG/NAME, or --via-atlas ORG/NAME")
     from embedstore.ingest.reports import read_failures
 
     options["progress"] = False if output.quiet else None

@@ -43,6 +43,9 @@ MODELS = {
 }
 """The embedders of this package by name; no plug-in takes one of these names."""
 
+FOR_QUERIES = {"nomic-atlas": "embedstore.embedders.nomic_atlas:NomicAtlasEmbedder"}
+"""Embedders of texts for stores whose pictures a service has embedded by itself: found by the space, not listed."""
+
 GROUP = "embedstore.embedders"  # entry point group of embedders that other packages bring
 
 
@@ -110,7 +113,7 @@ def space_of(name: str) -> Space:
 def name_for_space(space: Space) -> str:
     """Return the name of the model whose vectors lie in `space`; ModelNotFoundError says what it takes if none do."""
     spaces: dict[str, Space] = {}
-    for name in _names():
+    for name in (*_names(), *FOR_QUERIES):
         spaces[name] = own = space_of(name)
         if space.takes(own):
             return name
@@ -201,8 +204,8 @@ def _plug_ins() -> dict[str, str]:
 
 def _maker(name: str) -> Any:
     """Import what makes an embedder; see the top of this module for what it offers."""
-    if name in MODELS:
-        return pkgutil.resolve_name(MODELS[name])
+    if name in MODELS or name in FOR_QUERIES:
+        return pkgutil.resolve_name((MODELS | FOR_QUERIES)[name])
     place = _plug_ins().get(name)
     if place is None:
         names = list(_names())

@@ -1,17 +1,19 @@
 """The stand-in's Atlas: datasets and the maps made of them, which rows and pictures it takes, and what it refuses.
 
-A request that cannot be met raises `Refused` with what the real server says. HTTP is left to `routes`, the files of a
-map to `quadtree`. Where the real server's answer is not publicly known the docstring says so.
+A request that cannot be met raises `Refused` with what the real server says. Rows and maps may be shown late, as by a
+service of many machines; an upload meets the rows that are there all the same. HTTP is left to `routes`, the files of
+a map to `quadtree`. Where the real server's answer is not publicly known the docstring says so.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from embedstore.testing import features
 from embedstore.testing.quadtree import Tiles
-from embedstore.testing.wire import Refused
+from embedstore.testing.wire import Refused, Reply
 
 ORGANISATION = {
     "organization_id": "6f3d1c1e-2a55-4f0b-9d2f-3f5d3a0e7c11",
@@ -36,6 +38,8 @@ MIN_ROWS = 20
 """A map needs so many rows at least."""
 MAX_ID = 36
 """Characters of an id at most."""
+MOVED = "/moved"
+"""Before a path: where a redirect leads, which answers as the path does."""
 
 
 @dataclass
@@ -52,6 +56,12 @@ class Index:
     ids: list[str]
     vectors: NDArray[np.float32]
     tiles: Tiles
+    listed_from: float = 0.0
+    """Time (of `time.monotonic`) from which the dataset lists it."""
+    ready_from: float = 0.0
+    """Time from which it is completed, at the latest; it is as soon as the dataset is not locked any more."""
+    topic_field: str | None = None
+    """The column that names its topics."""
 
 
 @dataclass
@@ -68,6 +78,8 @@ class Dataset:
     """All rows in the order in which they were stored, ``_embeddings`` or ``_blob_hash`` included."""
     ids: list[str] = field(default_factory=list)
     """Of the rows, given or assigned."""
+    shown_from: list[float] = field(default_factory=list)
+    """For each row the time (of `time.monotonic`) from which look-ups and the count show it."""
     blobs: dict[str, bytes] = field(default_factory=dict)
     """Pictures by their hashes."""
     indices: list[Index] = field(default_factory=list)
@@ -78,6 +90,16 @@ class Dataset:
     def locked(self) -> bool:
         """Whether it takes no rows now."""
         return time.monotonic() < self.locked_until
+
+    def has_built(self, index: Index) -> bool:
+        """Return whether a map is completed and can be read."""
+        return not self.locked or time.monotonic() >= index.ready_from
+
+    @property
+    def shown(self) -> list[int]:
+        """Places of the rows that are shown by now."""
+        now = time.monotonic()
+        return [row for row, moment in enumerate(self.shown_from) if moment <= now]
 
     @property
     def columns(self) -> list[str]:
@@ -115,7 +137,7 @@ class Dataset:
             "modality": self.modality,
             "schema": schema,
             "project_fields": self.columns,
-            "total_datums_in_project": len(self.ids),
+            "total_datums_in_project": len(self.shown),
             "insert_update_delete_lock": self.locked,
             "created_timestamp": self.created.strftime("%Y-%m-%dT%H:%M:%S.%f%z"),
             "is_public": self.is_public,
@@ -127,6 +149,7 @@ class Dataset:
                     "projections": [{"id": index.projection_id}],
                 }
                 for index in self.indices
+                if time.monotonic() >= index.listed_from
             ],
         }
 
@@ -138,7 +161,11 @@ class Atlas:
         self.row_limit = 250_000
         """Rows that the organisation may have in all."""
         self.build_seconds = 0.0
-        """How long a dataset is locked when a map is made of it."""
+        """How long a map takes; the dataset is locked meanwhile."""
+        self.listed_after = 0.0
+        """Seconds after its order from which a map is listed."""
+        self.shown_after = 0.0
+        """Seconds after an upload from which its rows are shown."""
         self.string_bodies = False
         """Whether a refused upload is answered by a bare JSON string, as an older server did, in place of
         ``{"detail": ...}``. The client tells the reasons apart in strings only, and never ends after an id conflict."""
@@ -149,6 +176,21 @@ class Atlas:
         self.lock = threading.RLock()
         self._datasets: dict[str, Dataset] = {}
         self._jobs: dict[str, str] = {}
+        self._scripted: deque[tuple[str, Reply | None]] = deque()
+
+    def script(self, path: str, *replies: Reply | None) -> None:
+        """Queue answers to the coming requests whose path starts with `path`; None lets one be served."""
+        with self.lock:
+            self._scripted.extend((path, reply) for reply in replies)
+
+    def scripted(self, path: str) -> Reply | None:
+        """Return, once, what was queued for a path; a redirect without an address leads to the same path, moved."""
+        if not self._scripted or not path.startswith(self._scripted[0][0]):
+            return None
+        reply = self._scripted.popleft()[1]
+        if reply is not None and 300 <= reply.status < 400:
+            reply.headers.setdefault("Location", f"{MOVED}{path}")
+        return reply
 
     def datasets(self) -> list[str]:
         """Return the slugs of all datasets."""
@@ -200,20 +242,27 @@ class Atlas:
             raise Refused(400, f"Insert failed due to ID conflict. Conflicting IDs: {shown}")
         dataset.rows = table if dataset.rows is None else pa.concat_tables([dataset.rows, table])
         dataset.ids = dataset.ids + ids
+        dataset.shown_from = dataset.shown_from + [time.monotonic() + self.shown_after] * len(ids)
 
     def delete_rows(self, dataset: Dataset, ids: list[Any]) -> None:
-        """Delete rows by id; unknown ids are passed over."""
+        """Delete rows by id; unknown ids are passed over (of the real one only the route is known, no answer).
+
+        A locked dataset refuses, as it does uploads.
+        """
+        if dataset.locked:
+            raise Refused(400, "Project transaction lock is held")
         gone = {str(i) for i in ids}
         kept = [row for row, i in enumerate(dataset.ids) if i not in gone]
         if dataset.rows is not None:
             dataset.rows = dataset.rows.take(pa.array(kept, pa.int64()))
         dataset.ids = [dataset.ids[row] for row in kept]
+        dataset.shown_from = [dataset.shown_from[row] for row in kept]
 
     def rows_of(self, dataset: Dataset, ids: list[Any]) -> list[dict[str, Any]]:
         """Return rows by id, in the order asked, without vectors; unknown ids are left out (real: not known)."""
         if dataset.rows is None:
             return []
-        place = {i: row for row, i in enumerate(dataset.ids)}
+        place = {dataset.ids[row]: row for row in dataset.shown}
         found = [place[str(i)] for i in ids if str(i) in place]
         shown = [name for name in dataset.columns if name != "_embeddings"]
         rows: list[dict[str, Any]] = dataset.rows.select(shown).take(pa.array(found, pa.int64())).to_pylist()
@@ -242,8 +291,13 @@ class Atlas:
         rows, vectors = _vectors(dataset, dataset.rows, indexed)
         ids, shown, id_field = [dataset.ids[row] for row in rows], dataset.rows.take(rows), dataset.unique_id_field
         id_column = pa.array(ids) if id_field is None else shown[id_field]
-        tiles = Tiles.build(shown, vectors, id_field or "id_", id_column, self.tile_rows)
-        index = Index(str(uuid.uuid4()), str(uuid.uuid4()), name, indexed, ids, vectors, tiles)
+        found = {**_topics(shown, fields), **_duplicates(vectors, fields)}
+        tiles = Tiles.build(shown, vectors, id_field or "id_", id_column, self.tile_rows, found)
+        now = time.monotonic()
+        times = now + self.listed_after, now + self.build_seconds
+        index = Index(str(uuid.uuid4()), str(uuid.uuid4()), name, indexed, ids, vectors, tiles, *times)
+        topics = json.loads(fields.get("topic_model_hyperparameters") or "{}")
+        index.topic_field = topics.get("community_description_target_field")
         dataset.indices.append(index)
         if self.build_seconds:
             dataset.locked_until = time.monotonic() + self.build_seconds
@@ -302,3 +356,48 @@ def _vectors(dataset: Dataset, rows: pa.Table, indexed: str | None) -> tuple[lis
         raise Refused(400, f"Your project has only {len(places)} images. Please add at least {MIN_ROWS}!")
     pictures = [features.decode_pixels(dataset.blobs[values[row]]) for row in places]
     return places, np.array([features.image_vector(pixels) for pixels in pictures])
+
+
+def _topics(rows: pa.Table, fields: dict[str, Any]) -> dict[str, tuple[str, pa.Array]]:
+    """Return the map's columns of topics with their sidecar, if a model was ordered and a column names them.
+
+    A row's topic is the first letter of that column, and its narrower topic the column itself; the columns have their
+    numbers in the order of the alphabet, and `topics_of` the names.
+    """
+    options = json.loads(fields.get("topic_model_hyperparameters") or "{}")
+    named = options.get("community_description_target_field")
+    if not options.get("build_topic_model") or named not in rows.column_names:
+        return {}
+    texts = [str(value) for value in rows[named].to_pylist()]
+    columns = {}
+    for depth, names in enumerate(([text[:1].upper() for text in texts], texts), 1):
+        numbers = {name: number for number, name in enumerate(sorted(set(names)), 1)}
+        columns[f"_topic_depth_{depth}_int"] = ("topics", pa.array([numbers[name] for name in names], pa.int32()))
+    return columns
+
+
+def topics_of(index: Index) -> list[dict[str, Any]]:
+    """Return a map's topics as the real service lists them, by depth and number."""
+    named, table = index.topic_field, index.tiles.table
+    if named is None or "_topic_depth_1_int" not in table.column_names:
+        return []
+    texts = sorted({str(value) for value in table[named].to_pylist()})
+    depths = (sorted({text[:1].upper() for text in texts}), texts)
+    return [
+        {"topic": number, "depth": depth, "topic_short_description": name}
+        for depth, names in enumerate(depths, 1)
+        for number, name in enumerate(names, 1)
+    ]
+
+
+def _duplicates(vectors: NDArray[np.float32], fields: dict[str, Any]) -> dict[str, tuple[str, pa.Array]]:
+    """Return the map's columns of duplicates with their sidecar, if they were asked for: rows of equal vectors."""
+    options = json.loads(fields.get("duplicate_detection_hyperparameters") or "{}")
+    if not options.get("tag_duplicates"):
+        return {}
+    _, first, clusters, counts = np.unique(vectors, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    clusters = clusters.reshape(-1)
+    names = np.where(np.isin(np.arange(len(vectors)), first), "retention candidate", "deletion candidate")
+    classes = np.where(counts[clusters] == 1, "singleton", names)
+    found = {"_duplicate_class": pa.array(classes.tolist()), "_cluster_id": pa.array(clusters.astype(np.int32))}
+    return {name: ("duplicates", column) for name, column in found.items()}

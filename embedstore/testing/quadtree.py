@@ -30,8 +30,19 @@ class Tiles:
     """Name of the sidecar with each column; the empty name is the tile's own file."""
 
     @classmethod
-    def build(cls, rows: pa.Table, vectors: NDArray[np.float32], id_field: str, ids: pa.Array, tile_rows: int) -> Tiles:
-        """Lay rows, given in the order of upload, out over tiles of at most `tile_rows` rows; `ids` is `id_field`."""
+    def build(
+        cls,
+        rows: pa.Table,
+        vectors: NDArray[np.float32],
+        id_field: str,
+        ids: pa.Array,
+        tile_rows: int,
+        found: dict[str, tuple[str, pa.Array]] | None = None,
+    ) -> Tiles:
+        """Lay rows, given in the order of upload, out over tiles of at most `tile_rows` rows; `ids` is `id_field`.
+
+        `found` has the map's own columns of these rows, each with its sidecar: topics, duplicates.
+        """
         n, dim = vectors.shape
         directions = np.random.default_rng(2).standard_normal((dim, 2))
         plane = (vectors @ directions).astype(np.float32)
@@ -45,6 +56,8 @@ class Tiles:
         for name in rows.column_names:
             if name not in ("_embeddings", id_field):
                 columns[name], sidecars[name] = rows[name].take(pa.array(order)), "meta"
+        for name, (sidecar, column) in (found or {}).items():
+            columns[name], sidecars[name] = column.take(pa.array(order)), sidecar
         columns["_embeddings"] = pa.FixedSizeListArray.from_arrays(halves, dim)
         starts = np.cumsum([0, *(len(members) for _, members in tiles)]).tolist()
         return cls([key for key, _ in tiles], pa.table(columns), starts, sidecars)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pyarrow import feather
 
 from embedstore.testing import features
-from embedstore.testing.atlas_state import ORGANISATION, Atlas
+from embedstore.testing.atlas_state import MOVED, ORGANISATION, Atlas, Index, topics_of
 from embedstore.testing.faults import Faults
 from embedstore.testing.wire import Refused, Reply, Request, invalid
 
@@ -130,11 +130,14 @@ class AtlasRoutes:
         self.atlas = atlas
 
     def answer(self, request: Request) -> Reply:
-        """Answer a request; refuse it with 404 if there is no such route."""
-        for method, path, route in _ROUTES:
-            match = re.fullmatch(path, request.path)
-            if method == request.method and match:
-                with self.atlas.lock:
+        """Answer a request, as was scripted or by its route; refuse it with 404 if there is none."""
+        with self.atlas.lock:
+            scripted = self.atlas.scripted(request.path)
+            if scripted is not None:
+                return scripted
+            for method, path, route in _ROUTES:
+                match = re.fullmatch(path, request.path.removeprefix(MOVED))
+                if method == request.method and match:
                     return route(self, request, *match.groups())
         raise Refused(404, "Not Found")
 
@@ -228,7 +231,8 @@ class AtlasRoutes:
     @_route("GET", f"/v1/project/index/job/progress/{_ID}")
     def _progress(self, request: Request, index_id: str) -> Reply:
         dataset, index = self.atlas.index(index_id)
-        return Reply({"index_id": index.id, "index_build_stage": "Embedding" if dataset.locked else "Completed"})
+        stage = "Completed" if dataset.has_built(index) else "Embedding"
+        return Reply({"index_id": index.id, "index_build_stage": stage})
 
     @_route("GET", f"/v1/project/index/job/{_ID}")
     def _job(self, request: Request, job_id: str) -> Reply:
@@ -240,15 +244,28 @@ class AtlasRoutes:
 
     @_route("GET", f"/v1/project/projection/{_ID}/schema")
     def _schema(self, request: Request, projection_id: str) -> Reply:
-        return Reply(self.atlas.index(projection_id)[1].tiles.schema(), content_type=BINARY)
+        return Reply(self._finished(projection_id).tiles.schema(), content_type=BINARY)
 
     @_route("GET", f"/v1/project/{_ID}/index/projection/{_ID}/quadtree/(.+)")
     def _tile(self, request: Request, dataset_id: str, projection_id: str, name: str) -> Reply:
         self.atlas.find(dataset_id)
-        file = self.atlas.index(projection_id)[1].tiles.file(name)
+        file = self._finished(projection_id).tiles.file(name)
         if file is None:
             raise Refused(404, f"No such tile: {name}")
         return Reply(file, content_type=BINARY)
+
+    @_route("GET", f"/v1/project/{_ID}/index/projection/{_ID}")
+    def _projection(self, request: Request, dataset_id: str, projection_id: str) -> Reply:
+        self.atlas.find(dataset_id)
+        features = [{"properties": topic} for topic in topics_of(self._finished(projection_id))]
+        return Reply({"id": projection_id, "topic_models": [{"features": features}]})
+
+    def _finished(self, projection_id: str) -> Index:
+        """Return a map that can be read; refuse with 404 while it is being made (the real answer is not known)."""
+        dataset, index = self.atlas.index(projection_id)
+        if not dataset.has_built(index):
+            raise Refused(404, "The projection is not built yet")
+        return index
 
     @_route("GET", f"/v1/project/{_ID}")
     def _dataset_by_id(self, request: Request, dataset_id: str) -> Reply:

@@ -69,6 +69,11 @@ def test_conflict(server: NomicServer, store: EmbedStore, strings: bool) -> None
     report = apply_sync(plan)
     assert (report.sent, report.refused) == (90, 2)
     require_whole(server.atlas.dataset("photos"), store)
+    # What was found there on the way is not taken for what was sent.
+    assert plan_sync(store, NAME).unknown == 0  # another sync of this store has sent it
+    other = EmbedStore.open(shutil.copytree(store.path, store.path.parent / "copy.store"))
+    other.folder.ledger.path.unlink()
+    assert plan_sync(other, NAME).unknown == 90
     # 30 and 30 refused, 23 of the second shard again, 30 of the third
     assert server.atlas.received["photos"] - before == 30 + 30 + 23 + 30
 
@@ -142,11 +147,13 @@ def test_lock(server: NomicServer, store: EmbedStore, strings: bool) -> None:
     dataset.locked_until = float("inf")
     more = vector_store(store.path.parent / "more.store", 20, seed=1)
     told: list[str] = []
-    plan = plan_sync(more, NAME, timeout=1.0)
+    plan = plan_sync(more, NAME, timeout=1.0, progress=told.append)
     assert any("locked" in note for note in plan.notes)
     with pytest.raises(AtlasError, match="locked"):
         apply_sync(plan, progress=told.append)
-    assert any("waiting" in text for text in told)
+    assert [text for text in told if "waiting" in text] == [
+        "waiting for at most 1 s: stand-in/photos is locked while Atlas makes a map"
+    ]
     assert len(dataset.ids) == 90
 
 
@@ -322,3 +329,15 @@ def test_pauses_grow_and_end(server: NomicServer, monkeypatch: pytest.MonkeyPatc
     assert not pauses.wait(17.0)
     assert pauses.wait(15.0)
     assert slept == [30.0, 15.0]
+
+
+def test_killed_before_its_rows_were_shown(server: NomicServer, store: EmbedStore) -> None:
+    """Rows that a sync sent before it was killed, and that are shown late, are waited for: one upload is refused."""
+    plan = plan_sync(store, NAME, create=True, timeout=20.0)
+    sync(EmbedStore.open(store.path), shard_rows=90)
+    dataset = server.atlas.dataset("photos")
+    dataset.shown_from = [time.monotonic() + 1.0] * 90
+    plan.dataset_id, plan.total = dataset.id, 0
+    report = apply_sync(plan)
+    assert (report.sent, report.uploads, report.refused) == (90, 1, 1)
+    assert plan_sync(store, NAME).unknown == 0

@@ -35,7 +35,7 @@ def test_twelve_thousand_rows(server: NomicServer, tmp_path: Path) -> None:
     require_whole(dataset, store)
     there = dataset.rows.select(["label", "number", "share", "flag"]).to_pydict()
     here = store.to_table(["label", "number", "share", "flag"]).to_pydict()
-    assert there["label"] == [text or "null" for text in here["label"]]
+    assert there["label"] == ["null" if text is None else text or '""' for text in here["label"]]
     assert there["number"] == here["number"]
     assert there["share"] == [float(np.float32(value)) for value in here["share"]]
     assert there["flag"] == ["true" if value else "false" for value in here["flag"]]

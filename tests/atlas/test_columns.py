@@ -119,9 +119,9 @@ def test_each_column_goes_or_is_named(sent: Any) -> None:
         ("double huge", ["1e+300", "1.0", "null", "-1.5"]),
         ("double infinite", ["inf", "1.0", "2.0", "3.0"]),
         ("decimal", ["1.10", "null", "-3.00", "0.01"]),
-        ("text", ["a", "null", "null", "null"]),
+        ("text", ["a", '""', "null", "\\null"]),
         ("large text", ["ä", "日本", "null", "x" * 5000]),
-        ("text view", ["a", "b", "null", "null"]),
+        ("text view", ["a", "b", "null", '""']),
         ("category", ["a", "b", "a", "null"]),
         ("category of numbers", ["5", "6", "5", str(2**40)]),
         ("no text at all", ["null"] * 4),
@@ -173,13 +173,17 @@ def test_what_is_changed_is_said(sent: Any) -> None:
     made = sent[0]
     kept = {"int8", "int64 small", "half", "float", "date", "date64"}
     assert set(AWKWARD) - UNSENT - kept == set(made.changes)
-    assert made.changes["text"] == ['1 missing texts as "null"', '1 empty texts as "null"']
+    assert made.changes["text"] == [
+        '1 missing texts as "null"',
+        '1 empty texts as ""',
+        '1 texts null or "" with a backslash before them',
+    ]
     assert made.changes["_private"] == ["named 'private'"]
 
 
 def test_no_difference_after_the_way_there(sent: Any) -> None:
     """Rows as the server answers them count as equal to what was sent."""
-    from embedstore.atlas.plan import differences
+    from embedstore.atlas.compare import differences
 
     made, _, answered = sent
     assert len(answered) == 4

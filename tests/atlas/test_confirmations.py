@@ -22,11 +22,36 @@ def test_only_entries_of_this_dataset_count(small: EmbedStore) -> None:
     kept = Confirmations(small.folder, NAME)
     with kept.held(), pytest.raises(StoreLockedError), Confirmations(small.folder, NAME).held():
         pass
-    kept.confirm("d1", ["b", "a"])
-    kept.confirm("d1", ["d"])
-    kept.confirm("d2", ["e"])
-    kept.built("d1", "i1", 3)
+    kept.seen("d1", ["b", "a"])
+    kept.seen("d1", ["d"])
+    kept.seen("d2", ["e"])
+    order = kept.ordering("d1", 3, "state", ["i0"], '"label"')
+    kept.about_order("d1", order, accepted=True, index="i1")
     again = Confirmations(small.folder, NAME)
-    assert list(again.confirmed("d1")) == ["b", "a", "d"]
-    assert (again.mapped("d1"), again.mapped("d2"), again.others("d1")) == ({"i1": 3}, {}, 1)
-    assert Confirmations(small.folder, "other/name").confirmed("d1") == {}
+    assert list(again.known("d1").seen) == ["b", "a", "d"]
+    assert (again.orders("d1"), again.orders("d2"), again.others("d1")) == ([order], [], 1)
+    assert (order.index, order.accepted, order.built) == ("i1", True, False)
+    assert Confirmations(small.folder, "other/name").known("d1").seen == {}
+
+
+def test_what_may_be_there(small: EmbedStore) -> None:
+    """A row has the hash of its last sending that arrived; after sendings that were cut short only what is sure."""
+    kept = Confirmations(small.folder, NAME)
+    first = kept.sending("d", ["a", "b", "c"], ["1", "2", "3"])
+    known = kept.known("d")
+    assert (known.seen, [known.hash_of(name) for name in "abcx"]) == ({}, ["1", "2", "3", ""])
+    kept.arrived("d", first)
+    assert kept.known("d").seen == {"a": "1", "b": "2", "c": "3"}
+    before = kept.known("d").state
+    kept.gone("d", ["a", "b"])
+    kept.sending("d", ["a", "b"], ["4", "5"])
+    kept.sending("d", ["a", "b"], ["6", "5"])
+    kept.seen("d", ["a", "b"])
+    known = kept.known("d")
+    assert (known.seen, known.removed) == ({"c": "3", "a": "", "b": "5"}, 2)
+    assert known.state != before
+    kept.sending("d", ["e"], ["7"])
+    last = kept.sending("d", ["e", "f", "g"], ["8", "9", "10"])
+    kept.arrived("d", last, not_by_it=["e", "f"])
+    seen = kept.known("d").seen
+    assert [seen[name] for name in "efg"] == ["7", "", "10"]

@@ -11,7 +11,7 @@ import pytest
 from atlas_stores import NAME, require_whole, sync, unit_vectors, vector_store
 
 from embedstore.atlas import apply_sync, plan_sync
-from embedstore.atlas.plan import EVERY_ID
+from embedstore.atlas.compare import EVERY_ID
 from embedstore.errors import AtlasError, CredentialsError, InputError, OfflineError
 from embedstore.store import EmbedStore
 from embedstore.testing import NomicServer
@@ -44,11 +44,17 @@ def test_loss_is_what_float16_takes(server: NomicServer, small: EmbedStore) -> N
 
 
 def test_a_mistyped_name_makes_nothing(server: NomicServer, small: EmbedStore) -> None:
-    """Without create no dataset is made, and the error says how to make it."""
-    plan = plan_sync(small, NAME)
+    """A name that is nearly that of a known dataset, and any with create=False, makes none; the error says how to."""
     with pytest.raises(AtlasError, match="create=True"):
-        apply_sync(plan)
+        apply_sync(plan_sync(small, NAME, create=False))
     assert server.atlas.datasets() == []
+    sync(small, create=None)
+    with pytest.raises(AtlasError, match=r"synced with 'photos': did you mean that\? create=True"):
+        sync(small, "stand-in/photoes", create=None)
+    assert server.atlas.datasets() == ["photos"]
+    sync(small, "stand-in/photoes", create=True)
+    sync(small, "birds", create=None)
+    assert server.atlas.datasets() == ["photos", "photoes", "birds"]
 
 
 @pytest.mark.parametrize("kind", ["500", "503", "html-502", "text-500", "html-200"])
@@ -117,8 +123,8 @@ def test_a_ledger_believed_only_with_proof(
     server: NomicServer, small: EmbedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For a large store the ledger is believed when count and sample agree, and not when either does not."""
-    monkeypatch.setattr("embedstore.atlas.plan.EVERY_ID", 50)
-    monkeypatch.setattr("embedstore.atlas.plan.SAMPLE", 10)
+    monkeypatch.setattr("embedstore.atlas.compare.EVERY_ID", 50)
+    monkeypatch.setattr("embedstore.atlas.compare.SAMPLE", 10)
     sync(small)
     plan = plan_sync(small, NAME)
     assert plan.missing == 0
@@ -206,8 +212,9 @@ def test_no_rows_make_no_dataset(server: NomicServer, small: EmbedStore) -> None
 
 def test_a_wrong_key_and_a_wrong_name(server: NomicServer, small: EmbedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that is refused and a name of another form end with errors that show no key."""
-    with pytest.raises(InputError, match="organisation/dataset"):
-        plan_sync(small, "photos")
+    for name in ("a/b/c", "", "?!"):
+        with pytest.raises(InputError, match="organisation/dataset"):
+            plan_sync(small, name)
     with pytest.raises(AtlasError, match="403"):
         plan_sync(small, "others/photos")
     monkeypatch.setenv("NOMIC_API_KEY", "nk-secret-and-wrong")

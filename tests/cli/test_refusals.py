@@ -76,7 +76,7 @@ VALID: dict[str, list[list[str]]] = {
     "review": [[STORE, "cat", "--from", OTHER, "--label", LABELS, "-o", "OUT.csv", "--sheet", "OUT.png"]],
     "search": [[STORE, "--image", PICTURE, "-o", "OUT.csv", "--sheet", "OUT.png", "--pictures", COPIES]],
     "sweep": [[STORE, "dog", "--label", LABELS, "-o", "OUT.csv"], [STORE, "--image", PICTURE]],
-    "sync atlas": [[STORE, "org/name", "--dry-run"]],
+    "sync atlas": [[STORE, "org/name", "--dry-run", "--api-key-file", KEY]],
     "vacuum": [[STORE]],
     "verify": [[STORE, "--deep"]],
     "versions": [[STORE, "-o", "OUT.csv"]],
