@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import functools
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import assert_all_finite, column_or_1d, validate_data
+from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import validate_data
 
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.target import Target
+from embedstore.deciding.two_classes import platt_sigmoid, two_classes
 from embedstore.embedders.protocol import Embedder
 from embedstore.embedders.registry import make_embedder, space_of
-from embedstore.errors import ImageError, LabelError, QueryError, VectorError
-from embedstore.images import is_image
+from embedstore.errors import LabelError, QueryError, VectorError
 from embedstore.ingest.cached_embedder import CachedEmbedder
+from embedstore.ingest.sequences import pictures_or_table
 from embedstore.measures.calibration import Calibration, calibrate_scores
 from embedstore.measures.choice import Wishes
 from embedstore.measures.curves import above, as_threshold, precision_recall
@@ -42,6 +43,13 @@ from embedstore.wording import counted
 _BOOLS = np.array([False, True])
 _LOADED: dict[str, Embedder] = {}
 _WISHES = tuple(field.name for field in dataclasses.fields(Wishes))
+
+
+def _offers_probability(classifier: ImageClassifierFromTextQuery) -> bool:
+    """Let `predict_proba` be there; the error says what to do where it is not."""
+    if not classifier.probability:
+        raise AttributeError("predict_proba is there with probability=True, and needs a fit")
+    return True
 
 
 class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
@@ -67,13 +75,18 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         What it must not be: the score is that of the query minus the best of these.
     objective, beta, cost, min_precision, min_recall, max_matches, guarantee, confidence
         What `fit` chooses the threshold for; see `choice.Wishes`.
+    probability : bool
+        Offer `predict_proba`. Not by default: scikit-learn's tools that move a threshold prefer a probability where
+        there is one, and its one half is not the threshold that was chosen.
     progress : bool, optional
         Show a bar on stderr while pictures are embedded; by default when that is a terminal.
 
     Attributes
     ----------
     threshold_ : float
-        The threshold in use, after `fit`.
+        The threshold in use, after `fit`; `threshold` is the one given.
+    text_emb : ndarray of shape (1, dim)
+        The vector of the query, as on the cookbook's page.
     classes_ : ndarray of shape (2,)
         The two labels; the second is that of a match.
     curve_ : Curve
@@ -93,8 +106,16 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
     **Labels** are true and false, or any two values of which the *larger* is that of a match, which is scikit-learn's
     own convention.
 
-    `predict` returns a list, not an array, as on the cookbook's page; scikit-learn's metrics, scorers and
-    searches take it.
+    **What comes back** from `predict` is of the kind that went in: for a list of pictures, or one picture, a list, as
+    on the cookbook's page; for an array, a pandas or an Arrow column, and for vectors, an array. scikit-learn's
+    metrics, scorers and searches take both.
+
+    **Scores and decisions.** `scores` are cosines and mean the same as those of a store; a match is
+    ``scores(X) > threshold``, strictly. `decision_function` is ``scores(X) - threshold``, whose boundary is 0, as
+    everywhere in scikit-learn. Thresholds of scikit-learn's `precision_recall_curve`, `roc_curve` and
+    `TunedThresholdClassifierCV` match at ``>=``. To match the same pictures here take the next number below, as in
+    ``threshold=float(np.nextafter(t, np.float32(-np.inf)))`` for a `t` among ``scores(X)``; `curve_.thresholds` are
+    for ``>`` already.
 
     Examples
     --------
@@ -103,6 +124,9 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
     >>> ImageClassifierFromTextQuery("dog", 0.9, model="objects").predict(grey)
     [False]
     """
+
+    # The page's name for the pictures is no metadata that could be routed.
+    __metadata_request__predict = {"image": UNUSED}  # noqa: RUF012  (scikit-learn reads it from the class)
 
     def __init__(
         self,
@@ -121,6 +145,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         max_matches: int | None = None,
         guarantee: bool = True,
         confidence: float = 0.95,
+        probability: bool = False,
         progress: bool | None = None,
     ) -> None:
         self.text_query = text_query
@@ -137,6 +162,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         self.max_matches = max_matches
         self.guarantee = guarantee
         self.confidence = confidence
+        self.probability = probability
         self.progress = progress
 
     def fit(self, X: Any, y: Any) -> ImageClassifierFromTextQuery:
@@ -160,7 +186,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         asked = self.text_query if isinstance(self.text_query, str) else " ".join(self.text_query)
         classes, truth = two_classes(y, asked)
         concept, target = self._query(given or 0.0)
-        rows = self._rows(X, reset=True)
+        rows = self._rows(pictures_or_table(X)[0], reset=True)
         if len(rows) != len(truth):
             raise LabelError(
                 f"{counted(len(truth), 'label')} for {counted(len(rows), 'picture')}; give exactly one for each"
@@ -173,16 +199,17 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         self.curve_ = precision_recall(found, truth)
         self.threshold_ = self._calibrate(validation="none", resamples=0).threshold if given is None else given
         self._calibrated = given is None
+        self._sigmoid = platt_sigmoid(found, truth) if self.probability else None
         return self
 
-    def predict(self, X: Any) -> list[Any]:
-        """Decide on pictures.
+    def predict(self, X: Any = None, *, image: Any = None) -> list[Any] | NDArray[Any]:
+        """Decide on pictures; `image` is what the cookbook's page calls them.
 
         Returns
         -------
-        list of bool
-            One for each picture, also for a single one: ``decision_function(X) > threshold_``, compared exactly.
-            After a `fit` on other labels than true and false, of these labels.
+        list of bool, or ndarray of shape (n,)
+            One for each picture, also for a single one: ``scores(X) > threshold_``, compared exactly. After a `fit` on
+            other labels than true and false, of these labels. An array for an array, else a list: see the class.
 
         Raises
         ------
@@ -191,37 +218,75 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         ImageError
             Pictures cannot be read; the message names them.
         """
+        if (X is None) == (image is None):
+            raise TypeError("predict takes pictures, once: predict(images), or predict(image=images) as on the page")
         threshold = self._threshold_in_use()
-        matched = above(self.scores(X), threshold)
-        return list(self.classes_[matched.astype(np.intp)].tolist())
+        content, is_array = pictures_or_table(image if X is None else X)
+        labels = self.classes_[above(self._scored(content), threshold).astype(np.intp)]
+        return labels if is_array else list(labels.tolist())
 
-    def decision_function(self, X: Any) -> NDArray[np.float32]:
-        """Return the scores of pictures: cosines, from which nothing is subtracted.
-
-        The boundary is therefore not 0 but the threshold: ``predict`` is ``decision_function(X) > threshold_``. So the
-        thresholds of `precision_recall_curve`, of `TunedThresholdClassifierCV` and of a store are all the same thing.
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return by how much pictures exceed the threshold: ``scores(X) - threshold_``.
 
         Returns
         -------
-        ndarray of shape (n,), float32
-            In [-1, 1] (with opponents in [-2, 2]); larger is nearer.
+        ndarray of shape (n,), float64
+            Above 0 for exactly the pictures that match: the difference of two numbers of float64 is 0 only where they
+            are equal.
 
         Raises
         ------
         NotFittedError
             As `predict`; `scores` needs no threshold.
         """
-        self._threshold_in_use()
-        return self.scores(X)
+        threshold = self._threshold_in_use()
+        return self.scores(X).astype(np.float64) - threshold
 
     def scores(self, X: Any) -> NDArray[np.float32]:
-        """Return the same as `decision_function`, before `fit` and without a threshold too."""
-        target = self._target if self._fitted else self._query(0.0)[1]
-        return target.score(scores(target.vectors, self._rows(X, reset=False)))
+        """Return the scores of pictures: cosines, from which nothing is subtracted; before `fit` too.
+
+        Returns
+        -------
+        ndarray of shape (n,), float32
+            In [-1, 1] (with opponents in [-2, 2]); larger is nearer.
+        """
+        return self._scored(pictures_or_table(X)[0])
+
+    @available_if(_offers_probability)  # type: ignore[untyped-decorator]  # as above
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the probabilities of no match and of a match, by Platt's sigmoid of the score.
+
+        The sigmoid is fitted by scikit-learn to the labelled scores of `fit`; it is only as good as these are
+        typical of the pictures asked about. Where the probability passes one half need not be the threshold, which is
+        chosen for the `objective`.
+
+        Returns
+        -------
+        ndarray of shape (n, 2), float64
+            The columns are those of `classes_`.
+
+        Raises
+        ------
+        NotFittedError
+            Nothing was fitted: a given threshold says nothing of probabilities.
+        """
+        if not self._fitted or self._sigmoid is None:
+            raise NotFittedError(
+                f"this {type(self).__name__} has seen no labels with probability=True: probabilities come from "
+                "fit(images, labels), and a given threshold says nothing of them"
+            )
+        found: NDArray[np.float64] = self._sigmoid.predict_proba(self.scores(X)[:, np.newaxis])
+        return found
 
     def embed(self, X: Any) -> Vectors:
         """Return the vectors of pictures, to be passed for them ever after: float32 of shape (n, dim)."""
-        return self._rows(X, reset=False)
+        return self._rows(pictures_or_table(X)[0], reset=False)
+
+    @property
+    def text_emb(self) -> Vectors:
+        """The unit vector of the query, float32 of shape (1, dim); of several texts that of their mean."""
+        target = self._target if self._fitted else self._query(0.0)[1]
+        return target.vector[np.newaxis].copy()
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -310,9 +375,13 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         vectors = self._once.texts([query.value for query in concept.all_queries])
         return concept, Target(concept.label, threshold, *concept.join(vectors))
 
-    def _rows(self, X: Any, *, reset: bool) -> Vectors:
-        """Return the unit vectors of pictures, or of vectors."""
-        items = pictures_or_table(X)
+    def _scored(self, content: Any) -> NDArray[np.float32]:
+        """Return the scores of what `pictures_or_table` makes of pictures or vectors."""
+        target = self._target if self._fitted else self._query(0.0)[1]
+        return target.score(scores(target.vectors, self._rows(content, reset=False)))
+
+    def _rows(self, items: Any, *, reset: bool) -> Vectors:
+        """Return the unit vectors of pictures, or of vectors, as `pictures_or_table` makes them."""
         if isinstance(items, list):
             if reset:  # what an earlier fit on vectors has left
                 self.__dict__.pop("n_features_in_", None)
@@ -355,73 +424,6 @@ def _copies(rows: Vectors) -> NDArray[np.int64]:
     """Number the rows so that equal vectors, which copies of a picture have, get equal numbers."""
     numbers: dict[bytes, int] = {}
     return np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in rows], dtype=np.int64)
-
-
-def pictures_or_table(X: Any) -> Any:
-    """Return a list with one item for each picture, or else what is meant to be a table of numbers, unchecked.
-
-    Takes one picture in any form, several in a sequence or a 1-d array, or rows of numbers; ImageError for others.
-    """
-    if isinstance(X, np.ndarray) and X.ndim == 2:
-        return [X] if X.dtype == np.uint8 else X  # a grey picture; other numbers are a table of vectors
-    if isinstance(X, str | os.PathLike) or type(X) is dict or is_image(X):
-        return [X]
-    if hasattr(X, "column_names") and hasattr(X, "features"):
-        raise ImageError(f"this is a data set; pass one of its columns, such as X[{X.column_names[0]!r}]")
-    if hasattr(X, "to_pylist"):
-        return X.to_pylist()
-    if not hasattr(X, "shape") and hasattr(X, "__array__"):
-        X = np.asarray(X)
-    shape = getattr(X, "shape", None)
-    if shape is not None:
-        numbers = len(shape) == 1 and getattr(X.dtype, "kind", "O") in "biufc"
-        return X if numbers or len(shape) in (0, 2) else list(X)
-    try:
-        items = list(X)
-    except TypeError as error:
-        raise ImageError(
-            f"expected a picture, a list of pictures or an array of vectors, found {type(X).__name__}"
-        ) from error
-    return np.asarray(items) if items and all(_is_number_or_row(item) for item in items) else items
-
-
-def two_classes(y: Any, asked: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return two classes, ascending, and which labels are of the larger, that of a match: bool of shape (n,).
-
-    LabelError for more classes or fewer, missing labels, or texts of which the one that the query `asked` for names
-    comes first.
-    """
-    try:
-        values = column_or_1d(y, warn=True)
-        assert_all_finite(values, input_name="y")
-        check_classification_targets(values)
-        kind = type_of_target(values, input_name="y", raise_unknown=True)
-    except ValueError as error:
-        raise LabelError(str(error)) from error
-    classes, position = np.unique(values, return_inverse=True)
-    if kind != "binary":
-        raise LabelError(
-            f"Only binary classification is supported. The type of the target is {kind}. "
-            "Compare with the class that is looked for, as in labels == 'dog'"
-        )
-    if len(classes) < 2:
-        raise LabelError(f"all labels are {classes.tolist()}: labels of one class only choose no threshold")
-    low, high = (re.search(rf"\b{re.escape(str(name))}\b", asked, re.IGNORECASE) for name in classes)
-    if low and not high and classes.dtype.kind in "OUS":
-        raise LabelError(
-            f"the query is {asked!r}, and of the labels {classes.tolist()} the last one would be that of a "
-            f"match, as everywhere in scikit-learn; pass labels == {classes.tolist()[0]!r}"
-        )
-    return classes, position.astype(np.bool_)
-
-
-def _is_number_or_row(item: Any) -> bool:
-    """Tell whether an item of a list is a row of numbers, or one number."""
-    if isinstance(item, np.ndarray | np.generic):
-        return item.ndim < 2 and item.dtype.kind in "biufc"
-    if isinstance(item, list | tuple):
-        return all(isinstance(x, int | float) for x in item)
-    return isinstance(item, int | float | complex)
 
 
 def _open_store(store: EmbedStore | str | os.PathLike[str] | None) -> EmbedStore | None:
