@@ -19,14 +19,24 @@ from typing import Any
 import click
 
 from embedstore import __version__
-from embedstore.cli import ask, completion, decide, demo, fill, keep, share
+from embedstore.cli import ask, completion, decide, demo, draw, fill, keep, label, share
 from embedstore.cli.output import drop, tell
 from embedstore.cli.refusals import line_for
 from embedstore.errors import told_to_shell
 from embedstore.wording import one_line
 
 _INTERRUPTED = 128 + 2  # as a shell has it of what a signal ended
-_SECTIONS = {"Try": demo, "Fill": fill, "Ask": ask, "Decide": decide, "Keep": keep, "Share": share, "Shell": completion}
+_SECTIONS = {
+    "Try": demo,
+    "Fill": fill,
+    "Ask": ask,
+    "Decide": decide,
+    "Label": label,
+    "Draw": draw,
+    "Keep": keep,
+    "Share": share,
+    "Shell": completion,
+}
 
 
 class _Group(click.Group):

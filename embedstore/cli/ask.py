@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedstore.cli import completion
-from embedstore.cli.decide import find_classifier, from_option, warn_of_shift
 from embedstore.cli.options import (
     Count,
     command,
@@ -37,6 +36,7 @@ from embedstore.cli.output import (
     sheet_option,
     value_output,
 )
+from embedstore.cli.scored import find_classifier, from_option, warn_of_shift
 from embedstore.wording import counted, quoted
 
 if TYPE_CHECKING:

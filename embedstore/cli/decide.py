@@ -1,61 +1,41 @@
-"""Commands that decide: from thresholds and their figures to saved classifiers, and what shows them to people.
+"""Commands that decide: from thresholds and their figures to saved classifiers.
 
-sweep, rank, calibrate, calibrate-classes, evaluate, classifiers; review, plot, report. Each parses labels and a query
-and hands them to the module of `deciding` whose business it is.
+sweep, rank, calibrate, calibrate-classes, evaluate, classifiers. Each parses labels and a query and hands them to the
+module of `deciding` whose business it is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from embedstore.cli import completion
 from embedstore.cli.options import (
-    PATH,
     Count,
     Number,
     command,
     concept_of,
     number,
     open_store,
-    options,
     query_options,
     store_argument,
     where_option,
 )
-from embedstore.cli.output import (
-    Column,
-    Output,
-    columns,
-    figures_output,
-    file_option,
-    force_option,
-    quiet_output,
-    sheet_option,
-    value_output,
-)
-from embedstore.result_files import CURVES, PAGES, REVIEWS, SHEETS, written_for_people
-from embedstore.wording import counted, quoted
+from embedstore.cli.output import Column, Output, columns, figures_output, value_output
+from embedstore.cli.scored import find_classifier, from_option, label_option
+from embedstore.wording import counted
 
 if TYPE_CHECKING:
     from embedstore.deciding.classifier import Classifier
-    from embedstore.deciding.plots import Display
-    from embedstore.deciding.review import ScoredRows
     from embedstore.store import EmbedStore
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 _MOST_THRESHOLDS = 100_000
-_LABEL_HELP = (
-    "Which rows are positive: COLUMN=VALUE, a condition as in --where, or a CSV, JSON lines or Parquet file with a "
-    "column id (or uri, path, file_name) and a column label of yes and no; FILE:COLUMN=VALUE for others."
-)
 _SWEPT = (
     Column("threshold", ".4f", "threshold"),
     Column("matches", ",", "matches"),
@@ -70,35 +50,13 @@ _RANKED = (
 )
 
 
-from_option = click.option(
-    "--from",
-    "origin",
-    type=PATH,
-    metavar="STORE",
-    shell_complete=completion.stores,
-    help="Another store, which keeps the classifier.",
-)
-
-
-def _label_option(required: bool) -> Callable[[F], F]:
-    """Add ``--label``, which says which rows are positive."""
-    return click.option(
-        "--label",
-        "labels",
-        metavar="LABELS",
-        required=required,
-        shell_complete=completion.labels,
-        help=_LABEL_HELP,
-    )
-
-
 @command(
     'embedstore sweep photos.store "bird" --label category=bird',
     'embedstore sweep photos.store "bird" --label category=bird --thresholds 0.3:0.6:0.05',
 )
 @store_argument
 @query_options
-@_label_option(required=False)
+@label_option(required=False)
 @where_option
 @click.option(
     "--thresholds",
@@ -151,7 +109,7 @@ def sweep(
 @command('embedstore rank photos.store bird "a bird in flight" penguin --label category=bird')
 @store_argument
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...", shell_complete=completion.query)
-@_label_option(required=True)
+@label_option(required=True)
 @where_option
 @figures_output
 def rank(store: Path, texts: tuple[str, ...], labels: str, where: str | None, output: Output) -> None:
@@ -169,7 +127,7 @@ def rank(store: Path, texts: tuple[str, ...], labels: str, where: str | None, ou
 )
 @store_argument
 @query_options
-@_label_option(required=True)
+@label_option(required=True)
 @where_option
 @click.option("--name", metavar="NAME", help="Of the classifier.  [default: the query]")
 @click.option(
@@ -286,7 +244,7 @@ def calibrate_classes(
 )
 @store_argument
 @click.argument("name", metavar="NAME", shell_complete=completion.classifiers)
-@_label_option(required=True)
+@label_option(required=True)
 @where_option
 @from_option
 @value_output
@@ -312,126 +270,6 @@ def classifiers(store: Path, name: str | None, output: Output) -> None:
     )
 
 
-def _scored_options(labels_required: bool) -> Callable[[F], F]:
-    """Add what names the rows that a classifier scores, and their labels: the words of `_scored`."""
-    return options(
-        store_argument,
-        click.argument("name", metavar="NAME", shell_complete=completion.classifiers),
-        _label_option(labels_required),
-        where_option,
-        from_option,
-        click.option("--class", "label", metavar="CLASS", help="Of several classes: this one."),
-    )
-
-
-def _scored(
-    store: Path, name: str, labels: str | None, where: str | None, origin: Path | None, label: str | None
-) -> ScoredRows:
-    """Score the rows of a store by a classifier."""
-    from embedstore.deciding.review import ScoredRows
-
-    opened = open_store(store)
-    return ScoredRows.of(opened.reader, find_classifier(opened, name, origin), labels, where, label)
-
-
-@command("embedstore review photos.store bird -o review.csv --sheet review.png")
-@_scored_options(labels_required=False)
-@click.option("--near", type=Count(min=0), default=20, show_default=True, help="How many near the threshold.")
-@click.option("--spread", type=Count(min=0), default=20, show_default=True, help="How many over all scores.")
-@click.option("--mistakes", is_flag=True, help="Instead: the false positives and negatives among --label.")
-@click.option("--seed", type=Count(min=0), default=0, show_default=True, help="Which rows are drawn.")
-@file_option(
-    "-o", "chosen", endings=REVIEWS, default=Path("review.csv"), show_default=True, help="The CSV file to write."
-)
-@sheet_option
-@force_option
-@quiet_output
-def review(near: int, spread: int, mistakes: bool, seed: int, chosen: Path, output: Output, **named: Any) -> None:
-    """Pick the pictures to label next, or the mistakes; fill in the CSV's label column and give it to --label.
-
-    Labels that are in the CSV already are kept.
-    """
-    if mistakes and named["labels"] is None:
-        raise click.UsageError("--mistakes needs --label")
-    rows = _scored(**named)
-    picked = rows.all_mistakes() if mistakes else rows.to_label(near, spread, seed)
-    kept = picked.save_csv(chosen, output.force)
-    also = f"; {counted(kept, 'label')} in it {'was' if kept == 1 else 'were'} kept" if kept else ""
-    output.say(f"{counted(len(picked), 'picture')} in {quoted(str(chosen))}{also}")
-    if output.sheet is not None:
-        with written_for_people(output.sheet, output.force):
-            picked.save_sheet(output.sheet)
-        output.say(f"drawn in {quoted(str(output.sheet))}")
-
-
-@command("embedstore plot photos.store bird --label category=bird --kind pr -o bird.png")
-@_scored_options(labels_required=True)
-@click.option(
-    "--kind",
-    type=click.Choice(["pr", "roc", "threshold", "histogram", "boundary"]),
-    default="pr",
-    show_default=True,
-    is_eager=True,
-)
-@file_option(
-    "-o",
-    "drawing",
-    endings=lambda ctx: SHEETS if ctx.params.get("kind") == "boundary" else CURVES,
-    required=True,
-    help="PNG, SVG or PDF; a boundary: PNG or JPEG.",
-)
-@force_option
-@quiet_output
-def plot(kind: str, drawing: Path, output: Output, **named: Any) -> None:
-    """Draw a curve of a saved classifier over labelled rows, or the pictures around its threshold."""
-    rows = _scored(**named)
-    with written_for_people(drawing, output.force):
-        if kind == "boundary":
-            rows.around().save_sheet(drawing)
-        else:
-            _display(rows, kind).save(drawing)
-    output.say(f"drawn in {quoted(str(drawing))}")
-
-
-def _display(rows: ScoredRows, kind: str) -> Display:
-    """Return a plot of scored rows, to be drawn."""
-    from embedstore.deciding import plots
-    from embedstore.measures.curves import precision_recall
-
-    scores, truth = rows.scores[rows.labelled.positions], rows.labelled.values
-    kinds: dict[str, Any] = {
-        "pr": plots.PrecisionRecallDisplay,
-        "roc": plots.RocDisplay,
-        "threshold": plots.ThresholdDisplay,
-        "histogram": plots.ScoreHistogramDisplay,
-    }
-    chosen = kinds[kind]
-    words = {"name": f"{rows.name}: {chosen.title}", "notes": rows.notes}
-    if kind == "histogram":
-        display: Display = chosen.from_scores(scores, truth, rows.threshold, **words)
-    else:
-        display = chosen.from_curve(precision_recall(scores, truth), rows.threshold, **words)
-    return display
-
-
-@command("embedstore report photos.store bird --label category=bird -o bird.html")
-@_scored_options(labels_required=True)
-@file_option("-o", "page", endings=PAGES, required=True, help="The HTML file to write.")
-@force_option
-@quiet_output
-def report(
-    store: Path, name: str, labels: str, origin: Path | None, page: Path, output: Output, **chosen: str | None
-) -> None:
-    """Write one HTML page on a saved classifier: figures, curves, the boundary and the mistakes, class by class."""
-    from embedstore.deciding.report import write_report
-
-    opened = open_store(store)
-    classifier = find_classifier(opened, name, origin)
-    with written_for_people(page, output.force):
-        write_report(opened.reader, classifier, labels, page, **chosen)
-    output.say(f"written to {quoted(str(page))}")
-
-
 def _threshold_range(text: str) -> list[float]:
     """Read a threshold, or many as START:STOP:STEP, the last one included."""
     ends = [number(part.strip()) for part in text.split(":")]
@@ -445,26 +283,6 @@ def _threshold_range(text: str) -> list[float]:
         f"{text!r} is no range of thresholds; write START:STOP:STEP, such as 0.1:0.9:0.01, of at most "
         f"{_MOST_THRESHOLDS:,}"
     )
-
-
-def warn_of_shift(store: EmbedStore, classifier: Classifier, where: str | None, output: Output) -> None:
-    """Say where the scores of another store than a classifier's own differ from those of its calibration."""
-    if classifier.store_id == store.id:
-        return
-    from embedstore.deciding.evaluation import shifts
-
-    for label, shift in shifts(store.reader, classifier, where).items():
-        if shift.differs:
-            output.say(f"warning: {label}: {shift}")
-
-
-def find_classifier(store: EmbedStore, name: str, origin: Path | None = None) -> Classifier:
-    """Return a classifier by name, of this store or of another, or from a JSON file."""
-    from embedstore.deciding.classifier import Classifier
-
-    if name.endswith(".json"):
-        return Classifier.load(name)
-    return (store if origin is None else open_store(origin)).classifier(name)
 
 
 def _print_calibrated(store: EmbedStore, classifier: Classifier, save: bool, output: Output) -> None:
@@ -494,4 +312,4 @@ def _classifier_lines(classifier: Classifier) -> Iterator[str]:
     yield from (f"  warning: {text}" for text in classifier.warnings)
 
 
-COMMANDS = (sweep, rank, calibrate, calibrate_classes, evaluate, classifiers, review, plot, report)
+COMMANDS = (sweep, rank, calibrate, calibrate_classes, evaluate, classifiers)

@@ -1,0 +1,91 @@
+"""Which classifier, rows and labels a command is about: the options, and what they open.
+
+Shared by the commands that apply, measure or show a saved classifier; what is done with it is left to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from embedstore.cli import completion
+from embedstore.cli.options import PATH, open_store, options, store_argument, where_option
+from embedstore.cli.output import Output
+
+if TYPE_CHECKING:
+    from embedstore.deciding.classifier import Classifier
+    from embedstore.deciding.review import ScoredRows
+    from embedstore.store import EmbedStore
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_LABEL_HELP = (
+    "Which rows are positive: COLUMN=VALUE, a condition as in --where, or a CSV, JSON lines or Parquet file with a "
+    "column id (or uri, path, file_name) and a column label of yes and no; FILE:COLUMN=VALUE for others."
+)
+
+from_option = click.option(
+    "--from",
+    "origin",
+    type=PATH,
+    metavar="STORE",
+    shell_complete=completion.stores,
+    help="Another store, which keeps the classifier.",
+)
+
+
+def label_option(required: bool) -> Callable[[F], F]:
+    """Add ``--label``, which says which rows are positive."""
+    return click.option(
+        "--label",
+        "labels",
+        metavar="LABELS",
+        required=required,
+        shell_complete=completion.labels,
+        help=_LABEL_HELP,
+    )
+
+
+def scored_options(labels_required: bool) -> Callable[[F], F]:
+    """Add what names the rows that a classifier scores, and their labels: the words of `scored`."""
+    return options(
+        store_argument,
+        click.argument("name", metavar="NAME", shell_complete=completion.classifiers),
+        label_option(labels_required),
+        where_option,
+        from_option,
+        click.option("--class", "label", metavar="CLASS", help="Of several classes: this one."),
+    )
+
+
+def scored(
+    store: Path, name: str, labels: str | None, where: str | None, origin: Path | None, label: str | None
+) -> ScoredRows:
+    """Score the rows of a store by a classifier."""
+    from embedstore.deciding.review import ScoredRows
+
+    opened = open_store(store)
+    return ScoredRows.of(opened.reader, find_classifier(opened, name, origin), labels, where, label)
+
+
+def warn_of_shift(store: EmbedStore, classifier: Classifier, where: str | None, output: Output) -> None:
+    """Say where the scores of another store than a classifier's own differ from those of its calibration."""
+    if classifier.store_id == store.id:
+        return
+    from embedstore.deciding.evaluation import shifts
+
+    for label, shift in shifts(store.reader, classifier, where).items():
+        if shift.differs:
+            output.say(f"warning: {label}: {shift}")
+
+
+def find_classifier(store: EmbedStore, name: str, origin: Path | None = None) -> Classifier:
+    """Return a classifier by name, of this store or of another, or from a JSON file."""
+    from embedstore.deciding.classifier import Classifier
+
+    if name.endswith(".json"):
+        return Classifier.load(name)
+    return (store if origin is None else open_store(origin)).classifier(name)
