@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,17 @@ from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.target import Target
 from embedstore.deciding.two_classes import platt_sigmoid, two_classes
 from embedstore.embedders.protocol import Embedder
-from embedstore.embedders.registry import make_embedder, space_of
+from embedstore.embedders.registry import default_model, make_embedder, space_of
 from embedstore.errors import LabelError, QueryError, VectorError
 from embedstore.ingest.cached_embedder import CachedEmbedder
-from embedstore.ingest.sequences import pictures_or_table
+from embedstore.ingest.sequences import Given, pictures_or_table
+from embedstore.ingest.user_vectors import Claims, UserVectors
 from embedstore.measures.calibration import Calibration, calibrate_scores
 from embedstore.measures.choice import Wishes
 from embedstore.measures.curves import above, as_threshold, precision_recall
 from embedstore.searching.queries import Concept
+from embedstore.settings import MODEL
+from embedstore.space import Space
 from embedstore.storage.folder import StoreFolder
 from embedstore.store import EmbedStore
 from embedstore.vectors import Vectors, normalise, scores
@@ -68,7 +71,8 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         ``EMBEDSTORE_MODEL``, else what `embedders.registry.default_model` says.
     store : EmbedStore or path, optional
         Pictures that it holds are not embedded, and what is embedded for this classifier is kept in its cache, so
-        that no process embeds it again. Without a store, vectors are remembered for the life of the process.
+        that no process embeds it again. Where none is named, vectors are kept for the user, see
+        `ingest.user_vectors.UserVectors`. None: they are forgotten when the process ends.
     template : str or list of str, optional
         Prompts such as ``"a photo of a {}"``; several are averaged.
     opposing : str or list of str
@@ -134,7 +138,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         threshold: float | None = None,
         *,
         model: str | Embedder | None = None,
-        store: EmbedStore | str | os.PathLike[str] | None = None,
+        store: EmbedStore | str | os.PathLike[str] | type[UserVectors] | None = UserVectors,
         template: str | Sequence[str] | None = None,
         opposing: str | Sequence[str] = (),
         objective: str = "f1",
@@ -186,7 +190,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         asked = self.text_query if isinstance(self.text_query, str) else " ".join(self.text_query)
         classes, truth = two_classes(y, asked)
         concept, target = self._query(given or 0.0)
-        rows = self._rows(pictures_or_table(X)[0], reset=True)
+        rows = self._rows(pictures_or_table(X), reset=True)
         if len(rows) != len(truth):
             raise LabelError(
                 f"{counted(len(truth), 'label')} for {counted(len(rows), 'picture')}; give exactly one for each"
@@ -221,9 +225,9 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         if (X is None) == (image is None):
             raise TypeError("predict takes pictures, once: predict(images), or predict(image=images) as on the page")
         threshold = self._threshold_in_use()
-        content, is_array = pictures_or_table(image if X is None else X)
-        labels = self.classes_[above(self._scored(content), threshold).astype(np.intp)]
-        return labels if is_array else list(labels.tolist())
+        given = pictures_or_table(image if X is None else X)
+        labels = self.classes_[above(self._scored(given), threshold).astype(np.intp)]
+        return labels if given.is_array else list(labels.tolist())
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return by how much pictures exceed the threshold: ``scores(X) - threshold_``.
@@ -250,7 +254,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         ndarray of shape (n,), float32
             In [-1, 1] (with opponents in [-2, 2]); larger is nearer.
         """
-        return self._scored(pictures_or_table(X)[0])
+        return self._scored(pictures_or_table(X))
 
     @available_if(_offers_probability)  # type: ignore[untyped-decorator]  # as above
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -280,7 +284,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
 
     def embed(self, X: Any) -> Vectors:
         """Return the vectors of pictures, to be passed for them ever after: float32 of shape (n, dim)."""
-        return self._rows(pictures_or_table(X)[0], reset=False)
+        return self._rows(pictures_or_table(X), reset=False)
 
     @property
     def text_emb(self) -> Vectors:
@@ -375,20 +379,20 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         vectors = self._once.texts([query.value for query in concept.all_queries])
         return concept, Target(concept.label, threshold, *concept.join(vectors))
 
-    def _scored(self, content: Any) -> NDArray[np.float32]:
-        """Return the scores of what `pictures_or_table` makes of pictures or vectors."""
+    def _scored(self, given: Given) -> NDArray[np.float32]:
+        """Return the scores of pictures or vectors."""
         target = self._target if self._fitted else self._query(0.0)[1]
-        return target.score(scores(target.vectors, self._rows(content, reset=False)))
+        return target.score(scores(target.vectors, self._rows(given, reset=False)))
 
-    def _rows(self, items: Any, *, reset: bool) -> Vectors:
-        """Return the unit vectors of pictures, or of vectors, as `pictures_or_table` makes them."""
-        if isinstance(items, list):
+    def _rows(self, given: Given, *, reset: bool) -> Vectors:
+        """Return the unit vectors of pictures, or of vectors."""
+        if not given.is_table:
             if reset:  # what an earlier fit on vectors has left
                 self.__dict__.pop("n_features_in_", None)
                 self.__dict__.pop("feature_names_in_", None)
-            return self._once.pictures(items)
+            return self._once.pictures(given.content)
         try:
-            table = validate_data(self, items, reset=reset, dtype=np.float32, order="C")
+            table = validate_data(self, given.content, reset=reset, dtype=np.float32, order="C")
         except ValueError as error:
             raise VectorError(str(error)) from error
         return normalise(self._of_space(table), "X")
@@ -409,15 +413,27 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
 
         SpaceMismatchError where the model makes other vectors than the store holds.
         """
-        opened, model = _open_store(self.store), self.model
-        if opened is None:
-            embedder = _shared_embedder(model) if model is None or isinstance(model, str) else model
-            return CachedEmbedder(embedder.space, lambda: embedder, progress=self.progress)
+        model = self.model
+        if self.store is None or self.store is UserVectors:
+            return self._without_store
+        opened = _open_store(self.store)
         space = opened.space if model is None else space_of(model) if isinstance(model, str) else model.space
         opened.space.require(space, "the model given")
         own = None if model is None or isinstance(model, str) else model
-        reader = opened.reader
-        return CachedEmbedder(space, lambda: own or opened.embedder, reader.rows, reader.queries.cache, self.progress)
+        reader, folder = opened.reader, opened.folder
+        claims = Claims(folder.ledger, folder.running, space)
+        return CachedEmbedder(
+            space, lambda: own or opened.embedder, reader.rows, reader.queries.cache, claims, self.progress
+        )
+
+    @property
+    def _without_store(self) -> CachedEmbedder:
+        """As `_once`, without a store: with the vectors that are kept for the user, or none."""
+        space, made = _space_and_maker(self.model)
+        if self.store is None:
+            return CachedEmbedder(space, made, progress=self.progress)
+        kept = UserVectors(space)
+        return CachedEmbedder(space, made, cache=kept.cache, claims=kept.claims, progress=self.progress)
 
 
 def _copies(rows: Vectors) -> NDArray[np.int64]:
@@ -426,9 +442,9 @@ def _copies(rows: Vectors) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in rows], dtype=np.int64)
 
 
-def _open_store(store: EmbedStore | str | os.PathLike[str] | None) -> EmbedStore | None:
+def _open_store(store: Any) -> EmbedStore:
     """Return a store as it is now; a path is opened once in a process."""
-    if store is None or isinstance(store, EmbedStore):
+    if isinstance(store, EmbedStore):
         return store
     path = Path(store).absolute()
     opened = _opened(path, StoreFolder.open(path).id)
@@ -442,7 +458,15 @@ def _opened(path: Path, store_id: str) -> EmbedStore:
     return EmbedStore.open(path)
 
 
-def _shared_embedder(name: str | None) -> Embedder:
+def _space_and_maker(model: str | Embedder | None) -> tuple[Space, Callable[[], Embedder]]:
+    """Return the space of a model, and what makes its embedder once something must be embedded."""
+    chosen = (os.environ.get(MODEL) or default_model()) if model is None else model
+    if isinstance(chosen, str):
+        return space_of(chosen), functools.partial(_shared_embedder, chosen)
+    return chosen.space, lambda: chosen
+
+
+def _shared_embedder(name: str) -> Embedder:
     """Return an embedder; one that runs here is kept for the process, as its weights take long to load."""
     made = make_embedder(name)
     return made if made.space.backend == "nomic-api" else _LOADED.setdefault(made.space.key, made)

@@ -26,6 +26,7 @@ MIXED = "EMBEDSTORE_ALLOW_MIXED_BACKEND"  # 1 allows another backend of a store'
 PRIVATE_URLS = "EMBEDSTORE_ALLOW_PRIVATE_URLS"  # 1 lets pictures be fetched from private addresses
 URL_SECONDS = "EMBEDSTORE_URL_SECONDS"  # how long the download of one picture may take, all attempts together
 STATE_DIR = "EMBEDSTORE_STATE_DIR"  # another folder for the state shared by processes
+CACHE_DIR = "EMBEDSTORE_CACHE_DIR"  # another folder for the vectors that are kept without a store
 
 # Read by huggingface_hub (HF_HUB_*, DO_NOT_TRACK, DISABLE_TELEMETRY), transformers, datasets and onnxruntime.
 _NO_TELEMETRY = dict.fromkeys(
@@ -54,6 +55,16 @@ def state_dir() -> Path:
     from platformdirs import user_state_path  # late: a process that only asks has no such state
 
     return user_state_path("embedstore", appauthor=False)
+
+
+def cache_dir() -> Path:
+    """Return the folder of what this user's processes keep and could make again; it may not exist yet."""
+    named = os.environ.get(CACHE_DIR)
+    if named:
+        return Path(named)
+    from platformdirs import user_cache_path  # late, as above
+
+    return user_cache_path("embedstore", appauthor=False)
 
 
 def mixing_is_allowed() -> bool:

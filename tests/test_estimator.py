@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import functools
+import http.server
 import pickle
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,7 @@ from embedstore.errors import (
     ImageError,
     InputError,
     LabelError,
+    OfflineError,
     QueryError,
     RejectedImagesError,
     ServiceError,
@@ -314,6 +318,83 @@ def test_a_known_picture_and_query_need_no_model(store: EmbedStore, pictures: Pa
         [sys.executable, "-c", code, str(store.path), *files], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == f"{expected} False"
+
+
+def test_without_a_store_vectors_are_kept_for_the_user_unless_told_to_forget(
+    counting: Counting, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no store is named, the next process finds the vectors; with store=None it does not, nor is a file made."""
+    files = sorted(pictures.rglob("*.png"))
+    ImageClassifierFromTextQuery("dog", 0.1, model=counting).predict(files)
+    MEMORY.clear()  # as a new process has it
+    kept = ImageClassifierFromTextQuery("dog", 0.1, model=counting).predict(files)
+    assert (counting.pictures, counting.texts) == (12, 1)
+    monkeypatch.setenv("EMBEDSTORE_CACHE_DIR", str(tmp_path / "nothing"))
+    MEMORY.clear()
+    forgetful = clone(ImageClassifierFromTextQuery("dog", 0.1, model=counting, store=None))
+    assert forgetful.predict(files) == kept
+    assert (counting.pictures, counting.texts) == (24, 2)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_urls_are_downloaded_when_given(
+    counting: Counting, pictures: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A URL is the file behind it, known by its content; one that is not there is named without its password."""
+    monkeypatch.setenv("EMBEDSTORE_ALLOW_PRIVATE_URLS", "1")
+    monkeypatch.setenv("EMBEDSTORE_OFFLINE", "0")
+    files = sorted(pictures.rglob("*.png"))
+    handler = functools.partial(QuietHandler, directory=str(pictures))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        place = f"127.0.0.1:{web.server_port}"
+        urls = [f"http://{place}/{file.relative_to(pictures)}" for file in files]
+        classifier = ImageClassifierFromTextQuery("dog", 0.1, model=counting)
+        by_url = classifier.scores([*urls, urls[0]])
+        assert counting.pictures == 12
+        np.testing.assert_array_equal(by_url, classifier.scores([*files, files[0]]))
+        assert classifier.predict(urls[3]) == classifier.predict([files[3]])
+        assert counting.pictures == 12
+        with pytest.raises(ImageError, match=r"image 1 \('http://127.*/none.png'\): HTTP Error 404") as caught:
+            classifier.predict([urls[0], f"http://me:secret@{place}/none.png"])
+        assert "secret" not in str(caught.value)
+        web.shutdown()
+    monkeypatch.setenv("EMBEDSTORE_OFFLINE", "1")
+    with pytest.raises(OfflineError):
+        classifier.predict(urls)
+
+
+def test_a_column_of_a_data_set_is_taken_picture_by_picture(counting: Counting, tmp_path: Path) -> None:
+    """No more of its pictures are decoded at a time than are being read; the scores are those of the pictures."""
+    import datasets
+
+    files = [str(save_picture(tmp_path / f"{n:03}.png", n)) for n in range(150)]
+    column = datasets.Dataset.from_dict({"image": files}).cast_column("image", datasets.Image())["image"]
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    most = 0
+
+    class Watched(datasets.Image):
+        def decode_example(self, *given: Any, **options: Any) -> Any:
+            nonlocal most
+            picture = super().decode_example(*given, **options)
+            alive.add(picture)
+            most = max(most, len(alive))
+            return picture
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(datasets.Image, "decode_example", Watched.decode_example)
+        found = ImageClassifierFromTextQuery("dog", model=counting).scores(column)
+    assert 1 < most < 140
+    assert counting.pictures == 150
+    np.testing.assert_array_equal(found, ImageClassifierFromTextQuery("dog", model=counting).scores(list(column)))
+    assert counting.pictures == 150
+    decided = ImageClassifierFromTextQuery("dog", 0.1, model=counting).predict(column)
+    assert decided == [float(score) > 0.1 for score in found]
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
 
 
 def test_a_refused_picture_is_named_and_the_others_are_kept(counting: Counting, pictures: Path) -> None:

@@ -42,6 +42,12 @@ def is_dataset(source: Any) -> bool:
     )
 
 
+def is_column_of_pictures(value: Any) -> bool:
+    """Return whether this is a column of a data set, such as ``dataset["image"]``, which yields pictures one by one."""
+    library = sys.modules.get("datasets")
+    return library is not None and isinstance(value, library.Column) and isinstance(value.features, library.Image)
+
+
 def from_object(dataset: Any, image_column: str | None, split: str | None, name: str | None = None) -> Source:
     """Return the records of a data set object; of a dictionary of them one split, or all with a column ``split``.
 
