@@ -370,19 +370,20 @@ def test_a_column_of_a_data_set_is_taken_picture_by_picture(counting: Counting, 
 
     files = [str(save_picture(tmp_path / f"{n:03}.png", n)) for n in range(150)]
     column = datasets.Dataset.from_dict({"image": files}).cast_column("image", datasets.Image())["image"]
-    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    alive: set[int] = set()
     most = 0
+    decode = datasets.Image.decode_example
 
-    class Watched(datasets.Image):
-        def decode_example(self, *given: Any, **options: Any) -> Any:
-            nonlocal most
-            picture = super().decode_example(*given, **options)
-            alive.add(picture)
-            most = max(most, len(alive))
-            return picture
+    def decode_watched(*given: Any, **options: Any) -> Any:
+        nonlocal most
+        picture = decode(*given, **options)
+        alive.add(id(picture))
+        weakref.finalize(picture, alive.discard, id(picture))
+        most = max(most, len(alive))
+        return picture
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(datasets.Image, "decode_example", Watched.decode_example)
+        patched.setattr(datasets.Image, "decode_example", decode_watched)
         found = ImageClassifierFromTextQuery("dog", model=counting).scores(column)
     assert 1 < most < 140
     assert counting.pictures == 150
