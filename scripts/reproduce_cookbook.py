@@ -19,6 +19,7 @@ takes that by itself: load_dataset("frgfm/imagenette", data_dir="160px", revisio
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -155,7 +156,11 @@ def prepare(experiment: Experiment, source: Any, folder: Path, model: str | None
     if report.failures:
         raise SystemExit(f"{experiment.title}: {report}")
     table = store.to_table(["uri", experiment.column])
-    rows = [int(uri.rpartition("#")[2]) for uri in table.column("uri").to_pylist()]
+    uris = table.column("uri").to_pylist()
+    if all(re.search(r"#\d+$", uri) for uri in uris):
+        rows = [int(uri.rpartition("#")[2]) for uri in uris]
+    else:  # pictures that are files have no number in their data set
+        rows = list(range(len(uris)))
     labels = [str(value) for value in table.column(experiment.column).to_pylist()]
     scores = store.scores(experiment.query)[0].tolist()
     found = dict(zip(rows, scores, strict=True)), dict(zip(rows, labels, strict=True))

@@ -91,7 +91,8 @@ def from_name(text: str, image_column: str | None, split: str | None) -> Source:
 
     The text is ``org/name``, ``org/name:split`` or ``org/name/config:split``, with or without ``hf://`` before it.
     Of a data set with a script the Parquet copy is taken that the hub has made. Raises OfflineError where the network
-    is switched off and the data set is not in the cache, SourceNotFoundError where the hub knows no such data set, SourceError where it cannot be loaded for another reason.
+    is switched off and the data set is not in the cache, SourceNotFoundError where the hub knows no such data set,
+    SourceError where it cannot be loaded for another reason.
     """
     name, _, wanted = text.removeprefix(PREFIX).partition(":")
     parts = name.split("/")
