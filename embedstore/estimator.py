@@ -35,6 +35,7 @@ from embedstore.ingest.user_vectors import Claims, UserVectors
 from embedstore.measures.calibration import Calibration, calibrate_scores
 from embedstore.measures.choice import Wishes
 from embedstore.measures.curves import above, as_threshold, precision_recall
+from embedstore.measures.samples import as_weights
 from embedstore.searching.queries import Concept
 from embedstore.settings import MODEL
 from embedstore.space import Space
@@ -94,7 +95,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
     classes_ : ndarray of shape (2,)
         The two labels; the second is that of a match.
     curve_ : Curve
-        Exact precision, recall and F1 of the pictures of `fit` at every threshold.
+        Exact precision, recall and F1 of the pictures of `fit` at every threshold, by their weights.
     n_features_in_ : int
         Number of components, after `fit` on ready vectors.
 
@@ -169,7 +170,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         self.probability = probability
         self.progress = progress
 
-    def fit(self, X: Any, y: Any) -> ImageClassifierFromTextQuery:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ImageClassifierFromTextQuery:
         """Choose the threshold by labelled pictures; with a `threshold` given, only measure it.
 
         Parameters
@@ -177,11 +178,17 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         X : pictures or vectors
         y : array-like of shape (n,)
             Two different labels, see the notes of the class.
+        sample_weight : array-like of shape (n,), optional
+            How much each picture counts: a weight of 2 is that of two such pictures, one of 0 that of none. Where they
+            differ the pictures are no simple random sample, and nothing can be guaranteed.
 
         Raises
         ------
         LabelError
-            Labels that are not of two classes, or that fit the pictures not at all.
+            Labels that are not of two classes, or that fit the pictures not at all; a guarantee is asked for and
+            weights differ.
+        InputError
+            Weights that are no numbers of at least 0, one for each picture.
         ImageError, QueryError, UnreachableError
         """
         given = None if self.threshold is None else as_threshold(self.threshold)
@@ -196,14 +203,21 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
                 f"{counted(len(truth), 'label')} for {counted(len(rows), 'picture')}; give exactly one for each"
             )
         found = target.score(scores(target.vectors, rows))
+        weights = None if sample_weight is None else as_weights(sample_weight, len(rows))
+        if weights is not None:
+            counting = weights != 0
+            rows, found, truth, weights = rows[counting], found[counting], truth[counting], weights[counting]
+            if truth.all() or not truth.any():
+                only = classes[int(truth[0])]
+                raise LabelError(f"all labels of a weight above 0 are {only}: labels of one class choose no threshold")
         self._concept, self._target, self._space = concept, target, self._once.space
-        self._sample = (found, truth, _copies(rows))
+        self._sample = (found, truth, _copies(rows), weights)
         self._wishes = {name: getattr(self, name) for name in _WISHES}
         self._classes = classes
-        self.curve_ = precision_recall(found, truth)
+        self.curve_ = precision_recall(found, truth, weights)
         self.threshold_ = self._calibrate(validation="none", resamples=0).threshold if given is None else given
         self._calibrated = given is None
-        self._sigmoid = platt_sigmoid(found, truth) if self.probability else None
+        self._sigmoid = platt_sigmoid(found, truth, weights) if self.probability else None
         return self
 
     def predict(self, X: Any = None, *, image: Any = None) -> list[Any] | NDArray[Any]:
@@ -317,7 +331,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
             concept, target = self._query(threshold)
             asked = dataclasses.replace(target, label=label or name, **concept.words)
             return Classifier(name, self._once.space, (asked,))
-        found, truth, _ = self._sample
+        found, truth, _, _ = self._sample
         asked = dataclasses.replace(self._target, label=label or name, **self._concept.words)
         if self._calibrated:
             calibration = self.calibration_
@@ -367,8 +381,10 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         return as_threshold(self.threshold)
 
     def _calibrate(self, **how: Any) -> Calibration:
-        found, truth, copies = self._sample
-        return calibrate_scores(found, truth, copies, **self._wishes, **how)
+        found, truth, copies, weights = self._sample
+        alike = weights is None or bool((weights == weights[0]).all())
+        told = {} if weights is None else {"sample_weight": weights, "random": np.full(len(weights), alike)}
+        return calibrate_scores(found, truth, copies, **told, **self._wishes, **how)
 
     def _query(self, threshold: float) -> tuple[Concept, Target]:
         """Embed the query and its opponents."""

@@ -30,6 +30,7 @@ from sklearn.metrics import average_precision_score, f1_score, precision_recall_
 from sklearn.model_selection import (
     FixedThresholdClassifier,
     GridSearchCV,
+    StratifiedKFold,
     TunedThresholdClassifierCV,
     cross_val_predict,
     cross_val_score,
@@ -627,8 +628,6 @@ def test_works_with_tuned_threshold(vectors: Any) -> None:
 
 def test_works_with_cross_validation(vectors: Any) -> None:
     """Each fold's F1 is that of the threshold chosen on the others, on pictures and on vectors."""
-    from sklearn.model_selection import StratifiedKFold
-
     folds = StratifiedKFold(4)
     found = cross_val_score(bird(), FILES, BIRD, scoring="f1", cv=folds)
     expected = []
@@ -661,6 +660,71 @@ def test_grid_search_in_other_processes(vectors: Any, store: EmbedStore) -> None
     many = GridSearchCV(bird(store=store), grid, scoring="f1", cv=3, n_jobs=2).fit(vectors, BIRD)
     for key in ("mean_test_score", "std_test_score"):
         np.testing.assert_array_equal(many.cv_results_[key], alone.cv_results_[key])
+
+
+def test_weights_count_as_repeats_do(vectors: Any) -> None:
+    """Threshold, curve and probabilities of weighted pictures are those of pictures repeated; weight 0 is removal."""
+    weights = np.random.default_rng(3).integers(0, 4, len(BIRD))
+    again, labels = vectors.repeat(weights, axis=0), BIRD.repeat(weights)
+    weighted = bird(probability=True).fit(vectors, BIRD, sample_weight=weights)
+    repeated = bird(probability=True).fit(again, labels)
+    assert weighted.threshold_ == repeated.threshold_
+    assert weighted.curve_.at(0.3).f1 == pytest.approx(repeated.curve_.at(0.3).f1, abs=1e-12)
+    decided = weighted.predict(vectors)
+    at_threshold = weighted.curve_.at(weighted.threshold_)
+    assert at_threshold.f1 == pytest.approx(f1_score(BIRD, decided, sample_weight=weights), abs=1e-12)
+    np.testing.assert_allclose(weighted.predict_proba(vectors), repeated.predict_proba(vectors), atol=1e-3)
+    assert weighted.score(vectors, BIRD, sample_weight=weights) == pytest.approx(repeated.score(again, labels))
+    assert weighted.calibration_.threshold == weighted.threshold_
+    assert weighted.to_classifier("birds").threshold == weighted.threshold_
+
+
+def test_weights_choose_another_threshold(vectors: Any) -> None:
+    """Where false matches weigh ten times as much the threshold is that of the best weighted F1, by scikit-learn."""
+    weights = np.where(BIRD, 1.0, 10.0)
+    fitted = bird().fit(vectors, BIRD, sample_weight=weights)
+    assert fitted.threshold_ > bird().fit(vectors, BIRD).threshold_
+    found = plain_scores("bird", vectors)
+    best = max(f1_score(BIRD, found > t, sample_weight=weights, zero_division=0) for t in np.unique(found))
+    assert f1_score(BIRD, fitted.predict(vectors), sample_weight=weights) == pytest.approx(best, abs=1e-12)
+
+
+def test_weights_that_do_not_fit_are_refused(vectors: Any) -> None:
+    """Negative ones, too few, NaN, those that leave one class, and unequal ones under a guarantee."""
+    for wrong, reason in [
+        (np.full(len(BIRD), -1.0), "at least 0"),
+        (np.ones(3), "expected one for each of 242 rows"),
+        (np.where(BIRD, np.nan, 1.0), "NaN"),
+        (np.where(BIRD, 1.0, 0.0), "all labels of a weight above 0 are True"),
+    ]:
+        with pytest.raises(ValueError, match=reason):
+            bird().fit(vectors, BIRD, sample_weight=wrong)
+    careful = bird(objective="recall", min_precision=0.7)
+    with pytest.raises(LabelError, match="random"):
+        careful.fit(vectors, BIRD, sample_weight=np.where(BIRD, 1.0, 2.0))
+    alike = careful.fit(vectors, BIRD, sample_weight=np.full(len(BIRD), 2.0)).threshold_
+    assert alike == careful.fit(vectors, BIRD).threshold_
+
+
+def test_weights_are_routed(vectors: Any) -> None:
+    """Asked for, they reach fit and score in a cross-validation; the page's `image` is no metadata."""
+    import sklearn
+
+    weights = np.random.default_rng(3).uniform(0.5, 3, len(BIRD))
+    folds = StratifiedKFold(4)
+    with sklearn.config_context(enable_metadata_routing=True):
+        asking = bird().set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        found = cross_val_score(asking, vectors, BIRD, cv=folds, params={"sample_weight": weights})
+        routed = asking.get_metadata_routing()
+    expected = [
+        bird().fit(vectors[train], BIRD[train], weights[train]).score(vectors[test], BIRD[test], weights[test])
+        for train, test in folds.split(vectors, BIRD)
+    ]
+    assert found.tolist() == expected
+    assert expected != cross_val_score(bird(), vectors, BIRD, cv=folds).tolist()
+    assert routed.fit.requests == {"sample_weight": True}
+    assert routed.predict.requests == {}
+    assert not hasattr(bird(), "set_predict_request")
 
 
 def test_works_in_a_pipeline(vectors: Any) -> None:

@@ -104,7 +104,7 @@ def as_weights(weights: ArrayLike | None, n: int, what: str = "sample_weight") -
         row = int(np.argmax(wrong))
         raise InputError(f"{what}: row {row} has {values[row]}; a weight is a finite number of at least 0")
     if not (values > 0).any() and not np.isnan(values).all():
-        raise InputError(f"{what}: no row has a weight above 0, so nothing can be counted")
+        raise InputError(f"{what}: no row has a weight above zero, so nothing can be counted")
     return values
 
 
