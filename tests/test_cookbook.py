@@ -219,6 +219,8 @@ def test_the_script_prints_the_pages_figures_beside_ours(
     again = run(tmp_path, *words)
     assert again.returncode == 0, again.stderr
     assert server.requests == paid
+    assert again.stdout.partition("pictures embedded")[0] == done.stdout.partition("pictures embedded")[0]
+    assert re.search(r"in all +34,110 +17,469 +7,599 +0\n", again.stdout)
 
 
 def test_the_script_ends_with_1_where_the_assertion_fails(
