@@ -121,11 +121,16 @@ def _load(datasets: Any, repository: str, config: str | None, split: str | None)
     """Load a data set; of one with a script, which the library refuses since its version 4, the hub's Parquet copy."""
     try:
         return datasets.load_dataset(repository, config, split=split)
-    except RuntimeError as error:
-        if "scripts are no longer supported" not in str(error):
+    except (RuntimeError, ValueError) as error:
+        # The second text is what the library says instead, once it has loaded a copy before.
+        if not any(text in str(error) for text in ("scripts are no longer supported", "Couldn't find cache for")):
             raise
-    # The copy has a folder for each config, and no card that would name them.
-    return datasets.load_dataset(repository, data_dir=config, revision="refs/convert/parquet", split=split)
+        refused = error
+    try:
+        # The copy has a folder for each config, and no card that would name them.
+        return datasets.load_dataset(repository, data_dir=config, revision="refs/convert/parquet", split=split)
+    except Exception as error:
+        raise refused from error
 
 
 def tabular_of(dataset: Any, name: str | None = None) -> Tabular:

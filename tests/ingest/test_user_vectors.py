@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import save_picture
 
+from embedstore.embedders.nomic_api import NomicAPIEmbedder
 from embedstore.embedders.objects import ObjectsEmbedder
 from embedstore.ingest import user_vectors
 from embedstore.ingest.user_vectors import UserVectors
 from embedstore.settings import CACHE_DIR, cache_dir
+from embedstore.store import EmbedStore
 from embedstore.testing import NomicServer
 
 SPACE = ObjectsEmbedder.space
 PREDICT = (
-    "import sys; from embedstore import ImageClassifierFromTextQuery as C\n"
-    "print(C('a red car', 0.0).predict(sys.argv[1:]))"
+    "import os, sys; from embedstore import ImageClassifierFromTextQuery as C\n"
+    "where = {'store': os.environ['STORE']} if os.environ.get('STORE') else {}\n"
+    "print(C('a red car', 0.0, **where).predict(sys.argv[1:]))"
 )
 
 
@@ -64,21 +69,53 @@ def test_a_second_process_pays_nothing_and_says_where(server: NomicServer, tmp_p
     assert first.stdout.strip()[1:-1].split(", ")[::-1] == second.stdout.strip()[1:-1].split(", ")
 
 
-def test_two_processes_at_once_pay_once(server: NomicServer, tmp_path: Path) -> None:
-    """Both start with the same 60 pictures and a slow service: each picture, and the query, is delivered once."""
+def start(*files: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PREDICT, *map(str, files)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("with_store", [False, True])
+def test_two_processes_at_once_pay_once(
+    server: NomicServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_store: bool
+) -> None:
+    """Both start with the same 60 pictures and a slow service: each picture, and the query, is delivered once.
+
+    So it is with a store, whose rows stay as they are.
+    """
+    if with_store:
+        monkeypatch.setenv("STORE", str(EmbedStore.create(tmp_path / "s.store", model="nomic").path))
     server.latency = 0.3
-    files = [str(save_picture(tmp_path / f"{seed}.png", seed)) for seed in range(60)]
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", PREDICT, *files], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
+    files = [save_picture(tmp_path / f"{seed}.png", seed) for seed in range(60)]
+    both = [start(*files) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert said[0][0] == said[1][0]
     assert (server.images, server.texts) == (60, 1)
     assert set(server.image_counts.values()) == {1}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="killing is not to be had on this system")
+def test_what_a_killed_process_has_paid_for_is_kept(server: NomicServer, tmp_path: Path) -> None:
+    """The next one waits for nobody, and pays for what was not delivered, or was under way."""
+    server.latency = 0.2
+    files = [save_picture(tmp_path / f"{seed}.png", seed, (8, 8)) for seed in range(400)]
+    first = start(*files)
+    until = time.monotonic() + 60
+    while server.images < 100 and time.monotonic() < until:
+        time.sleep(0.005)
+    first.kill()
+    first.communicate()
+    delivered = server.images
+    assert 100 <= delivered < 400
+    started = time.monotonic()
+    done = predict(*files)
+    assert done.stdout.count("True") + done.stdout.count("False") == 400
+    assert "waiting" not in done.stderr
+    assert time.monotonic() - started < 60
+    assert set(server.image_counts.values()) <= {1, 2}
+    under_way = NomicAPIEmbedder().workers * NomicAPIEmbedder().batch_size
+    assert server.images <= 400 + min(under_way, delivered)
+    assert len(server.image_counts) == 400
 
 
 def test_what_a_dead_process_has_claimed_is_free(kept: UserVectors) -> None:
