@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.target import Target
 from embedstore.deciding.two_classes import platt_sigmoid, two_classes
 from embedstore.embedders.protocol import Embedder
-from embedstore.embedders.registry import default_model, make_embedder, space_of
+from embedstore.embedders.registry import space_of
 from embedstore.errors import LabelError, QueryError, VectorError
-from embedstore.ingest.cached_embedder import CachedEmbedder
+from embedstore.ingest.cached_embedder import CachedEmbedder, without_store
 from embedstore.ingest.sequences import Given, pictures_or_table
 from embedstore.ingest.user_vectors import Claims, UserVectors
 from embedstore.measures.calibration import Calibration, calibrate_scores
@@ -37,15 +37,12 @@ from embedstore.measures.choice import Wishes
 from embedstore.measures.curves import above, as_threshold, precision_recall
 from embedstore.measures.samples import as_weights
 from embedstore.searching.queries import Concept
-from embedstore.settings import MODEL
-from embedstore.space import Space
 from embedstore.storage.folder import StoreFolder
 from embedstore.store import EmbedStore
 from embedstore.vectors import Vectors, normalise, scores
 from embedstore.wording import counted
 
 _BOOLS = np.array([False, True])
-_LOADED: dict[str, Embedder] = {}
 _WISHES = tuple(field.name for field in dataclasses.fields(Wishes))
 
 
@@ -431,7 +428,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         """
         model = self.model
         if self.store is None or self.store is UserVectors:
-            return self._without_store
+            return without_store(model, keep=self.store is not None, progress=self.progress)
         opened = _open_store(self.store)
         space = opened.space if model is None else space_of(model) if isinstance(model, str) else model.space
         opened.space.require(space, "the model given")
@@ -441,15 +438,6 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         return CachedEmbedder(
             space, lambda: own or opened.embedder, reader.rows, reader.queries.cache, claims, self.progress
         )
-
-    @property
-    def _without_store(self) -> CachedEmbedder:
-        """As `_once`, without a store: with the vectors that are kept for the user, or none."""
-        space, made = _space_and_maker(self.model)
-        if self.store is None:
-            return CachedEmbedder(space, made, progress=self.progress)
-        kept = UserVectors(space)
-        return CachedEmbedder(space, made, cache=kept.cache, claims=kept.claims, progress=self.progress)
 
 
 def _copies(rows: Vectors) -> NDArray[np.int64]:
@@ -472,17 +460,3 @@ def _open_store(store: Any) -> EmbedStore:
 def _opened(path: Path, store_id: str) -> EmbedStore:
     """Open a store; one that was made anew at the same path has another id."""
     return EmbedStore.open(path)
-
-
-def _space_and_maker(model: str | Embedder | None) -> tuple[Space, Callable[[], Embedder]]:
-    """Return the space of a model, and what makes its embedder once something must be embedded."""
-    chosen = (os.environ.get(MODEL) or default_model()) if model is None else model
-    if isinstance(chosen, str):
-        return space_of(chosen), functools.partial(_shared_embedder, chosen)
-    return chosen.space, lambda: chosen
-
-
-def _shared_embedder(name: str) -> Embedder:
-    """Return an embedder; one that runs here is kept for the process, as its weights take long to load."""
-    made = make_embedder(name)
-    return made if made.space.backend == "nomic-api" else _LOADED.setdefault(made.space.key, made)

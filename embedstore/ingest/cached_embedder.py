@@ -18,12 +18,13 @@ import numpy as np
 from embedstore import images
 from embedstore.embedders.batches import Outcome, embed, embed_texts
 from embedstore.embedders.protocol import Embedder
+from embedstore.embedders.registry import default_model, make_embedder, space_of
 from embedstore.errors import ImageError, OfflineError
 from embedstore.images import turns
 from embedstore.ingest.pipeline import CHANGED, ahead, bar, reason
-from embedstore.ingest.user_vectors import Claims
+from embedstore.ingest.user_vectors import Claims, UserVectors
 from embedstore.searching.query_vectors import QueryCache
-from embedstore.settings import cores
+from embedstore.settings import MODEL, cores
 from embedstore.sources.web import download, is_url, without_password
 from embedstore.space import Space
 from embedstore.storage.rows import Rows
@@ -34,6 +35,8 @@ MEMORY_BYTES = 256 * 2**20
 """Vectors that the process remembers: 83,000 of 768 components. A store has no such limit."""
 MEMORY: ArrayCache[Vectors] = ArrayCache(MEMORY_BYTES)
 """What this process has embedded, by space, kind of query, and text or content hash."""
+
+_LOADED: dict[str, Embedder] = {}
 
 
 class CachedEmbedder:
@@ -201,6 +204,35 @@ class CachedEmbedder:
             f"{len(failed)} of {counted(len(items), 'image')} cannot be used: {'; '.join(named)}{more}. "
             "Leave them out, or repair them"
         )
+
+
+def without_store(
+    model: str | Embedder | None = None, *, keep: bool = True, progress: bool | None = None
+) -> CachedEmbedder:
+    """Return what embeds with a model, by default the one that `make_embedder` would take, and without a store.
+
+    With `keep` the vectors are the user's, see `UserVectors`; else they are forgotten with the process. Raises
+    ModelNotFoundError where no model is named and none is ready.
+    """
+    chosen = (os.environ.get(MODEL) or default_model()) if model is None else model
+    if isinstance(chosen, str):
+        space, made = space_of(chosen), functools.partial(_shared_embedder, chosen)
+    else:
+        space, made = chosen.space, functools.partial(_itself, chosen)
+    if not keep:
+        return CachedEmbedder(space, made, progress=progress)
+    kept = UserVectors(space)
+    return CachedEmbedder(space, made, cache=kept.cache, claims=kept.claims, progress=progress)
+
+
+def _itself(embedder: Embedder) -> Embedder:
+    return embedder
+
+
+def _shared_embedder(name: str) -> Embedder:
+    """Return an embedder; one that runs here is kept for the process, as its weights take long to load."""
+    made = make_embedder(name)
+    return made if made.space.backend == "nomic-api" else _LOADED.setdefault(made.space.key, made)
 
 
 def _is_url(item: Any) -> bool:

@@ -6,15 +6,13 @@ come from the user's (`user_vectors`), and what is not there from the embedder; 
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence
 from typing import Any
 
-from embedstore.embedders.registry import make_embedder, space_of
+from embedstore.embedders.registry import space_of
 from embedstore.errors import InputError
-from embedstore.ingest.cached_embedder import CachedEmbedder
-from embedstore.ingest.user_vectors import UserVectors
+from embedstore.ingest.cached_embedder import CachedEmbedder, without_store
 from embedstore.settings import MODEL
 
 TEXT_MODEL, IMAGE_MODEL = "nomic-embed-text-v1.5", "nomic-embed-vision-v1.5"
@@ -101,5 +99,4 @@ def _embedder(asked: str, known: str) -> CachedEmbedder:
             f"{MODEL} is {name!r}, whose vectors are not those of {known!r}: set it to nomic or nomic-local, or use "
             "ImageClassifierFromTextQuery, which takes any model"
         )
-    kept = UserVectors(space)
-    return CachedEmbedder(space, functools.partial(make_embedder, name), cache=kept.cache, claims=kept.claims)
+    return without_store(name)
