@@ -157,6 +157,22 @@ def test_a_waiting_run_goes_on_when_the_other_ends(kept: UserVectors, caplog: py
     ]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="rights are told otherwise there")
+def test_only_the_user_may_open_the_folder(kept: UserVectors) -> None:
+    """Texts of queries are in it."""
+    assert kept.path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_damaged_vector_is_made_again(kept: UserVectors, caplog: pytest.LogCaptureFixture) -> None:
+    """One that does not fit its checksum is not used."""
+    kept.cache.put("image", ["a", "b"], some_vectors(2))
+    with sqlite3.connect(kept.path) as db:
+        db.execute("UPDATE queries SET vector = zeroblob(length(vector)) WHERE text = 'a'")
+    db.close()
+    assert list(UserVectors(SPACE).cache.get_many("image", ["a", "b"])) == ["b"]
+    assert "is damaged; it is made again" in caplog.text
+
+
 def test_the_number_of_vectors_is_bounded(kept: UserVectors, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those kept longest ago go; the file does not grow any more."""
     monkeypatch.setattr(user_vectors, "MOST_VECTORS", 100)
