@@ -22,7 +22,11 @@ _HOMES = {
     "sync": "embedstore.atlas",
     "verify": "embedstore.upkeep",
 }
-_MODULES = {"curves": "embedstore.measures.curves", "plots": "embedstore.deciding.plots"}
+_MODULES = {
+    "curves": "embedstore.measures.curves",
+    "embed": "embedstore.ingest.client_calls",
+    "plots": "embedstore.deciding.plots",
+}
 
 __all__ = ["__version__", *_HOMES, *_MODULES]
 

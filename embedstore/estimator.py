@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import functools
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,23 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import assert_all_finite, column_or_1d, validate_data
+from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import validate_data
 
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.target import Target
+from embedstore.deciding.two_classes import platt_sigmoid, two_classes
 from embedstore.embedders.protocol import Embedder
-from embedstore.embedders.registry import make_embedder, space_of
-from embedstore.errors import ImageError, LabelError, QueryError, VectorError
-from embedstore.images import is_image
-from embedstore.ingest.cached_embedder import CachedEmbedder
+from embedstore.embedders.registry import space_of
+from embedstore.errors import LabelError, QueryError, VectorError
+from embedstore.ingest.cached_embedder import CachedEmbedder, without_store
+from embedstore.ingest.sequences import Given, pictures_or_table
+from embedstore.ingest.user_vectors import Claims, UserVectors
 from embedstore.measures.calibration import Calibration, calibrate_scores
 from embedstore.measures.choice import Wishes
 from embedstore.measures.curves import above, as_threshold, precision_recall
+from embedstore.measures.samples import as_weights
 from embedstore.searching.queries import Concept
 from embedstore.storage.folder import StoreFolder
 from embedstore.store import EmbedStore
@@ -40,8 +43,14 @@ from embedstore.vectors import Vectors, normalise, scores
 from embedstore.wording import counted
 
 _BOOLS = np.array([False, True])
-_LOADED: dict[str, Embedder] = {}
 _WISHES = tuple(field.name for field in dataclasses.fields(Wishes))
+
+
+def _offers_probability(classifier: ImageClassifierFromTextQuery) -> bool:
+    """Let `predict_proba` be there; the error says what to do where it is not."""
+    if not classifier.probability:
+        raise AttributeError("predict_proba is there with probability=True, and needs a fit")
+    return True
 
 
 class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
@@ -60,24 +69,30 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         ``EMBEDSTORE_MODEL``, else what `embedders.registry.default_model` says.
     store : EmbedStore or path, optional
         Pictures that it holds are not embedded, and what is embedded for this classifier is kept in its cache, so
-        that no process embeds it again. Without a store, vectors are remembered for the life of the process.
+        that no process embeds it again. Where none is named, vectors are kept for the user, see
+        `ingest.user_vectors.UserVectors`. None: they are forgotten when the process ends.
     template : str or list of str, optional
         Prompts such as ``"a photo of a {}"``; several are averaged.
     opposing : str or list of str
         What it must not be: the score is that of the query minus the best of these.
     objective, beta, cost, min_precision, min_recall, max_matches, guarantee, confidence
         What `fit` chooses the threshold for; see `choice.Wishes`.
+    probability : bool
+        Offer `predict_proba`. Not by default: scikit-learn's tools that move a threshold prefer a probability where
+        there is one, and its one half is not the threshold that was chosen.
     progress : bool, optional
         Show a bar on stderr while pictures are embedded; by default when that is a terminal.
 
     Attributes
     ----------
     threshold_ : float
-        The threshold in use, after `fit`.
+        The threshold in use, after `fit`; `threshold` is the one given.
+    text_emb : ndarray of shape (1, dim)
+        The vector of the query, as on the cookbook's page.
     classes_ : ndarray of shape (2,)
         The two labels; the second is that of a match.
     curve_ : Curve
-        Exact precision, recall and F1 of the pictures of `fit` at every threshold.
+        Exact precision, recall and F1 of the pictures of `fit` at every threshold, by their weights.
     n_features_in_ : int
         Number of components, after `fit` on ready vectors.
 
@@ -93,8 +108,16 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
     **Labels** are true and false, or any two values of which the *larger* is that of a match, which is scikit-learn's
     own convention.
 
-    `predict` returns a list, not an array, as on the cookbook's page; scikit-learn's metrics, scorers and
-    searches take it.
+    **What comes back** from `predict` is of the kind that went in: for a list of pictures, or one picture, a list, as
+    on the cookbook's page; for an array, a pandas or an Arrow column, and for vectors, an array. scikit-learn's
+    metrics, scorers and searches take both.
+
+    **Scores and decisions.** `scores` are cosines and mean the same as those of a store; a match is
+    ``scores(X) > threshold``, strictly. `decision_function` is ``scores(X) - threshold``, whose boundary is 0, as
+    everywhere in scikit-learn. Thresholds of scikit-learn's `precision_recall_curve`, `roc_curve` and
+    `TunedThresholdClassifierCV` match at ``>=``. To match the same pictures here take the next number below, as in
+    ``threshold=float(np.nextafter(t, np.float32(-np.inf)))`` for a `t` among ``scores(X)``; `curve_.thresholds` are
+    for ``>`` already.
 
     Examples
     --------
@@ -104,13 +127,16 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
     [False]
     """
 
+    # The page's name for the pictures is no metadata that could be routed.
+    __metadata_request__predict = {"image": UNUSED}  # noqa: RUF012  (scikit-learn reads it from the class)
+
     def __init__(
         self,
         text_query: str | Sequence[str],
         threshold: float | None = None,
         *,
         model: str | Embedder | None = None,
-        store: EmbedStore | str | os.PathLike[str] | None = None,
+        store: EmbedStore | str | os.PathLike[str] | type[UserVectors] | None = UserVectors,
         template: str | Sequence[str] | None = None,
         opposing: str | Sequence[str] = (),
         objective: str = "f1",
@@ -121,6 +147,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         max_matches: int | None = None,
         guarantee: bool = True,
         confidence: float = 0.95,
+        probability: bool = False,
         progress: bool | None = None,
     ) -> None:
         self.text_query = text_query
@@ -137,9 +164,10 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         self.max_matches = max_matches
         self.guarantee = guarantee
         self.confidence = confidence
+        self.probability = probability
         self.progress = progress
 
-    def fit(self, X: Any, y: Any) -> ImageClassifierFromTextQuery:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> ImageClassifierFromTextQuery:
         """Choose the threshold by labelled pictures; with a `threshold` given, only measure it.
 
         Parameters
@@ -147,11 +175,17 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         X : pictures or vectors
         y : array-like of shape (n,)
             Two different labels, see the notes of the class.
+        sample_weight : array-like of shape (n,), optional
+            How much each picture counts: a weight of 2 is that of two such pictures, one of 0 that of none. Where they
+            differ the pictures are no simple random sample, and nothing can be guaranteed.
 
         Raises
         ------
         LabelError
-            Labels that are not of two classes, or that fit the pictures not at all.
+            Labels that are not of two classes, or that fit the pictures not at all; a guarantee is asked for and
+            weights differ.
+        InputError
+            Weights that are no numbers of at least 0, one for each picture.
         ImageError, QueryError, UnreachableError
         """
         given = None if self.threshold is None else as_threshold(self.threshold)
@@ -160,29 +194,37 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         asked = self.text_query if isinstance(self.text_query, str) else " ".join(self.text_query)
         classes, truth = two_classes(y, asked)
         concept, target = self._query(given or 0.0)
-        rows = self._rows(X, reset=True)
+        rows = self._rows(pictures_or_table(X), reset=True)
         if len(rows) != len(truth):
             raise LabelError(
                 f"{counted(len(truth), 'label')} for {counted(len(rows), 'picture')}; give exactly one for each"
             )
         found = target.score(scores(target.vectors, rows))
+        weights = None if sample_weight is None else as_weights(sample_weight, len(rows))
+        if weights is not None:
+            counting = weights != 0
+            rows, found, truth, weights = rows[counting], found[counting], truth[counting], weights[counting]
+            if truth.all() or not truth.any():
+                only = classes[int(truth[0])]
+                raise LabelError(f"all labels of a weight above 0 are {only}: labels of one class choose no threshold")
         self._concept, self._target, self._space = concept, target, self._once.space
-        self._sample = (found, truth, _copies(rows))
+        self._sample = (found, truth, _copies(rows), weights)
         self._wishes = {name: getattr(self, name) for name in _WISHES}
         self._classes = classes
-        self.curve_ = precision_recall(found, truth)
+        self.curve_ = precision_recall(found, truth, weights)
         self.threshold_ = self._calibrate(validation="none", resamples=0).threshold if given is None else given
         self._calibrated = given is None
+        self._sigmoid = platt_sigmoid(found, truth, weights) if self.probability else None
         return self
 
-    def predict(self, X: Any) -> list[Any]:
-        """Decide on pictures.
+    def predict(self, X: Any = None, *, image: Any = None) -> list[Any] | NDArray[Any]:
+        """Decide on pictures; `image` is what the cookbook's page calls them.
 
         Returns
         -------
-        list of bool
-            One for each picture, also for a single one: ``decision_function(X) > threshold_``, compared exactly.
-            After a `fit` on other labels than true and false, of these labels.
+        list of bool, or ndarray of shape (n,)
+            One for each picture, also for a single one: ``scores(X) > threshold_``, compared exactly. After a `fit` on
+            other labels than true and false, of these labels. An array for an array, else a list: see the class.
 
         Raises
         ------
@@ -191,37 +233,75 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         ImageError
             Pictures cannot be read; the message names them.
         """
+        if (X is None) == (image is None):
+            raise TypeError("predict takes pictures, once: predict(images), or predict(image=images) as on the page")
         threshold = self._threshold_in_use()
-        matched = above(self.scores(X), threshold)
-        return list(self.classes_[matched.astype(np.intp)].tolist())
+        given = pictures_or_table(image if X is None else X)
+        labels = self.classes_[above(self._scored(given), threshold).astype(np.intp)]
+        return labels if given.is_array else list(labels.tolist())
 
-    def decision_function(self, X: Any) -> NDArray[np.float32]:
-        """Return the scores of pictures: cosines, from which nothing is subtracted.
-
-        The boundary is therefore not 0 but the threshold: ``predict`` is ``decision_function(X) > threshold_``. So the
-        thresholds of `precision_recall_curve`, of `TunedThresholdClassifierCV` and of a store are all the same thing.
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return by how much pictures exceed the threshold: ``scores(X) - threshold_``.
 
         Returns
         -------
-        ndarray of shape (n,), float32
-            In [-1, 1] (with opponents in [-2, 2]); larger is nearer.
+        ndarray of shape (n,), float64
+            Above 0 for exactly the pictures that match: the difference of two numbers of float64 is 0 only where they
+            are equal.
 
         Raises
         ------
         NotFittedError
             As `predict`; `scores` needs no threshold.
         """
-        self._threshold_in_use()
-        return self.scores(X)
+        threshold = self._threshold_in_use()
+        return self.scores(X).astype(np.float64) - threshold
 
     def scores(self, X: Any) -> NDArray[np.float32]:
-        """Return the same as `decision_function`, before `fit` and without a threshold too."""
-        target = self._target if self._fitted else self._query(0.0)[1]
-        return target.score(scores(target.vectors, self._rows(X, reset=False)))
+        """Return the scores of pictures: cosines, from which nothing is subtracted; before `fit` too.
+
+        Returns
+        -------
+        ndarray of shape (n,), float32
+            In [-1, 1] (with opponents in [-2, 2]); larger is nearer.
+        """
+        return self._scored(pictures_or_table(X))
+
+    @available_if(_offers_probability)  # type: ignore[untyped-decorator]  # as above
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the probabilities of no match and of a match, by Platt's sigmoid of the score.
+
+        The sigmoid is fitted by scikit-learn to the labelled scores of `fit`; it is only as good as these are
+        typical of the pictures asked about. Where the probability passes one half need not be the threshold, which is
+        chosen for the `objective`.
+
+        Returns
+        -------
+        ndarray of shape (n, 2), float64
+            The columns are those of `classes_`.
+
+        Raises
+        ------
+        NotFittedError
+            Nothing was fitted: a given threshold says nothing of probabilities.
+        """
+        if not self._fitted or self._sigmoid is None:
+            raise NotFittedError(
+                f"this {type(self).__name__} has seen no labels with probability=True: probabilities come from "
+                "fit(images, labels), and a given threshold says nothing of them"
+            )
+        found: NDArray[np.float64] = self._sigmoid.predict_proba(self.scores(X)[:, np.newaxis])
+        return found
 
     def embed(self, X: Any) -> Vectors:
         """Return the vectors of pictures, to be passed for them ever after: float32 of shape (n, dim)."""
-        return self._rows(X, reset=False)
+        return self._rows(pictures_or_table(X), reset=False)
+
+    @property
+    def text_emb(self) -> Vectors:
+        """The unit vector of the query, float32 of shape (1, dim); of several texts that of their mean."""
+        target = self._target if self._fitted else self._query(0.0)[1]
+        return target.vector[np.newaxis].copy()
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -248,7 +328,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
             concept, target = self._query(threshold)
             asked = dataclasses.replace(target, label=label or name, **concept.words)
             return Classifier(name, self._once.space, (asked,))
-        found, truth, _ = self._sample
+        found, truth, _, _ = self._sample
         asked = dataclasses.replace(self._target, label=label or name, **self._concept.words)
         if self._calibrated:
             calibration = self.calibration_
@@ -298,8 +378,10 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         return as_threshold(self.threshold)
 
     def _calibrate(self, **how: Any) -> Calibration:
-        found, truth, copies = self._sample
-        return calibrate_scores(found, truth, copies, **self._wishes, **how)
+        found, truth, copies, weights = self._sample
+        alike = weights is None or bool((weights == weights[0]).all())
+        told = {} if weights is None else {"sample_weight": weights, "random": np.full(len(weights), alike)}
+        return calibrate_scores(found, truth, copies, **told, **self._wishes, **how)
 
     def _query(self, threshold: float) -> tuple[Concept, Target]:
         """Embed the query and its opponents."""
@@ -310,16 +392,20 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         vectors = self._once.texts([query.value for query in concept.all_queries])
         return concept, Target(concept.label, threshold, *concept.join(vectors))
 
-    def _rows(self, X: Any, *, reset: bool) -> Vectors:
+    def _scored(self, given: Given) -> NDArray[np.float32]:
+        """Return the scores of pictures or vectors."""
+        target = self._target if self._fitted else self._query(0.0)[1]
+        return target.score(scores(target.vectors, self._rows(given, reset=False)))
+
+    def _rows(self, given: Given, *, reset: bool) -> Vectors:
         """Return the unit vectors of pictures, or of vectors."""
-        items = pictures_or_table(X)
-        if isinstance(items, list):
+        if not given.is_table:
             if reset:  # what an earlier fit on vectors has left
                 self.__dict__.pop("n_features_in_", None)
                 self.__dict__.pop("feature_names_in_", None)
-            return self._once.pictures(items)
+            return self._once.pictures(given.content)
         try:
-            table = validate_data(self, items, reset=reset, dtype=np.float32, order="C")
+            table = validate_data(self, given.content, reset=reset, dtype=np.float32, order="C")
         except ValueError as error:
             raise VectorError(str(error)) from error
         return normalise(self._of_space(table), "X")
@@ -340,15 +426,18 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
 
         SpaceMismatchError where the model makes other vectors than the store holds.
         """
-        opened, model = _open_store(self.store), self.model
-        if opened is None:
-            embedder = _shared_embedder(model) if model is None or isinstance(model, str) else model
-            return CachedEmbedder(embedder.space, lambda: embedder, progress=self.progress)
+        model = self.model
+        if self.store is None or self.store is UserVectors:
+            return without_store(model, keep=self.store is not None, progress=self.progress)
+        opened = _open_store(self.store)
         space = opened.space if model is None else space_of(model) if isinstance(model, str) else model.space
         opened.space.require(space, "the model given")
         own = None if model is None or isinstance(model, str) else model
-        reader = opened.reader
-        return CachedEmbedder(space, lambda: own or opened.embedder, reader.rows, reader.queries.cache, self.progress)
+        reader, folder = opened.reader, opened.folder
+        claims = Claims(folder.ledger, folder.running, space)
+        return CachedEmbedder(
+            space, lambda: own or opened.embedder, reader.rows, reader.queries.cache, claims, self.progress
+        )
 
 
 def _copies(rows: Vectors) -> NDArray[np.int64]:
@@ -357,76 +446,9 @@ def _copies(rows: Vectors) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in rows], dtype=np.int64)
 
 
-def pictures_or_table(X: Any) -> Any:
-    """Return a list with one item for each picture, or else what is meant to be a table of numbers, unchecked.
-
-    Takes one picture in any form, several in a sequence or a 1-d array, or rows of numbers; ImageError for others.
-    """
-    if isinstance(X, np.ndarray) and X.ndim == 2:
-        return [X] if X.dtype == np.uint8 else X  # a grey picture; other numbers are a table of vectors
-    if isinstance(X, str | os.PathLike) or type(X) is dict or is_image(X):
-        return [X]
-    if hasattr(X, "column_names") and hasattr(X, "features"):
-        raise ImageError(f"this is a data set; pass one of its columns, such as X[{X.column_names[0]!r}]")
-    if hasattr(X, "to_pylist"):
-        return X.to_pylist()
-    if not hasattr(X, "shape") and hasattr(X, "__array__"):
-        X = np.asarray(X)
-    shape = getattr(X, "shape", None)
-    if shape is not None:
-        numbers = len(shape) == 1 and getattr(X.dtype, "kind", "O") in "biufc"
-        return X if numbers or len(shape) in (0, 2) else list(X)
-    try:
-        items = list(X)
-    except TypeError as error:
-        raise ImageError(
-            f"expected a picture, a list of pictures or an array of vectors, found {type(X).__name__}"
-        ) from error
-    return np.asarray(items) if items and all(_is_number_or_row(item) for item in items) else items
-
-
-def two_classes(y: Any, asked: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return two classes, ascending, and which labels are of the larger, that of a match: bool of shape (n,).
-
-    LabelError for more classes or fewer, missing labels, or texts of which the one that the query `asked` for names
-    comes first.
-    """
-    try:
-        values = column_or_1d(y, warn=True)
-        assert_all_finite(values, input_name="y")
-        check_classification_targets(values)
-        kind = type_of_target(values, input_name="y", raise_unknown=True)
-    except ValueError as error:
-        raise LabelError(str(error)) from error
-    classes, position = np.unique(values, return_inverse=True)
-    if kind != "binary":
-        raise LabelError(
-            f"Only binary classification is supported. The type of the target is {kind}. "
-            "Compare with the class that is looked for, as in labels == 'dog'"
-        )
-    if len(classes) < 2:
-        raise LabelError(f"all labels are {classes.tolist()}: labels of one class only choose no threshold")
-    low, high = (re.search(rf"\b{re.escape(str(name))}\b", asked, re.IGNORECASE) for name in classes)
-    if low and not high and classes.dtype.kind in "OUS":
-        raise LabelError(
-            f"the query is {asked!r}, and of the labels {classes.tolist()} the last one would be that of a "
-            f"match, as everywhere in scikit-learn; pass labels == {classes.tolist()[0]!r}"
-        )
-    return classes, position.astype(np.bool_)
-
-
-def _is_number_or_row(item: Any) -> bool:
-    """Tell whether an item of a list is a row of numbers, or one number."""
-    if isinstance(item, np.ndarray | np.generic):
-        return item.ndim < 2 and item.dtype.kind in "biufc"
-    if isinstance(item, list | tuple):
-        return all(isinstance(x, int | float) for x in item)
-    return isinstance(item, int | float | complex)
-
-
-def _open_store(store: EmbedStore | str | os.PathLike[str] | None) -> EmbedStore | None:
+def _open_store(store: Any) -> EmbedStore:
     """Return a store as it is now; a path is opened once in a process."""
-    if store is None or isinstance(store, EmbedStore):
+    if isinstance(store, EmbedStore):
         return store
     path = Path(store).absolute()
     opened = _opened(path, StoreFolder.open(path).id)
@@ -438,9 +460,3 @@ def _open_store(store: EmbedStore | str | os.PathLike[str] | None) -> EmbedStore
 def _opened(path: Path, store_id: str) -> EmbedStore:
     """Open a store; one that was made anew at the same path has another id."""
     return EmbedStore.open(path)
-
-
-def _shared_embedder(name: str | None) -> Embedder:
-    """Return an embedder; one that runs here is kept for the process, as its weights take long to load."""
-    made = make_embedder(name)
-    return made if made.space.backend == "nomic-api" else _LOADED.setdefault(made.space.key, made)

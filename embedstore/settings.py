@@ -30,6 +30,7 @@ RATE_LIMIT = "EMBEDSTORE_RATE_LIMIT"  # another limit of Nomic's service, REQUES
 DOMAIN = "NOMIC_DOMAIN"  # whose deployment a key is for, as in `nomic login --domain`; --domain sets it
 ADDRESS = "ATLAS_API_PATH"  # the address of Nomic's service, whatever a login says; the official client reads it
 STATE_DIR = "EMBEDSTORE_STATE_DIR"  # another folder for the state shared by processes
+CACHE_DIR = "EMBEDSTORE_CACHE_DIR"  # another folder for the vectors that are kept without a store
 
 # Read by huggingface_hub (HF_HUB_*, DO_NOT_TRACK, DISABLE_TELEMETRY), transformers, datasets and onnxruntime.
 _NO_TELEMETRY = dict.fromkeys(
@@ -58,6 +59,16 @@ def state_dir() -> Path:
     from platformdirs import user_state_path  # late: a process that only asks has no such state
 
     return user_state_path("embedstore", appauthor=False)
+
+
+def cache_dir() -> Path:
+    """Return the folder of what this user's processes keep and could make again; it may not exist yet."""
+    named = os.environ.get(CACHE_DIR)
+    if named:
+        return Path(named)
+    from platformdirs import user_cache_path  # late, as above
+
+    return user_cache_path("embedstore", appauthor=False)
 
 
 def mixing_is_allowed() -> bool:

@@ -22,6 +22,14 @@ settings.load_profile("embedstore")
 PHOTOS = Path(__file__).parents[1] / "data" / "photos"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is made for many tests does not reach the vectors of the person who runs them either."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("EMBEDSTORE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No setting of the person who runs the tests reaches them."""
@@ -32,6 +40,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("EMBEDSTORE_STATE_DIR", str(home / "state"))
+    monkeypatch.setenv("EMBEDSTORE_CACHE_DIR", str(home / "cache"))
 
 
 def save_picture(path: Path, seed: int, size: tuple[int, int] = (40, 30)) -> Path:

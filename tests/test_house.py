@@ -60,13 +60,14 @@ PUBLIC = {
     "evaluate exceeding id index info mask missing open path plan_add query_vectors refresh remove restore rows "
     "save_classifier scores search search_many snapshot space sweep to_pandas to_table vacuum vectors verify version "
     "versions",
-    "ImageClassifierFromTextQuery": "calibration_ classes_ decision_function embed fit get_params predict score scores "
-    "set_params to_classifier",
+    "ImageClassifierFromTextQuery": "calibration_ classes_ decision_function embed fit get_params predict "
+    "predict_proba score scores set_params text_emb to_classifier",
     "Matches": "id save_pictures score table to_arrow to_pandas to_polars to_pylist uri",
     "Query": "id image kind label of parse text texts value vector",
     "Space": "backend dim from_dict from_text given key model normalised precision preprocessing require rounded "
     "same_model takes to_dict to_json",
     "curves": "Curve curves metrics_at precision_recall",
+    "embed": "image text",
     "plots": "PrecisionRecallDisplay RocDisplay ScoreHistogramDisplay ThresholdDisplay",
     "repair": "",
     "sync": "",

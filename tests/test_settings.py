@@ -79,6 +79,14 @@ def test_the_state_folder_can_be_moved(tmp_path: Path, monkeypatch: pytest.Monke
     assert "embedstore" in settings.state_dir().parts
 
 
+def test_the_cache_folder_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the state folder."""
+    monkeypatch.setenv("EMBEDSTORE_CACHE_DIR", str(tmp_path / "elsewhere"))
+    assert settings.cache_dir() == tmp_path / "elsewhere"
+    monkeypatch.delenv("EMBEDSTORE_CACHE_DIR")
+    assert "embedstore" in settings.cache_dir().parts
+
+
 @pytest.fixture(autouse=True)
 def _no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

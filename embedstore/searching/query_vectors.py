@@ -156,10 +156,11 @@ class QueryCache:
     """The vectors of one space that the ledger keeps, by kind, ``text`` or ``image``, and text or content hash.
 
     A ledger that cannot be read or written costs a warning, never an answer; this process remembers what it has seen.
+    `what` is kept is said by the warning.
     """
 
-    def __init__(self, ledger: Ledger, space: Space) -> None:
-        self.ledger, self.space = ledger, space
+    def __init__(self, ledger: Ledger, space: Space, what: str = "queries") -> None:
+        self.ledger, self.space, self._what = ledger, space, what
         self._seen: ArrayCache[Vectors] = ArrayCache(_MEMORY_BYTES)
         self._warned = False
 
@@ -172,18 +173,21 @@ class QueryCache:
 
     def get(self, kind: str, text: str) -> Vectors | None:
         """Return the vector that is kept, shape (dim,), or None."""
-        seen = self._seen.get((kind, text))
-        if seen is not None:
-            return seen
+        return self.get_many(kind, [text]).get(text)
+
+    def get_many(self, kind: str, texts: Sequence[str]) -> dict[str, Vectors]:
+        """Return the vectors that are kept of these texts, shape (dim,) each, by text."""
+        found = {text: seen for text in texts if (seen := self._seen.get((kind, text))) is not None}
+        unseen = [text for text in texts if text not in found]
         try:
-            kept = self.ledger.queries(self.space.key, kind, [text]).get(text)
+            kept = self.ledger.queries(self.space.key, kind, unseen) if unseen else {}
         except (StoreError, OSError) as error:
             self._warn(error)
-            return None
-        if kept is None or kept.shape != (self.space.dim,):
-            return None
-        self._seen.put((kind, text), kept)
-        return kept
+            return found
+        for text, vector in kept.items():
+            if vector.shape == (self.space.dim,):
+                found[text] = self._seen.put((kind, text), vector)
+        return found
 
     def put(self, kind: str, texts: Sequence[str], vectors: Vectors) -> None:
         """Keep one vector for each text; on a read-only disk, for this process only."""
@@ -196,5 +200,5 @@ class QueryCache:
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:
-            _log.warning("queries are not kept: %s", error)
+            _log.warning("%s are not kept: %s", self._what, error)
             self._warned = True

@@ -42,6 +42,12 @@ def is_dataset(source: Any) -> bool:
     )
 
 
+def is_column_of_pictures(value: Any) -> bool:
+    """Return whether this is a column of a data set, such as ``dataset["image"]``, which yields pictures one by one."""
+    library = sys.modules.get("datasets")
+    return library is not None and isinstance(value, library.Column) and isinstance(value.features, library.Image)
+
+
 def from_object(dataset: Any, image_column: str | None, split: str | None, name: str | None = None) -> Source:
     """Return the records of a data set object; of a dictionary of them one split, or all with a column ``split``.
 
@@ -84,18 +90,19 @@ def from_name(text: str, image_column: str | None, split: str | None) -> Source:
     """Load a data set from the hub, or from the cache of an earlier load.
 
     The text is ``org/name``, ``org/name:split`` or ``org/name/config:split``, with or without ``hf://`` before it.
-    Raises OfflineError where the network is switched off and the data set is not in the cache, SourceNotFoundError
-    where the hub knows no such data set, SourceError where it cannot be loaded for another reason.
+    Of a data set with a script the Parquet copy is taken that the hub has made. Raises OfflineError where the network
+    is switched off and the data set is not in the cache, SourceNotFoundError where the hub knows no such data set,
+    SourceError where it cannot be loaded for another reason.
     """
     name, _, wanted = text.removeprefix(PREFIX).partition(":")
     parts = name.split("/")
     repository, config = "/".join(parts[:2]), "/".join(parts[2:]) or None
     apply_switches()
-    import datasets  # late: a second to import, and needed only here
+    import datasets  # late, as above
 
     chosen = split or wanted or None
     try:
-        loaded = datasets.load_dataset(repository, config, split=chosen)
+        loaded = _load(datasets, repository, config, chosen)
     except Exception as error:  # the loaders of others raise anything; all of it means "not loaded"
         if is_offline():
             raise OfflineError(
@@ -108,6 +115,22 @@ def from_name(text: str, image_column: str | None, split: str | None) -> Source:
             ) from error
         raise SourceError(f"the data set {text!r} cannot be loaded: {error}") from error
     return from_object(loaded, image_column, chosen, PREFIX + name)
+
+
+def _load(datasets: Any, repository: str, config: str | None, split: str | None) -> Any:
+    """Load a data set; of one with a script, which the library refuses since its version 4, the hub's Parquet copy."""
+    try:
+        return datasets.load_dataset(repository, config, split=split)
+    except (RuntimeError, ValueError) as error:
+        # The second text is what the library says instead, once it has loaded a copy before.
+        if not any(text in str(error) for text in ("scripts are no longer supported", "Couldn't find cache for")):
+            raise
+        refused = error
+    try:
+        # The copy has a folder for each config, and no card that would name them.
+        return datasets.load_dataset(repository, data_dir=config, revision="refs/convert/parquet", split=split)
+    except Exception as error:
+        raise refused from error
 
 
 def tabular_of(dataset: Any, name: str | None = None) -> Tabular:

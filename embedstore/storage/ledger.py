@@ -57,6 +57,8 @@ class Ledger:
     ----------
     path : Path
         ``ledger.sqlite``.
+    most_queries : int, optional
+        Vectors of queries that are kept; `MOST_QUERIES` unless told.
 
     Raises
     ------
@@ -70,8 +72,8 @@ class Ledger:
         The disk is full, cannot be written to, or fails.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, most_queries: int | None = None) -> None:
+        self.path, self._most_queries = path, most_queries
         self._file = LedgerFile(path)
 
     def keep_manifest(self, text: str) -> None:
@@ -229,10 +231,11 @@ class Ledger:
                 "INSERT OR REPLACE INTO queries (space, kind, text, vector, seal) VALUES (?, ?, ?, ?, ?)",
                 [(*row, seal(row)) for row in rows],
             )
-            db.execute(
-                "DELETE FROM queries WHERE id <= (SELECT id FROM queries ORDER BY id DESC LIMIT 1 OFFSET ?)",
-                (MOST_QUERIES,),
-            )
+            most = self._most_queries or MOST_QUERIES
+            [(span,)] = db.execute("SELECT max(id) - min(id) + 1 FROM queries")
+            if span is not None and span > most:  # else there cannot be too many, and to count them takes a walk
+                [(excess,)] = db.execute("SELECT max(count(*) - ?, 0) FROM queries", (most,))
+                db.execute("DELETE FROM queries WHERE id IN (SELECT id FROM queries ORDER BY id LIMIT ?)", (excess,))
 
     # What a service was seen to hold.
 

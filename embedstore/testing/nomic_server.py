@@ -122,6 +122,7 @@ class NomicServer(Service):
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
             "EMBEDSTORE_STATE_DIR": str(Path(home) / "state"),
+            "EMBEDSTORE_CACHE_DIR": str(Path(home) / "cache"),
         }
 
     @property

@@ -242,7 +242,7 @@ def test_weighted_figures_equal_scikit_learns(rows, data):
     scores, labels = rows
     weights = data.draw(npst.arrays(np.float64, len(scores), elements=st.sampled_from([0.0, 0.5, 1.0, 3.0, 40.0])))
     if not weights.any():
-        with pytest.raises(InputError, match="no row has a weight above 0"):
+        with pytest.raises(InputError, match="no row has a weight above zero"):
             precision_recall(scores, labels, weights)
         return
     curve = precision_recall(scores, labels, weights)

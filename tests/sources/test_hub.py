@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from dataset_hub import DatasetHub
 from small_pictures import hf_dataset, png, put
 
 from embedstore.errors import SourceError, SourceNotFoundError
@@ -83,3 +84,49 @@ def test_mistyped_folder_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceNotFoundError, match="photos/catz"):
         open_source("photos/catz")
+
+
+def test_a_data_set_with_a_script_comes_from_the_hubs_own_copy(tmp_path: Path) -> None:
+    """The library refuses such a data set; the config is then a folder of the hub's Parquet copy, and no other one.
+
+    So it is when a copy was loaded before, which makes the library say something else; and where there is one config.
+    """
+    script, copy = tmp_path / "main", tmp_path / "copy"
+    script.mkdir()
+    (script / "README.md").write_text("---\nlicense: mit\n---\n")
+    (script / "pictures.py").write_text("raise SystemExit('nobody runs this')")
+    for folder, rows in ((copy / "160px", 3), (copy / "320px", 4), (tmp_path / "single" / "plain", 5)):
+        for split in ("train", "validation"):
+            (folder / split).mkdir(parents=True)
+            hf_dataset(rows).to_parquet(folder / split / "0000.parquet")
+    code = (
+        "import datasets\n"
+        "from embedstore.errors import SourceError\n"
+        "from embedstore.sources import open_source\n"
+        "try: datasets.load_dataset('owner/pictures', '160px')\n"
+        "except RuntimeError as error: print(error)\n"
+        "for record in open_source('hf://owner/pictures/160px:train'): print(record.uri, record.metadata['n'])\n"
+        "for name in ('hf://owner/pictures/160px', 'hf://owner/single:validation', 'hf://owner/single'):\n"
+        "    print(name, len(list(open_source(name))))\n"
+        "try: open_source('hf://owner/pictures/640px')\n"
+        "except SourceError as error: print('640px' in str(error))"
+    )
+    repositories = {
+        "owner/pictures": {"main": script, "refs/convert/parquet": copy},
+        "owner/single": {"main": script, "refs/convert/parquet": tmp_path / "single"},
+    }
+    (script / "single.py").write_text("raise SystemExit('nobody runs this')")
+    with DatasetHub(repositories) as hub:
+        environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "EMBEDSTORE_OFFLINE": "0"}
+        run = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=True
+        )
+    assert run.stdout.splitlines() == [
+        "Dataset scripts are no longer supported, but found pictures.py",
+        *(f"hf://owner/pictures/160px:train#{n} {n}" for n in range(3)),
+        "hf://owner/pictures/160px 6",
+        "hf://owner/single:validation 5",
+        "hf://owner/single 10",
+        "True",
+    ]
+    assert not [path for path in hub.requests if "320px" in path]
