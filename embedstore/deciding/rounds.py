@@ -165,9 +165,9 @@ class History:
         kept = set(ids)
         return History(self.concept, tuple(line for line in self.lines if line.row in kept))
 
-    def weighed(self, where: str = "") -> Weighed:
-        """Say for how many rows each labelled row stands: see `Weighed`."""
-        return Weighed.of(self, where)
+    def weighed(self, where: str = "", inside: NDArray[np.bool_] | None = None) -> Weighed:
+        """Say for how many rows each labelled row stands: see `Weighed.of`."""
+        return Weighed.of(self, where, inside)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,9 +193,12 @@ class Weighed:
     """Why rounds do not count, in words."""
 
     @classmethod
-    def of(cls, history: History, where: str = "") -> Weighed:
-        """Weigh the rows of a history for the rows that `where` keeps."""
+    def of(cls, history: History, where: str = "", inside: NDArray[np.bool_] | None = None) -> Weighed:
+        """Weigh the rows of a history for the rows that `where` keeps: `inside`, shape (n_rows,), None for all."""
         sheets = [_Sheet.of(history, name) for name in sorted({line.sheet for line in history.lines if line.round})]
+        for sheet in sheets:
+            if sheet.where and inside is not None:
+                sheet.known[~inside] = False  # they were none of the rows that it was picked of
         counting, doubts = _counting(sheets, where)
         weights, random = np.zeros(len(history.rows)), np.zeros(len(history.rows), np.bool_)
         drawn = sum(sheet.n_random for sheet in counting)
@@ -235,7 +238,7 @@ class _Sheet:
             if line.sheet == name:
                 own[place], drawn[place] = True, line.picked == RANDOM
                 probability[place] = np.nan if line.probability is None else line.probability
-            elif line.round < round_ if line.round else line.at < at:
+            elif line.round < round_ if line.round else "" < line.at < at:
                 known[place] = True
         known &= ~own
         return cls(round_, at, where, own, drawn, probability, known, int((history.answers[own | known] == OPEN).sum()))

@@ -242,7 +242,7 @@ def seal(values: Iterable[Any]) -> int:
 
 
 def fits(columns: Sequence[str], values: Sequence[Any], sealed: int | None) -> bool:
-    """Tell whether values of columns are what was sealed, in type too: a flipped bit makes bytes, or null, of a text."""
+    """Tell whether values of columns are what was sealed, in type too: one bit makes bytes, or null, of a text."""
     typed = all(isinstance(value, bytes) == (name in _BLOBS) for name, value in zip(columns, values, strict=False))
     return typed and None not in values and seal(values) == sealed
 
