@@ -18,7 +18,7 @@ import pyarrow as pa
 from embedstore.deciding.label_lines import now
 from embedstore.deciding.labels import histories_in
 from embedstore.deciding.rounds import NO, OPEN, PICKED, UNSURE, YES, History, Label
-from embedstore.errors import InputError, LabelError, did_you_mean, spelt
+from embedstore.errors import InputError, LabelError, NoLabelsError, did_you_mean, spelt
 from embedstore.searching.reader import Reader
 from embedstore.storage.ledger import UNDONE, LabelEvent, Ledger
 from embedstore.storage.rows import Rows
@@ -141,13 +141,13 @@ def counts(found: Sequence[History], rows: Rows) -> pa.Table:
 def own_or(reader: Reader, labels: Any, concept: str) -> Any:
     """Return labels, or where none are given, what the store knows of a concept, which is logged.
 
-    Raises LabelError where there is neither.
+    Raises NoLabelsError where there is neither.
     """
-    if labels is not None and labels != ():
+    if labels is not None:
         return labels
     own = history(reader.ledger, concept)
     if not own.lines:
-        raise LabelError(f"{_unknown(concept, concepts(reader.ledger))}; {_HOW}")
+        raise NoLabelsError(f"{_unknown(concept, concepts(reader.ledger))}; {_HOW}")
     _log.warning("by the store's own labels of %r: %s", concept, counted(sum(own.answers != OPEN), "row"))
     return own
 

@@ -165,6 +165,8 @@ def condition_text(where: Any) -> str:
 
 def classes_for(rows: Rows, labels: str) -> Labelled:
     """Read the names of the classes of a column; rows where it is null have no label."""
+    if not isinstance(labels, str):
+        raise LabelError("of several classes the labels are one column that names each row's class; name it")
     if labels not in rows.columns:
         raise LabelError(_no_column(rows, labels))
     values = np.array(rows.metadata([labels]).column(labels).to_pylist(), dtype=object)
