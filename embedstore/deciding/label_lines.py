@@ -72,8 +72,8 @@ def answer_of(value: Any, positive: str | None = None) -> str | None:
 
 
 def has_picks(table: Mapping[str, Sequence[Any]]) -> bool:
-    """Say whether a table says of any of its rows how it was picked."""
-    return any(not is_missing(value) for value in table.get("picked", ()))
+    """Say whether a table tells how its rows were picked: one that embedstore wrote, or that says so of any row."""
+    return {"concept", "picked"} <= set(table) or any(not is_missing(value) for value in table.get("picked", ()))
 
 
 def lines_of(

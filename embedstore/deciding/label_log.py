@@ -152,7 +152,7 @@ def own_or(reader: Reader, labels: Any, concept: str) -> Any:
     return own
 
 
-_HOW = "say which rows are positive, such as 'animal=dog', or label what `embedstore review` picks"
+_HOW = "say which rows are positive, such as 'animal=dog', or label what `embedstore review STORE NAME` picks"
 
 
 def _unknown(concept: str, named: Sequence[str]) -> str:

@@ -86,7 +86,7 @@ class Labelled:
             why = f": {'; '.join(self.doubts)}" if self.doubts else ""
             raise LabelError(
                 f"{self.source}: how these rows were picked is not known, so they can choose a threshold and measure "
-                f"none{why}. Label what `embedstore review` picks, all of a sheet"
+                f"none{why}. Label what `embedstore review STORE NAME` picks, all of it"
             )
         assert self.picked is not None
         assert self.random is not None
@@ -319,7 +319,7 @@ def _of_file(rows: Rows, text: str) -> Labelled:
         named = ", ".join(history.concept for history in histories)
         raise LabelError(
             f"{text} has labels of {len(histories)} concepts ({named}); keep those of one, as "
-            "`embedstore labels STORE CONCEPT --export` writes them"
+            "`embedstore labels STORE NAME --export labels.csv` writes them"
         )
     return _of_history(rows, histories[0], text)
 
