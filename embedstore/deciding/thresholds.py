@@ -295,7 +295,7 @@ def calibrate(
     concept, wishes = _concept(query, options)
     named = _name_of(concept)
     labelled = labels_for(reader.rows, label_log.own_or(reader, labels, label or named)).within(reader.rows, where)
-    calibrated = [_calibrated(reader, concept, labelled, label or named, wishes)]
+    calibrated = [_calibrated(reader, concept, labelled, label or named, wishes, where)]
     return _classifier(reader, name or named, calibrated, "single", labelled.source, where)
 
 
@@ -321,7 +321,7 @@ def calibrate_classes(
     for value, query in queries.items():
         concept, wishes = _concept(query, options)
         labelled = labels_for(reader.rows, f"{labels}={value}").within(reader.rows, where)
-        calibrated.append(_calibrated(reader, concept, labelled, value, wishes))
+        calibrated.append(_calibrated(reader, concept, labelled, value, wishes, where))
     source = classes_for(reader.rows, labels).within(reader.rows, where).source
     return _classifier(reader, name, calibrated, mode, source, where)
 
@@ -341,21 +341,31 @@ def _concept(query: Any, options: dict[str, Any]) -> tuple[Concept, dict[str, An
 
 
 def _calibrated(
-    reader: Reader, concept: Concept, labelled: Labelled, label: str, wishes: dict[str, Any]
+    reader: Reader, concept: Concept, labelled: Labelled, label: str, wishes: dict[str, Any], where: Any
 ) -> tuple[Target, Calibration]:
-    """Make the class of a concept, with the threshold that labels choose."""
+    """Make the class of a concept, with the threshold that labels choose for the rows that `where` keeps."""
     if len(labelled) < 2:
         few = counted(len(labelled), "labelled row is", "labelled rows are")
         raise LabelError(f"{labelled.source}: {few} too few to choose a threshold by")
     vector, opponents = reader.concept_vectors([concept])[0]
     asked = Target(label, 0.0, vector, opponents, **concept.words)
-    scores = asked.score(reader.scores(list(asked.vectors)))[labelled.positions]
-    groups = _groups(reader.rows, labelled)
-    calibration = calibrate_scores(scores, labelled.values, groups, **wishes)
+    every, kept = asked.score(reader.scores(list(asked.vectors))), reader.mask(where)
+    scores = every[labelled.positions]
+    calibration = calibrate_scores(
+        scores,
+        labelled.values,
+        _groups(reader.rows, labelled),
+        sample_weight=labelled.weights,
+        random=labelled.random,
+        population=every if kept is None else every[kept],
+        **wishes,
+    )
     if calibration.ordering.is_reversed:
         worse, *others = calibration.warnings
         warnings = (f"{worse}; {_opposite(concept, labelled)}", *others)
         calibration = dataclasses.replace(calibration, warnings=warnings)
+    if labelled.doubts:
+        calibration = dataclasses.replace(calibration, warnings=(*calibration.warnings, *labelled.doubts))
     return asked.measured(scores, calibration.figures, calibration.intervals), calibration
 
 

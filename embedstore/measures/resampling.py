@@ -37,6 +37,7 @@ def bootstrap(
     limits: Constraints,
     resamples: int,
     rng: np.random.Generator,
+    fixed: bool = False,
 ) -> Spread:
     """Return thresholds, and counts that are to be expected and on another sample as `measured_on`, over resamples.
 
@@ -51,14 +52,15 @@ def bootstrap(
 
     Up to 1,024 cuts, equally spaced in rank, are candidates: all there are up to 1,023 distinct scores.
     """
-    if limits.guaranteed:
+    if fixed or limits.guaranteed:
         chosen = np.full(resamples, reported.threshold)
     else:
         edges = _spread(precision_recall(chosen_on.scores, chosen_on.labels).thresholds)
         binned = _Binned(chosen_on, edges)
         sizes = [min(CHUNK, resamples - done) for done in range(0, resamples, CHUNK)]
         chosen = np.concatenate([_choose(binned, edges, objective, limits, size, rng) for size in sizes])
-    counts = _expected(precision_recall(measured_on.scores, measured_on.labels), reported, chosen)
+    counted = measured_on.weights if measured_on.is_weighted else None
+    counts = _expected(precision_recall(measured_on.scores, measured_on.labels, counted), reported, chosen)
     pictures = measured_on.effective_size
     shares = rng.standard_gamma(counts * (pictures / counts.sum(axis=1, keepdims=True)) + 0.5)
     shares /= shares.sum(axis=1, keepdims=True)

@@ -20,21 +20,25 @@ def draw(seed, n, distance=2.2, positives=0.5):
     return rng.normal(0.05 + 0.01 * distance * labels, 0.01).astype(np.float32), labels
 
 
-def test_kfold_figures_are_pooled_from_thresholds_of_the_other_folds():
-    """The reported counts are those of a plain loop over the folds; the threshold is that of all rows."""
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_kfold_figures_are_pooled_from_thresholds_of_the_other_folds(repeats):
+    """The counts are the mean, over the partitions, of those of a plain loop; the threshold is that of all rows."""
     scores, labels = draw(2, 157)
-    result = calibrate_scores(scores, labels, folds=4, seed=7, resamples=0)
-    parts, _ = holdouts(as_sample(scores, labels, None), "kfold", 4, 0.5, np.random.default_rng(7))
-    predicted = np.zeros(157, dtype=bool)
-    for held in parts:
-        chosen = choose_threshold(precision_recall(scores[~held], labels[~held]))
-        predicted[held] = scores[held].astype(np.float64) > chosen.threshold
-    assert result.metrics.tp == (predicted & labels).sum()
-    assert result.metrics.fp == (predicted & ~labels).sum()
-    assert result.metrics.fn == (~predicted & labels).sum()
-    assert result.metrics.tn == (~predicted & ~labels).sum()
+    result = calibrate_scores(scores, labels, folds=4, repeats=repeats, seed=7, resamples=0)
+    rng, counts = np.random.default_rng(7), []
+    for _ in range(repeats):
+        parts, _ = holdouts(as_sample(scores, labels, None), "kfold", 4, 0.5, rng)
+        predicted = np.zeros(157, dtype=bool)
+        for held in parts:
+            chosen = choose_threshold(precision_recall(scores[~held], labels[~held]))
+            predicted[held] = scores[held].astype(np.float64) > chosen.threshold
+        pairs = ((predicted, labels), (predicted, ~labels), (~predicted, labels), (~predicted, ~labels))
+        counts.append([(guess & truth).sum() for guess, truth in pairs])
+    metrics = result.metrics
+    assert [metrics.tp, metrics.fp, metrics.fn, metrics.tn] == pytest.approx(np.mean(counts, axis=0), abs=1e-9)
     assert result.threshold == choose_threshold(precision_recall(scores, labels)).threshold
     assert result.intervals == {}
+    assert isinstance(metrics.tp, int) == (repeats == 1)
 
 
 def test_split_chooses_on_one_half_and_measures_on_the_other():
