@@ -74,6 +74,11 @@ class Labelled:
         kept = mask[self.positions]
         return Labelled(self.positions[kept], self.values[kept], words, self.positive)
 
+    @property
+    def described(self) -> str:
+        """Where the labels came from, and how they count."""
+        return self.source if self.weights is None else f"{self.source}, weighted by how they were picked"
+
     def to_measure(self) -> Labelled:
         """Return the rows of which it is known how they were picked: figures rest on these alone, by their weights.
 
@@ -130,7 +135,8 @@ def labels_for(rows: Rows, labels: Any) -> Labelled:
         if not labels.lines:
             none = f"the store has no labels of {labels.concept!r}"
             raise LabelError(f"{none}; `embedstore labels STORE` lists what it has")
-        return _of_history(rows, labels, f"the store's labels of {labels.concept!r}")
+        said = int(np.isin(labels.answers.astype(str), (YES, NO)).sum())
+        return _of_history(rows, labels, f"the store's {counted(said, 'label')} of {labels.concept!r}")
     if isinstance(labels, Mapping):
         return _of_pairs(rows, list(labels), list(labels.values()), None, "a mapping", "id")
     if isinstance(labels, os.PathLike) or (isinstance(labels, str) and file_of(labels)):

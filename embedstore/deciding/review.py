@@ -274,7 +274,7 @@ class ScoredRows:
         if not len(self.labelled):
             return (first,)
         held_out = self.classifier.held_out(reader, self.labelled)
-        return first, f"truth: {len(self.labelled):,} rows labelled by {self.labelled.source}; {held_out}"
+        return first, f"truth: {len(self.labelled):,} rows labelled by {self.labelled.described}; {held_out}"
 
 
 def place_of(reader: Reader) -> str:

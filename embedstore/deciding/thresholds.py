@@ -133,10 +133,12 @@ class Sweep:
         """Return what the labels say, in a line; none without labels."""
         if self.curve is None:
             return []
-        best = self.best
+        best, labelled = self.best, self.labelled
         assert best is not None
+        assert labelled is not None
+        weighted = "" if labelled.weights is None else ", weighted by how they were picked"
         return [
-            f"{self.curve.n:,} labelled, {self.curve.n_pos:,} of them yes: average precision "
+            f"{len(labelled):,} labelled, {int(labelled.values.sum()):,} of them yes{weighted}: average precision "
             f"{self.curve.average_precision:.4f}, best F1 {best.f1:.4f} at score > {best.threshold:.4f}"
         ]
 
@@ -366,7 +368,9 @@ def _calibrated(
         calibration = dataclasses.replace(calibration, warnings=warnings)
     if labelled.doubts:
         calibration = dataclasses.replace(calibration, warnings=(*calibration.warnings, *labelled.doubts))
-    return asked.measured(scores, calibration.figures, calibration.intervals), calibration
+    # Rows picked near a threshold are no picture of the scores that it was chosen for.
+    typical = scores if labelled.weights is None else every if kept is None else every[kept]
+    return asked.measured(typical, calibration.figures, calibration.intervals), calibration
 
 
 def _opposite(concept: Concept, labelled: Labelled) -> str:
