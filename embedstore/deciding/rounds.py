@@ -29,7 +29,7 @@ PICKED = (GIVEN, NEAR, RANDOM, SEARCH)
 YES, NO, UNSURE, OPEN = "yes", "no", "?", ""
 """Answers: `UNSURE` where a person looked and cannot tell, `OPEN` where nobody has answered yet."""
 
-_SAME_SIZE = 0.02
+SAME_SIZE = 0.02
 """Rounds of populations that differ by more than this share are not of the same store."""
 
 
@@ -191,6 +191,10 @@ class Weighed:
     """Shape (n_rows,): which rows alone are a simple random sample of the store (up to rows that cannot be judged)."""
     doubts: tuple[str, ...] = ()
     """Why rounds do not count, in words."""
+    population: float | None = None
+    """Of how many rows the rounds that count were picked: the last of them, which all are like; None for no round."""
+    where: str = ""
+    """The condition of these rows."""
 
     @classmethod
     def of(cls, history: History, where: str = "", inside: NDArray[np.bool_] | None = None) -> Weighed:
@@ -209,7 +213,9 @@ class Weighed:
             weights[sheet.known] += share
             random |= sheet.passed(history.concept, ids, ~random)
         weights[weights == 0] = np.nan
-        return cls(weights, random, tuple(doubts))
+        if not counting:
+            return cls(weights, random, tuple(doubts))
+        return cls(weights, random, tuple(doubts), counting[-1].population, counting[-1].where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +292,7 @@ def _counting(sheets: Sequence[_Sheet], where: str) -> tuple[list[_Sheet], list[
         return [], doubts
     last = whole[-1]
     same = [sheet for sheet in whole if sheet.where == last.where]
-    same = [each for each in same if math.isclose(each.population, last.population, rel_tol=_SAME_SIZE)]
+    same = [each for each in same if math.isclose(each.population, last.population, rel_tol=SAME_SIZE)]
     others = (sheet for sheet in whole if sheet not in same)
     doubts += [
         f"round {each.round} counts no more: it was picked of {each.population:,.0f} rows, the last of "

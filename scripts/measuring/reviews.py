@@ -91,8 +91,8 @@ def cells(draws: int, seed: int) -> Iterator[Cell]:
     for (sheet, sizes), prevalence in product((_SHEETS | _LARGE).items(), (0.1, 0.3)):
         yield from _guarantees(sheet, sizes, prevalence, draws, seed)
     for sheet, sizes in _SHEETS.items():
-        yield from _figures(sheet, sizes, max(1, draws // 2), seed)
-    yield from _fewer_labels(max(1, draws // 2), seed)
+        yield from _figures(sheet, sizes, draws, seed)
+    yield from _fewer_labels(draws, seed)
 
 
 def _stores(draws: int, seed: list[int], prevalence: float) -> Iterator[tuple[_Store, float, str]]:

@@ -176,6 +176,45 @@ def test_the_stores_own_labels_are_used_where_none_are_given(
         photos.calibrate("birds")
 
 
+def test_rounds_are_of_the_rows_that_were_there(photos: EmbedStore, tmp_path: Path) -> None:
+    """A store that has lost a quarter of its rows since says so; the next round, of what is left, is weighed anew."""
+    review(photos, tmp_path / "one.csv")
+    photos.add_labels(tmp_path / "one.csv")
+    assert labels_for(photos.rows, photos.labels("bird")).doubts == ()
+    known = {line.row for line in photos.labels("bird").lines}
+    unknown = [name for name in photos.to_table(["id"]).column("id").to_pylist() if name not in known]
+    photos.remove(unknown[:60])
+    [doubt] = labels_for(photos.rows, photos.labels("bird")).doubts
+    assert doubt.startswith("the rounds were picked of 242 rows, and there are 182 now")
+    review(photos, tmp_path / "two.csv")
+    photos.add_labels(tmp_path / "two.csv")
+    found = labels_for(photos.rows, photos.labels("bird"))
+    assert found.doubts == ("round 1 counts no more: it was picked of 242 rows, the last of 182",)
+    assert found.weights is not None
+    assert found.weights.sum() == pytest.approx(182)
+
+
+def test_a_round_of_a_condition_measures_there_alone(photos: EmbedStore, tmp_path: Path) -> None:
+    """Calibrated under the same condition its weights count the rows that are kept; without, there are no figures."""
+    where, file = "id < '9'", tmp_path / "one.csv"
+    ScoredRows.of(photos.reader, bird(photos), where=where).to_label(8, 40).save_csv(file)
+    labelled(file, truth_of(photos))
+    photos.add_labels(file)
+    kept = photos.mask(where)
+    assert kept is not None
+    assert 60 < kept.sum() < len(photos)
+    for history in (photos.labels("bird"), file):
+        found = labels_for(photos.rows, history).within(photos.rows, where)
+        assert found.weights is not None
+        assert found.weights.sum() == pytest.approx(kept.sum())
+        with pytest.raises(LabelError, match=f"its rows are of those where {where}"):
+            labels_for(photos.rows, history).to_measure()
+    assert photos.calibrate("bird", where=where).targets[0].metrics["tp"] > 0
+    everywhere = photos.calibrate("bird")
+    assert "tp" not in everywhere.targets[0].metrics
+    assert any("round 1 does not count" in warning for warning in everywhere.warnings)
+
+
 def test_labels_say_what_they_are_of(photos: EmbedStore, tmp_path: Path) -> None:
     """Without a concept they are refused, and so are those that say another; so is a way of picking that is none."""
     lines = review(photos, tmp_path / "one.csv")
