@@ -199,7 +199,7 @@ class Weighed:
     @classmethod
     def of(cls, history: History, where: str = "", inside: NDArray[np.bool_] | None = None) -> Weighed:
         """Weigh the rows of a history for the rows that `where` keeps: `inside`, shape (n_rows,), None for all."""
-        sheets = [_Sheet.of(history, name) for name in sorted({line.sheet for line in history.lines if line.round})]
+        sheets = _sheets_of(history)
         for sheet in sheets:
             if sheet.where and inside is not None:
                 sheet.known[~inside] = False  # they were none of the rows that it was picked of
@@ -233,22 +233,6 @@ class _Sheet:
     """Which rows were labelled, or asked for, before it was picked."""
     unanswered: int
 
-    @classmethod
-    def of(cls, history: History, name: tuple[int, str, str]) -> _Sheet:
-        round_, at, where = name
-        size = len(history.rows)
-        own, drawn, known = (np.zeros(size, np.bool_) for _ in range(3))
-        probability = np.full(size, np.nan)
-        for line in history.lines:
-            place = history.rows[line.row]
-            if line.sheet == name:
-                own[place], drawn[place] = True, line.picked == RANDOM
-                probability[place] = np.nan if line.probability is None else line.probability
-            elif line.round < round_ if line.round else "" < line.at < at:
-                known[place] = True
-        known &= ~own
-        return cls(round_, at, where, own, drawn, probability, known, int((history.answers[own | known] == OPEN).sum()))
-
     @property
     def n_random(self) -> int:
         """How many rows were drawn; where all were taken, those are sure."""
@@ -270,6 +254,31 @@ class _Sheet:
         found = np.zeros(len(ids), np.bool_)
         found[rows[order <= last]] = True
         return found
+
+
+def _sheets_of(history: History) -> list[_Sheet]:
+    """Return the rows that were picked together, by round and time."""
+    lines, size = history.lines, len(history.rows)
+    places = np.array([history.rows[line.row] for line in lines], dtype=np.int64)
+    rounds = np.array([line.round for line in lines], dtype=np.int64)
+    times = np.array([line.at for line in lines], dtype=str)
+    drawn = np.array([line.picked == RANDOM for line in lines], dtype=np.bool_)
+    chances = np.array([np.nan if line.probability is None else line.probability for line in lines])
+    names = sorted({line.sheet for line in lines if line.round})
+    numbers = {name: number for number, name in enumerate(names)}
+    sheet_of = np.array([numbers.get(line.sheet, -1) if line.round else -1 for line in lines], dtype=np.int64)
+    is_open = history.answers == OPEN
+    found = []
+    for number, (round_, at, where) in enumerate(names):
+        here = sheet_of == number
+        own, random, known = (np.zeros(size, np.bool_) for _ in range(3))
+        probability = np.full(size, np.nan)
+        own[places[here]], random[places[here]], probability[places[here]] = True, drawn[here], chances[here]
+        known[places[np.where(rounds > 0, rounds < round_, (times != "") & (times < at))]] = True
+        known &= ~own
+        unanswered = int(is_open[own | known].sum())
+        found.append(_Sheet(round_, at, where, own, random, probability, known, unanswered))
+    return found
 
 
 def _counting(sheets: Sequence[_Sheet], where: str) -> tuple[list[_Sheet], list[str]]:
