@@ -134,13 +134,17 @@ def _list(store: EmbedStore, concept: str | None, output: Output) -> None:
     """Print the counts, and what there is to say of them."""
     from embedstore.deciding import label_log
 
-    found = label_log.histories(store.reader.ledger, concept)
+    every = label_log.histories(store.reader.ledger, concept)
+    found = label_log.histories(store.reader.ledger, concept, store.rows)
     rows = label_log.counts(found, store.rows).to_pylist()
     if not rows:
         words = quote(str(store.path))
         output.say(f"no labels yet; `embedstore review {words} NAME` picks pictures, --import takes labels in")
     output.table(rows, columns(rows, _COUNTED))
-    for history in found:
+    for history, whole in zip(found, every, strict=True):
+        if changed := len(whole.rows) - len(history.rows):
+            others = counted(changed, "row has another picture", "rows have other pictures")
+            output.say(f"{history.concept}: {others} than when it was labelled, and no label any more")
         for doubt in history.weighed().doubts:
             output.say(f"{history.concept}: {doubt}")
         if history.contradictions:

@@ -48,6 +48,8 @@ class Label(NamedTuple):
     """The condition of the rows that the round was picked of; empty for all of them."""
     at: str = ""
     """When the row was picked; of rows of no round, when the label came. ISO 8601, UTC."""
+    content_hash: str = ""
+    """Of the picture that was looked at, where that is known."""
 
     @property
     def sheet(self) -> tuple[int, str, str]:

@@ -233,7 +233,7 @@ def rank(
     if not concepts:
         raise QueryError("give at least one query to rank")
     names = [_name_of(concept) for concept in concepts]
-    known = next((name for name in names if label_log.history(reader.ledger, name).lines), names[0])
+    known = next((name for name in names if label_log.history(reader.ledger, name, reader.rows).lines), names[0])
     labels = label_log.own_or(reader, labels, known)
     labelled = labels_for(reader.rows, labels).within(reader.rows, where).to_measure()
     scores = np.stack([reader.concept_scores(concept)[labelled.positions] for concept in concepts])

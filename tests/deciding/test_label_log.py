@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import save_picture
 
 from embedstore import cells
 from embedstore.deciding import label_log, thresholds
@@ -213,6 +214,24 @@ def test_a_round_of_a_condition_measures_there_alone(photos: EmbedStore, tmp_pat
     everywhere = photos.calibrate("bird")
     assert "tp" not in everywhere.targets[0].metrics
     assert any("round 1 does not count" in warning for warning in everywhere.warnings)
+
+
+def test_a_label_is_of_the_picture_that_was_looked_at(store: EmbedStore, pictures: Path, tmp_path: Path) -> None:
+    """When a file is another picture by now its row has no label, and is asked for again; the others keep theirs."""
+    ids = store.to_table(["id", "uri"]).to_pylist()
+    store.add_labels({row["id"]: True for row in ids}, "cat")
+    changed = Path(ids[3]["uri"])
+    save_picture(changed, 999)
+    store.add(pictures, label_from_folder=True)
+    assert {row["id"] for row in store.to_table(["id"]).to_pylist()} == {row["id"] for row in ids}
+    kept = {line.row for line in store.labels("cat").lines}
+    assert kept == {row["id"] for row in ids} - {ids[3]["id"]}
+    assert len(labels_for(store.rows, store.labels("cat"))) == 11
+    target = Target("cat", 0.4, store.query_vectors(["cat"])[0])
+    rows = ScoredRows.of(store.reader, Classifier("cat", store.space, (target,)))
+    assert rows.to_label(5, 5).table.column("id").to_pylist() == [ids[3]["id"]]
+    assert store.add_labels({ids[3]["id"]: True}, "cat") == [label_log.Batch("cat", 1)]
+    assert len(store.labels("cat").lines) == 12
 
 
 def test_labels_say_what_they_are_of(photos: EmbedStore, tmp_path: Path) -> None:
