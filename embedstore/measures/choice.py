@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from embedstore.errors import InputError, UnreachableError, option, spelt
 from embedstore.measures import guarantees
-from embedstore.measures.curves import Curve
+from embedstore.measures.curves import Curve, floors
 from embedstore.measures.guarantees import Mask
 from embedstore.measures.rates import Floats, Metrics, MetricsTable, Rates, ratio
 from embedstore.wording import counted
@@ -162,21 +162,37 @@ class Constraints:
             return self.confidence
         return 1 - (1 - self.confidence) / 2
 
-    def masks(self, counted: Curve | MetricsTable) -> dict[str, Mask]:
-        """Return for each limit where it is kept: at which cuts of a curve, or at which thresholds of a table."""
+    def masks(self, counted: Curve | MetricsTable, evidence: Curve | None = None) -> dict[str, Mask]:
+        """Return for each limit where it is kept: at which cuts of a curve, or at which thresholds of a table.
+
+        A guarantee is given by the `evidence`: the curve of a simple random sample, not weighted; by default
+        `counted` itself, which is then a curve.
+        """
         kept: dict[str, Mask] = {}
-        confidence, matches = self.each_confidence, counted.tp + counted.fp
-        if self.min_precision is not None and confidence is not None:
-            kept["min_precision"] = guarantees.precision_holds(counted.tp, matches, self.min_precision, confidence)
-        elif self.min_precision is not None:
-            kept["min_precision"] = (counted.precision >= self.min_precision) & (matches > 0)
-        if self.min_recall is not None and confidence is not None:
-            kept["min_recall"] = guarantees.recall_holds(counted.tp, self.min_recall, confidence)
-        elif self.min_recall is not None:
-            kept["min_recall"] = counted.recall >= self.min_recall
+        matches = counted.tp + counted.fp
+        if isinstance(counted, Curve) and self.confidence is not None:
+            kept = self._guaranteed(counted, evidence)
+        else:
+            if self.min_precision is not None:
+                kept["min_precision"] = (counted.precision >= self.min_precision) & (matches > 0)
+            if self.min_recall is not None:
+                kept["min_recall"] = counted.recall >= self.min_recall
         if self.max_matches is not None:
             kept["max_matches"] = matches <= self.max_matches
         return kept
+
+    def _guaranteed(self, curve: Curve, evidence: Curve | None) -> dict[str, Mask]:
+        """Return for each limit at which cuts of a curve the evidence guarantees it."""
+        seen, confidence = evidence or curve, self.each_confidence or 0.0
+        kept: dict[str, Mask] = {}
+        if self.min_precision is not None:
+            kept["min_precision"] = guarantees.precision_holds(seen.tp, seen.matches, self.min_precision, confidence)
+        if self.min_recall is not None:
+            kept["min_recall"] = guarantees.recall_holds(seen.tp, self.min_recall, confidence)
+        if evidence is None:
+            return kept
+        places = evidence.scores.searchsorted(floors(curve.thresholds, evidence.scores.dtype), side="right")
+        return {name: mask[places] for name, mask in kept.items()}
 
     def __str__(self) -> str:
         limits = []
@@ -225,17 +241,17 @@ def choose_threshold(curve: Curve, objective: str = "f1", **wishes: Any) -> Choi
     return choose(curve, wished.goal, wished.limits)
 
 
-def choose(curve: Curve, goal: Objective, limits: Constraints) -> Choice:
-    """Choose the best threshold of all that there are.
+def choose(curve: Curve, goal: Objective, limits: Constraints, evidence: Curve | None = None) -> Choice:
+    """Choose the best threshold of all that there are; `evidence` is that of `Constraints.masks`.
 
     Of cuts that tie on the objective the one with the higher F1 is taken, and then the highest threshold: the
     fewest matches, so the fewest false ones. Raises UnreachableError, whose `best` says how near one can come, where
     no threshold keeps to the limits.
     """
-    kept = limits.masks(curve)
+    kept = limits.masks(curve, evidence)
     feasible = np.logical_and.reduce([np.ones(len(curve.tp), dtype=np.bool_), *kept.values()])
     if not feasible.any():
-        raise _unreachable(curve, limits, kept)
+        raise _unreachable(curve, limits, kept, evidence or curve)
     values = np.asarray(goal.value(curve), dtype=np.float64)
     best, tied = best_cut(values, curve.f1, feasible)
     cut, ties = int(best), int(tied)
@@ -259,28 +275,29 @@ def best_cut(values: Floats, f1: Floats, feasible: Mask) -> tuple[NDArray[np.int
     return cut, tied.sum(axis=-1)
 
 
-def _unreachable(curve: Curve, limits: Constraints, kept: dict[str, Mask]) -> UnreachableError:
+def _unreachable(curve: Curve, limits: Constraints, kept: dict[str, Mask], evidence: Curve) -> UnreachableError:
     """Make the error that says which limit cannot be kept and how near one can come."""
+    n, n_pos = int(evidence.n), int(evidence.n_pos)
     confidence = limits.each_confidence
     best = {"precision": float(curve.precision[:-1].max()), "recall": float(curve.recall.max())}
     sentences = []
     if "min_precision" in kept and not kept["min_precision"].any():
-        text = f"the best precision on these {curve.n} rows is {best['precision']:.4f}"
+        text = f"the best precision on these {n} rows is {best['precision']:.4f}"
         if confidence is not None:
-            best["precision_bound"] = guarantees.precision_floor(curve.tp, curve.matches, confidence)
-            needed = guarantees.needed_matches(curve.n, float(limits.min_precision or 0), confidence)
+            best["precision_bound"] = guarantees.precision_floor(evidence.tp, evidence.matches, confidence)
+            needed = guarantees.needed_matches(n, float(limits.min_precision or 0), confidence)
             matches = counted(needed, "match", "matches")
             text += (
                 f"; what can be guaranteed is {best['precision_bound']:.4f} "
                 f"(to show {limits.min_precision:g} takes at least {matches} without one error, "
-                f"and these rows have {counted(curve.n_pos, 'positive')})"
+                f"and these rows have {counted(n_pos, 'positive')})"
             )
         sentences.append(text)
     if "min_recall" in kept and not kept["min_recall"].any():
         text = f"the best recall is {best['recall']:.4f}"
         if confidence is not None:
-            best["recall_bound"] = float(guarantees.lower_bound(curve.n_pos, curve.n_pos, confidence))
-            text += f"; what {curve.n_pos} positives can guarantee is {best['recall_bound']:.4f}"
+            best["recall_bound"] = float(guarantees.lower_bound(n_pos, n_pos, confidence))
+            text += f"; what {n_pos} positives can guarantee is {best['recall_bound']:.4f}"
         sentences.append(text)
     if not sentences:
         others = np.logical_and.reduce([mask for name, mask in kept.items() if name != "min_precision"])

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedstore.errors import InputError
-from embedstore.measures.rates import Floats, Ints, Metrics, MetricsTable, Rates
-from embedstore.measures.samples import as_labels, as_scores
+from embedstore.measures.rates import Counts, Floats, Ints, Metrics, MetricsTable, Rates
+from embedstore.measures.samples import as_labels, as_scores, as_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,32 +26,32 @@ class Curve(Rates[Floats]):
     With `m` distinct `scores`, ascending, there are `m` + 1 *cuts*: cut `i` matches the scores from ``scores[i]``
     upwards, so cut 0 matches every row and cut `m` none. The counts (`tp`, `fp`, ...) and all rates (`precision`,
     `recall`, `f1`, ...) are arrays with one value for each cut. A rate of zero by zero is 0, as with scikit-learn's
-    ``zero_division=0``.
+    ``zero_division=0``. Counts are whole numbers; of weighted rows they are sums of weights, float64.
     """
 
     scores: NDArray[np.floating[Any]]
-    tp: Ints
-    fp: Ints
-    n_pos: int
-    n_neg: int
+    tp: Counts
+    fp: Counts
+    n_pos: float
+    n_neg: float
 
     @property
-    def n(self) -> int:
-        """Number of rows."""
+    def n(self) -> float:
+        """Number of rows, or the sum of their weights."""
         return self.n_pos + self.n_neg
 
     @property
-    def fn(self) -> Ints:
+    def fn(self) -> Counts:
         """Positives that do not match, at each cut."""
-        return self.n_pos - self.tp
+        return cast(Counts, self.n_pos - self.tp)
 
     @property
-    def tn(self) -> Ints:
+    def tn(self) -> Counts:
         """Negatives that do not match, at each cut."""
-        return self.n_neg - self.fp
+        return cast(Counts, self.n_neg - self.fp)
 
     @property
-    def matches(self) -> Ints:
+    def matches(self) -> Counts:
         """Rows that match, at each cut."""
         return self.tp + self.fp
 
@@ -106,11 +106,11 @@ class Curve(Rates[Floats]):
             return self.at_cut(self.cut(float(wanted)), float(wanted))
         cuts = self.scores.searchsorted(floors(wanted, self.scores.dtype), side="right")
         tp, fp = self.tp[cuts], self.fp[cuts]
-        return MetricsTable(wanted, tp, fp, self.n_pos - tp, self.n_neg - fp)
+        return MetricsTable(wanted, tp, fp, cast(Counts, self.n_pos - tp), cast(Counts, self.n_neg - fp))
 
     def at_cut(self, cut: int, threshold: float | None = None) -> Metrics:
         """Return the figures at one cut; the threshold is by default midway between the scores on its two sides."""
-        tp, fp = int(self.tp[cut]), int(self.fp[cut])
+        tp, fp = self.tp[cut].item(), self.fp[cut].item()
         if threshold is None:
             threshold = midway(self.scores, cut)
         return Metrics(threshold, tp, fp, self.n_pos - tp, self.n_neg - fp)
@@ -161,7 +161,7 @@ class Curve(Rates[Floats]):
         if self.one_class:
             return float("nan")
         doubled = np.dot(self.fp[:-1] - self.fp[1:], self.tp[:-1] + self.tp[1:])
-        return int(doubled) / (2 * self.n_pos * self.n_neg)
+        return float(doubled.item() / (2 * self.n_pos * self.n_neg))
 
     def precision_recall_curve(self) -> tuple[Floats, Floats, NDArray[np.floating[Any]]]:
         """Return precision, recall and thresholds as `sklearn.metrics.precision_recall_curve` does.
@@ -180,11 +180,11 @@ class Curve(Rates[Floats]):
 
         A rate whose class has no rows is 0 throughout.
         """
-        fpr = self.fp / max(self.n_neg, 1)
+        fpr = self.fp / (self.n_neg or 1)
         return fpr[::-1], self.recall[::-1], self.thresholds[::-1]
 
 
-def precision_recall(scores: ArrayLike, labels: ArrayLike) -> Curve:
+def precision_recall(scores: ArrayLike, labels: ArrayLike, sample_weight: ArrayLike | None = None) -> Curve:
     """Count true and false positives at every distinct score.
 
     One class only, or one score only, works: see `Curve.warnings`.
@@ -195,16 +195,20 @@ def precision_recall(scores: ArrayLike, labels: ArrayLike) -> Curve:
         Larger is nearer; negative scores are as good as any. float32 stays float32, other types become float64.
     labels : array-like of shape (n,)
         True for the rows that should match. 0 and 1 will do.
+    sample_weight : array-like of shape (n,), optional
+        How many rows each stands for, at least 0: then the counts are sums of these. Rows of weight 0 make no cut.
 
     Raises
     ------
     InputError
-        Scores that are not one row of finite numbers, or none at all.
+        Scores that are not one row of finite numbers, or none at all; weights that are none, or all 0.
     LabelError
         Another number of labels, a missing one, or values that are neither true nor false.
     """
     values = as_scores(scores)
     truth = as_labels(labels, len(values))
+    if sample_weight is not None:
+        return _weighted(values, truth, as_weights(sample_weight, len(values)))
     ordered, hits = _sorted_pairs(values, truth)
     changes = ordered[1:] != ordered[:-1]
     positives = np.cumsum(hits, dtype=np.int64)
@@ -223,11 +227,27 @@ def precision_recall(scores: ArrayLike, labels: ArrayLike) -> Curve:
     return Curve(distinct, tp, fp, n_pos, n - n_pos)
 
 
-def metrics_at(scores: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> MetricsTable:
+def _weighted(scores: NDArray[Any], labels: NDArray[np.bool_], weights: Floats) -> Curve:
+    """Sum weights, rather than count rows, at every distinct score of a row that weighs something."""
+    if np.isnan(weights).any():
+        raise InputError("sample_weight: a row's is NaN, so it counts nowhere; leave such rows out")
+    kept = weights > 0
+    distinct, places = np.unique(scores[kept] + scores.dtype.type(0), return_inverse=True)
+    # Sums from the strictest cut downwards, so that cut `m` is 0 exactly and none is negative by rounding.
+    at_score = (np.bincount(places, weights[kept] * side[kept], len(distinct)) for side in (labels, ~labels))
+    tp, fp = (np.append(np.cumsum(sums[::-1])[::-1], 0.0) for sums in at_score)
+    return Curve(distinct, tp, fp, float(tp[0]), float(fp[0]))
+
+
+def metrics_at(
+    scores: ArrayLike, labels: ArrayLike, thresholds: ArrayLike, sample_weight: ArrayLike | None = None
+) -> MetricsTable:
     """Count at some thresholds only: ``precision_recall(scores, labels).at(thresholds)`` in half the time."""
+    wanted = np.atleast_1d(as_thresholds(thresholds))
+    if sample_weight is not None:
+        return precision_recall(scores, labels, sample_weight).at(wanted)
     values = as_scores(scores)
     truth = as_labels(labels, len(values))
-    wanted = np.atleast_1d(as_thresholds(thresholds))
     limits = floors(wanted, values.dtype)
     positives = values[truth]
     positives.sort()
@@ -237,17 +257,17 @@ def metrics_at(scores: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> M
     return MetricsTable(wanted, tp, fp, n_pos - tp, n - n_pos - fp)
 
 
-def curves(scores: ArrayLike, labels: ArrayLike) -> list[Curve]:
+def curves(scores: ArrayLike, labels: ArrayLike, sample_weight: ArrayLike | None = None) -> list[Curve]:
     """Return one `Curve` for each row of scores, shape (n_queries, n_rows); labels of that shape, or (n_rows,) for all.
 
-    Raises as `precision_recall`, and InputError where the numbers of rows differ.
+    Weights have shape (n_rows,). Raises as `precision_recall`, and InputError where the numbers of rows differ.
     """
     matrix = np.atleast_2d(np.asarray(scores))
     truth = np.asarray(labels)
     rows = truth if truth.ndim == 2 else [truth] * len(matrix)
     if len(rows) != len(matrix):
         raise InputError(f"{len(rows)} rows of labels for {len(matrix)} rows of scores; give one for each, or one")
-    return [precision_recall(row, mine) for row, mine in zip(matrix, rows, strict=True)]
+    return [precision_recall(row, mine, sample_weight) for row, mine in zip(matrix, rows, strict=True)]
 
 
 def above(scores: NDArray[np.floating[Any]], threshold: float) -> NDArray[np.bool_]:

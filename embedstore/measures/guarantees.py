@@ -7,11 +7,12 @@ copies of one picture are not independent and must be counted once by the caller
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedstore.measures.rates import Floats, Ints
+from embedstore.measures.rates import Counts, Floats
 
 Mask = NDArray[np.bool_]
 
@@ -37,31 +38,35 @@ def chance_of(hits: ArrayLike, trials: ArrayLike, share: float) -> Floats:
     return np.where(hit > 0, tail, 1.0)
 
 
-def precision_holds(tp: Ints, matches: Ints, share: float, confidence: float) -> Mask:
+def precision_holds(tp: Counts, matches: Counts, share: float, confidence: float) -> Mask:
     """Say at which cuts of a curve, whose `matches` descend to 0, precision is at least `share` on further rows too.
 
     With probability at least `confidence` over the draw of the rows, precision is at least `share` at *all* the cuts
-    that are true. So any of them may be chosen for whatever reason.
+    that are true. So any of them may be chosen for whatever reason. Counts are whole numbers, of rows not weighted.
 
-    Fixed-sequence testing with several starts, as in Angelopoulos, Bates, Candès, Jordan and Lei, "Learn then Test"
-    (2021): at each cut the exact binomial test of "precision < share"; from each start the cuts are tested from
-    stricter to looser and the first failure ends the run. The starts are numbers of matches, k, 2k, 4k, ... that
-    depend on the number of rows only, and share the error equally. k is the fewest matches with which the test can
-    pass at all. The runs take precision to fall as the threshold falls.
+    Sequential testing with several starts, as in Angelopoulos, Bates, Candès, Jordan and Lei, "Learn then Test" (2021):
+    cuts are tested from stricter to looser by the exact binomial test of "precision < share", beginning at each start
+    with its share of the error, and going on until a test fails. What a run has of the error when it comes to the next
+    start it takes along: the fallback procedure of Wiens (2003), which keeps the error of all tests together. The
+    starts are numbers of matches, k, 2k, 4k, ... that depend on the number of rows only, and share the error equally.
+    k is the fewest matches with which a test can pass at all. The runs take precision to fall as the threshold falls.
     """
     starts, error = _starts(int(matches[0]), share, confidence)
     holds = np.zeros(len(tp), dtype=np.bool_)
-    passed = chance_of(tp, matches, share) <= error
-    for start in starts:
-        # Stricter cuts have larger positions, so a run goes from its first position downwards.
-        first = int(np.searchsorted(-matches, -start, side="right")) - 1
-        failures = np.flatnonzero(~passed[: first + 1])
-        end = int(failures[-1]) + 1 if len(failures) else 0
+    chance = chance_of(tp, matches, share)
+    # Stricter cuts have larger positions, so a run goes from its first position downwards to where the next begins.
+    firsts = [int(np.searchsorted(-matches, -start, side="right")) - 1 for start in starts]
+    kept = 0.0
+    for first, following in pairwise([*firsts, -1]):
+        level = kept + error
+        failures = np.flatnonzero(chance[following + 1 : first + 1] > level)
+        end = following + 1 + (int(failures[-1]) + 1 if len(failures) else 0)
         holds[end : first + 1] = True
+        kept = 0.0 if len(failures) else level
     return holds
 
 
-def precision_floor(tp: Ints, matches: Ints, confidence: float) -> float:
+def precision_floor(tp: Counts, matches: Counts, confidence: float) -> float:
     """Return about the highest precision that `precision_holds` could certify at one of the cuts."""
     low, high = 0.0, 1.0
     while high - low > 1e-4:
@@ -82,7 +87,7 @@ def needed_matches(n: int, share: float, confidence: float) -> int:
     return fewest_matches(share, 1 - error)
 
 
-def recall_holds(tp: Ints, share: float, confidence: float) -> Mask:
+def recall_holds(tp: Counts, share: float, confidence: float) -> Mask:
     """Say at which cuts recall is at least `share` on further rows too, with probability `confidence`.
 
     Recall falls with each step to a stricter threshold and depends on the positives alone, so the strictest

@@ -18,6 +18,8 @@ from embedstore.errors import LabelError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Counts = NDArray[np.int64] | NDArray[np.float64]
+"""Whole numbers, or estimates of such by weighted rows."""
 Number = TypeVar("Number", float, Floats)
 
 REPORTED = ("precision", "recall", "f1", "tp", "fp", "fn", "tn")
@@ -87,22 +89,28 @@ class Rates(Generic[Number]):
 
 @dataclass(frozen=True)
 class Metrics(Rates[float]):
-    """True and false positives, false and true negatives at one threshold, and every rate that follows from them."""
+    """True and false positives, false and true negatives at one threshold, and every rate that follows from them.
+
+    The counts are whole numbers; of weighted rows they are estimates (float) of the numbers in all that was sampled.
+    """
 
     threshold: float
-    tp: int
-    fp: int
-    fn: int
-    tn: int
+    tp: float
+    fp: float
+    fn: float
+    tn: float
 
     def to_dict(self) -> dict[str, float]:
         """Return the threshold and what is `REPORTED` of it, as plain numbers."""
         return {name: getattr(self, name) for name in ("threshold", *REPORTED)}
 
+    def _named_counts(self) -> list[tuple[str, float]]:
+        return [(name, getattr(self, name)) for name in ("tp", "fp", "fn", "tn")]
+
     def __str__(self) -> str:
         return (
             f"threshold {self.threshold:.4f}: precision {self.precision:.4f}, recall {self.recall:.4f}, "
-            f"F1 {self.f1:.4f} (tp {self.tp}, fp {self.fp}, fn {self.fn}, tn {self.tn})"
+            f"F1 {self.f1:.4f} ({', '.join(f'{name} {in_words(value)}' for name, value in self._named_counts())})"
         )
 
 
@@ -111,17 +119,22 @@ class MetricsTable(Rates[Floats]):
     """`Metrics` for many thresholds: the same names, each an array, in the order of the thresholds."""
 
     threshold: Floats
-    tp: Ints
-    fp: Ints
-    fn: Ints
-    tn: Ints
+    tp: Counts
+    fp: Counts
+    fn: Counts
+    tn: Counts
 
     def __len__(self) -> int:
         return len(self.threshold)
 
     def __getitem__(self, row: int) -> Metrics:
-        counts = (int(column[row]) for column in (self.tp, self.fp, self.fn, self.tn))
+        counts = (column[row].item() for column in (self.tp, self.fp, self.fn, self.tn))
         return Metrics(float(self.threshold[row]), *counts)
+
+
+def in_words(count: float) -> str:
+    """Write a count: a whole number as it is, an estimate rounded and with "about"."""
+    return str(count) if isinstance(count, int) else f"about {count:,.0f}"
 
 
 def ratio(part: Any, whole: Any) -> Any:

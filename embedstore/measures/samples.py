@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedstore.errors import InputError, LabelError, spelt
-from embedstore.measures.rates import Ints
+from embedstore.measures.rates import Floats, Ints
 from embedstore.wording import counted
 
 Validation = Literal["kfold", "split", "none"]
@@ -85,6 +85,29 @@ def _is_truth(value: object) -> bool:
     return isinstance(value, bool | np.bool_ | int | float | np.number) and value in (0, 1)
 
 
+def as_weights(weights: ArrayLike | None, n: int, what: str = "sample_weight") -> Floats:
+    """Return how much each of `n` rows counts: float64, all 1 where nothing is told.
+
+    NaN marks a row that counts nowhere (see `Sample.weights`); InputError for another length, for what is no number,
+    for negative and infinite weights, and where no weight is above 0.
+    """
+    if weights is None:
+        return np.ones(n)
+    try:
+        values = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what}: expected numbers, found {type(weights).__name__}") from error
+    if values.shape != (n,):
+        raise InputError(f"{what}: expected one for each of {counted(n, 'row')}, found shape {values.shape}")
+    wrong = (values < 0) | np.isinf(values)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InputError(f"{what}: row {row} has {values[row]}; a weight is a finite number of at least 0")
+    if not (values > 0).any():
+        raise InputError(f"{what}: no row has a weight above 0, so nothing can be counted")
+    return values
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
     """Labelled rows, shape (n,) each; those with equal `groups`, 0 to `n_groups` - 1, are copies of one picture."""
@@ -92,11 +115,26 @@ class Sample:
     scores: NDArray[np.floating[Any]]
     labels: NDArray[np.bool_]
     groups: Ints
+    weights: Floats
+    """For how many rows of the store each row stands (Horvitz and Thompson 1952); 1 each where nothing is told. NaN
+    where it is not known how the row was picked: such a row may help to choose a threshold, never to measure one."""
+    random: NDArray[np.bool_]
+    """Which rows are, alone, a simple random sample."""
 
     def __getitem__(self, rows: NDArray[Any]) -> Sample:
         """Return some rows, their groups numbered anew."""
         groups = np.unique(self.groups[rows], return_inverse=True)[1].astype(np.int64)
-        return Sample(self.scores[rows], self.labels[rows], groups)
+        return Sample(self.scores[rows], self.labels[rows], groups, self.weights[rows], self.random[rows])
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether the rows stand for different numbers of others, or some for nobody knows how many."""
+        return bool((self.weights != self.weights[0]).any())
+
+    @property
+    def measurable(self) -> Sample:
+        """The rows of which it is known how they were picked."""
+        return self[np.isfinite(self.weights)]
 
     @property
     def n_groups(self) -> int:
@@ -105,8 +143,12 @@ class Sample:
 
     @property
     def effective_size(self) -> float:
-        """How many independent pictures the rows are worth (Kish 1965); the number of rows without copies."""
-        return float(len(self.groups) ** 2 / np.square(np.bincount(self.groups)).sum())
+        """How many independent pictures the rows are worth (Kish 1965).
+
+        The number of rows, where no two are copies and all weigh the same.
+        """
+        of_each = np.bincount(self.groups, weights=self.weights)
+        return float(of_each.sum() ** 2 / np.square(of_each).sum())
 
     @property
     def first_of_each(self) -> Sample:
@@ -114,16 +156,24 @@ class Sample:
         return self[np.unique(self.groups, return_index=True)[1]]
 
 
-def as_sample(scores: ArrayLike, labels: ArrayLike, groups: ArrayLike | None) -> Sample:
-    """Check the rows and number their groups."""
+def as_sample(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    groups: ArrayLike | None,
+    sample_weight: ArrayLike | None = None,
+    random: ArrayLike | None = None,
+) -> Sample:
+    """Check the rows and number their groups; without `random` all rows of known weight are taken for random."""
     values = as_scores(scores)
     truth = as_labels(labels, len(values))
+    weights = as_weights(sample_weight, len(values))
+    drawn = np.isfinite(weights) if random is None else as_labels(random, len(values), "random")
     if groups is None:
-        return Sample(values, truth, np.arange(len(values), dtype=np.int64))
+        return Sample(values, truth, np.arange(len(values), dtype=np.int64), weights, drawn)
     copies = np.asarray(groups)
     if copies.shape != values.shape:
         raise InputError(f"groups: expected one value for each of {len(values)} rows, found shape {copies.shape}")
-    return Sample(values, truth, np.unique(copies, return_inverse=True)[1].astype(np.int64))
+    return Sample(values, truth, np.unique(copies, return_inverse=True)[1].astype(np.int64), weights, drawn)
 
 
 def holdouts(

@@ -233,3 +233,62 @@ def test_telling_cuts_run_from_whole_recall_to_whole_precision():
     assert table.precision[-1] > 0.97
     assert np.abs(np.diff(table.recall)).max() < 0.12
     assert np.abs(np.diff(table.precision)).max() < 0.12
+
+
+@given(scored_rows(max_rows=40), st.data())
+@settings(deadline=None)
+def test_weighted_figures_equal_scikit_learns(rows, data):
+    """With sample_weight every count is a sum of weights, and every rate is scikit-learn's."""
+    scores, labels = rows
+    weights = data.draw(npst.arrays(np.float64, len(scores), elements=st.sampled_from([0.0, 0.5, 1.0, 3.0, 40.0])))
+    if not weights.any():
+        with pytest.raises(InputError, match="no row has a weight above 0"):
+            precision_recall(scores, labels, weights)
+        return
+    curve = precision_recall(scores, labels, weights)
+    assert curve.tp[-1] == curve.fp[-1] == 0
+    for threshold in [*curve.thresholds.tolist(), *scores.tolist()]:
+        matched = scores.astype(np.float64) > threshold
+        seen = curve.at(threshold)
+        assert seen.tp == pytest.approx(weights[matched & labels].sum())
+        assert seen.fp == pytest.approx(weights[matched & ~labels].sum())
+        assert seen.fn == pytest.approx(weights[~matched & labels].sum())
+        assert seen.tn == pytest.approx(weights[~matched & ~labels].sum())
+        options = {"sample_weight": weights, "zero_division": 0}
+        assert seen.precision == pytest.approx(quiet(sk.precision_score, labels, matched, **options))
+        assert seen.recall == pytest.approx(quiet(sk.recall_score, labels, matched, **options))
+        assert seen.f1 == pytest.approx(quiet(sk.f1_score, labels, matched, **options))
+    if 0 < weights[labels].sum() < weights.sum():
+        assert curve.average_precision == pytest.approx(
+            sk.average_precision_score(labels, scores, sample_weight=weights)
+        )
+        assert curve.roc_auc == pytest.approx(sk.roc_auc_score(labels, scores, sample_weight=weights))
+    told = metrics_at(scores, labels, [0.0, 0.05], weights)
+    assert told.tp.tolist() == curve.at([0.0, 0.05]).tp.tolist()
+
+
+@given(scored_rows(max_rows=40))
+@settings(deadline=None)
+def test_equal_weights_count_rows(rows):
+    """Weights of 1 give the counts of no weights, as floats."""
+    plain, weighed = precision_recall(*rows), precision_recall(*rows, np.ones(len(rows[0])))
+    assert plain.tp.tolist() == weighed.tp.tolist()
+    assert plain.fp.tolist() == weighed.fp.tolist()
+    assert plain.scores.tolist() == weighed.scores.tolist()
+    assert plain.tp.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ([1.0], "one for each of 2 rows"),
+        ([1.0, -1.0], "row 1 has -1.0"),
+        ([1.0, float("inf")], "row 1 has inf"),
+        ([1.0, float("nan")], "NaN, so it counts nowhere"),
+        (["a", "b"], "expected numbers"),
+    ],
+)
+def test_weights_that_mean_nothing_are_refused(weights, says):
+    """The message names the row, or what was expected."""
+    with pytest.raises(InputError, match=says):
+        precision_recall([0.1, 0.2], [True, False], weights)

@@ -71,3 +71,23 @@ def test_copies_lie_on_one_side_and_labels_are_spread(validation):
         assert (np.sum(parts, axis=0) == 1).all()
     else:
         assert 0.3 < parts[0].mean() < 0.5
+
+
+def test_weights_and_random_rows_go_along_with_a_part():
+    """A part of a sample keeps its rows' weights; a row of unknown picking is neither measurable nor random."""
+    sample = as_sample([0.1, 0.2, 0.3, 0.4], [0, 1, 0, 1], None, [2.0, float("nan"), 1.0, 5.0])
+    assert sample.random.tolist() == [True, False, True, True]
+    part = sample[np.array([1, 3])]
+    assert part.measurable.weights.tolist() == [5.0]
+    assert part.measurable.scores.tolist() == [0.4]
+    assert sample.is_weighted
+    assert not as_sample([0.1, 0.2], [0, 1], None).is_weighted
+    told = as_sample([0.1, 0.2], [0, 1], None, random=[False, True])
+    assert told.random.tolist() == [False, True]
+
+
+def test_the_effective_size_counts_weights_and_copies():
+    """Kish's formula over pictures, written out."""
+    sample = as_sample([0.1, 0.2, 0.3], [0, 1, 1], ["a", "b", "b"], [4.0, 1.0, 2.0])
+    assert sample.effective_size == pytest.approx((4 + 3) ** 2 / (4**2 + 3**2))
+    assert as_sample([0.1, 0.2, 0.3], [0, 1, 1], None).effective_size == 3
