@@ -75,11 +75,11 @@ def warn_of_shift(store: EmbedStore, classifier: Classifier, where: str | None, 
     """Say where the scores of another store than a classifier's own differ from those of its calibration."""
     if classifier.store_id == store.id:
         return
-    from embedstore.deciding.evaluation import shifts
+    from embedstore.deciding.evaluation import advices
 
-    for label, shift in shifts(store.reader, classifier, where).items():
-        if shift.differs:
-            output.say(f"warning: {label}: {shift}")
+    for label, advice in advices(store.reader, classifier, where).items():
+        if advice.shift.differs:
+            output.say(f"warning: {label}: {advice}")
 
 
 def find_classifier(store: EmbedStore, name: str, origin: Path | None = None) -> Classifier:

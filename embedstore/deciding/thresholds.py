@@ -347,7 +347,7 @@ def _calibrated(
         worse, *others = calibration.warnings
         warnings = (f"{worse}; {_opposite(concept, labelled)}", *others)
         calibration = dataclasses.replace(calibration, warnings=warnings)
-    return asked.measured(scores, calibration.figures, calibration.intervals), calibration
+    return asked.measured(scores, labelled.values, calibration.figures, calibration.intervals), calibration
 
 
 def _opposite(concept: Concept, labelled: Labelled) -> str:

@@ -1,13 +1,11 @@
-"""Scores without labels -> counts and shares at any threshold, and how two sets of scores differ.
+"""Scores without labels -> counts and shares at any threshold, and where to look first: the noise floor, a gap.
 
-What can be known before anybody labels: the suggestions here (gap, noise floor) are guesses to start from; a measured
-threshold comes from `calibration`. A summary of the scores that it was measured on says later, by a `Shift`, whether
-the threshold is still at home.
+What can be known before anybody labels. The suggestions here are guesses to start from; a measured threshold comes
+from `calibration`, and whether one is still at home among other scores is said by `shift`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -18,10 +16,6 @@ from embedstore.errors import InputError
 from embedstore.measures.curves import as_thresholds, floors, midway
 from embedstore.measures.rates import Floats, Ints
 from embedstore.measures.samples import as_scores
-from embedstore.wording import counted
-
-PRACTICAL = 0.1
-"""Distributions nearer than this are taken for equal, however sure the difference."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,10 +119,6 @@ class ScoreDistribution:
         allowed = int(share * len(self.scores))
         return max(ScoreDistribution.of(row).threshold_for(allowed) for row in matrix)
 
-    def summary(self) -> dict[str, Any]:
-        """Return the number of rows and the 101 percentiles of the scores, as plain JSON values."""
-        return {"n": len(self.scores), "percentiles": self.quantile(np.linspace(0, 1, 101)).tolist()}
-
 
 @dataclass(frozen=True)
 class Gap:
@@ -141,65 +131,3 @@ class Gap:
     matches: int
     width: float
     prominence: float
-
-
-@dataclass(frozen=True)
-class Shift:
-    """How the scores of some rows, here, differ from those of the rows that a threshold was calibrated on, there."""
-
-    distance: float
-    """Kolmogorov and Smirnov's: the largest difference of the two cumulative shares, 0 (equal) to 1, taken at the
-    percentiles of the calibration (so at most 0.01 too small)."""
-    critical: float
-    """A larger distance happens by chance in fewer than 5 % of cases."""
-    median_shift: float
-    """Median here minus median there."""
-    expected_share: float
-    """Share of the rows that matched there."""
-    seen_share: float
-    """Share of the rows that match here."""
-    n_there: int
-    n_here: int
-
-    @property
-    def differs(self) -> bool:
-        """Whether the difference is beyond chance and larger than 0.1."""
-        return self.distance > max(self.critical, PRACTICAL)
-
-    def __str__(self) -> str:
-        seen = f"{self.seen_share:.1%} of the {counted(self.n_here, 'row')} match, {self.expected_share:.1%} did there"
-        if not self.differs:
-            return f"The scores are distributed as on the {counted(self.n_there, 'row')} of the calibration: {seen}."
-        side = "lower" if self.median_shift < 0 else "higher"
-        return (
-            f"The scores differ from those of the {counted(self.n_there, 'row')} of the calibration (distance "
-            f"{self.distance:.2f} of 1, median {abs(self.median_shift):.4f} {side}): {seen}. "
-            "The threshold may not fit here; label some of these rows and calibrate again."
-        )
-
-
-def distribution_shift(scores: ArrayLike, summary: Mapping[str, Any], threshold: float, expected_share: float) -> Shift:
-    """Compare scores with the summary that `ScoreDistribution.summary` made of others.
-
-    The critical distance is that of the two-sample test of Smirnov (1939) at 5 %, for large samples.
-    """
-    here = ScoreDistribution.of(scores)
-    there = np.array(summary["percentiles"], dtype=np.float64)
-    n, m = len(here), int(summary["n"])
-    shares = np.linspace(0, 1, len(there))
-    ordered = here.scores.astype(np.float64)
-    # The share there at a percentile p lies at p, for ties anywhere up to the last equal percentile.
-    at_most = np.searchsorted(ordered, there, side="right") / n
-    below = np.searchsorted(ordered, there, side="left") / n
-    first = shares[np.searchsorted(there, there, side="left")]
-    last = shares[np.searchsorted(there, there, side="right") - 1]
-    distance = float(np.max([last - at_most, below - first, np.zeros(len(there))]))
-    return Shift(
-        distance=distance,
-        critical=float(1.358 * np.sqrt((n + m) / (n * m))),
-        median_shift=float(here.quantile(0.5) - there[len(there) // 2]),
-        expected_share=expected_share,
-        seen_share=here.matches(threshold) / n,
-        n_there=m,
-        n_here=n,
-    )

@@ -7,6 +7,7 @@ Each explanation is put to the same test. Whether anything differs at all is sai
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -81,7 +82,9 @@ class Advice:
             "to_label": self.to_label,
         }
 
-    def __str__(self) -> str:
+    @property
+    def findings(self) -> str:
+        """Whether the scores differ, and what may explain it."""
         said = [str(self.shift)]
         if self.verdict == "scores":
             said.append("No prevalence explains it: the scores themselves are others here, and tell no threshold.")
@@ -92,9 +95,12 @@ class Advice:
             said.append(f"Either {self._number} ({self._fit}), or {others}: scores alone cannot tell which.")
         elif self.verdict == "prevalence":
             said.append(f"It seems that {self._number}; scores that moved would not explain it. So {self._fit}.")
-        if self.to_label:
-            said.append(f"Label {self.to_label} of these rows and calibrate again.")
         return " ".join(said)
+
+    def __str__(self) -> str:
+        """Say also what to do."""
+        label = f" Label {self.to_label} of these rows and calibrate again." if self.to_label else ""
+        return self.findings + label
 
     @property
     def _number(self) -> str:
@@ -137,7 +143,7 @@ def advise(
     threshold : float
     goal, limits : optional
         What a threshold is chosen for; by default F1. Limits are kept as far as can be expected; without labels nothing
-        is guaranteed.
+        is guaranteed. The most matches are of as many rows as there were there.
     error : float
         Chance of telling a shift where there is none.
     resamples, seed : int
@@ -170,7 +176,10 @@ def advise(
     if not seen.explained_by(reweighted.knots, reweighted.mass, reweighted.size):
         return Advice(shift, "scores", there.prevalence, to_label=TO_LABEL)
     instead = seen.moves_of(there)
-    best, figures, unchanged = _rechosen(here, odds, prevalence, threshold, goal or Objective(), limits)
+    kept = limits or Constraints(confidence=None)
+    if kept.max_matches is not None:
+        kept = dataclasses.replace(kept, max_matches=max(1, round(kept.max_matches * len(here) / there.n)))
+    best, figures, unchanged = _rechosen(here, odds, prevalence, threshold, goal or Objective(), kept)
     return Advice(
         shift,
         "unclear" if instead else "prevalence",
@@ -263,7 +272,7 @@ def _interval(there: ScoreSummary, values: Floats, counts: Floats, resamples: in
         rng.multinomial(round(rows.sum()), rows / rows.sum(), resamples).astype(np.float64)
         for rows in _as_counts(there)
     )
-    drawn = rng.multinomial(round(counts.sum()), counts / counts.sum(), resamples)
+    drawn = rng.multinomial(round(counts.sum()), counts / counts.sum(), resamples).astype(np.float64)
     found = _most_likely(_LogOdds.fit(there.knots, positive, negative).ratio(values), drawn)
     low, high = np.quantile(found, [0.025, 0.975]).tolist()
     return low, high
@@ -317,21 +326,21 @@ def _rechosen(
     prevalence: float,
     threshold: float,
     goal: Objective,
-    limits: Constraints | None,
+    limits: Constraints,
 ) -> tuple[float | None, dict[str, float], dict[str, float]]:
     """Return the best threshold by the expected counts of the rows here, its figures, and those of the old one."""
     distinct, counts = np.unique(here.scores, return_counts=True)
     odds_here = prevalence * odds.ratio(distinct.astype(np.float64))
     chance = odds_here / (odds_here + 1 - prevalence)
     tp, fp = (np.append(np.cumsum((counts * share)[::-1])[::-1], 0.0) for share in (chance, 1 - chance))
-    curve: Any = Curve(distinct, tp, fp, float(tp[0]), float(fp[0]))  # type: ignore[arg-type]  # expected, not counted
+    curve: Any = Curve(distinct, tp, fp, float(tp[0]), float(fp[0]))
 
     def figures(cut: int) -> dict[str, float]:
         return {name: float(getattr(curve, name)[cut]) for name in ("precision", "recall", "f1")}
 
     unchanged = figures(curve.cut(threshold))
     try:
-        best = choose(curve, goal, limits or Constraints(confidence=None)).threshold
+        best = choose(curve, goal, limits).threshold
     except UnreachableError:
         return None, {}, unchanged
     return best, figures(curve.cut(best)), unchanged

@@ -1,4 +1,4 @@
-"""Labelled scores -> what a classifier keeps of them: a few hundred knots, and how many positives and negatives at each.
+"""Labelled scores -> what a classifier keeps of them: a few hundred knots, with the positives and negatives at each.
 
 That is enough to tell later, on other rows, whether the scores there differ (`shift`) and why (`explanations`), without
 the rows that the threshold was chosen on.
@@ -56,7 +56,7 @@ class ScoreSummary:
         Rows whose weight is NaN, which nobody knows how they were picked, are left out; where all are, all count alike.
         Raises InputError and LabelError as `samples.as_scores` and `samples.as_labels` do.
         """
-        values = as_scores(scores)
+        values: NDArray[Any] = as_scores(scores)
         truth = as_labels(labels, len(values))
         weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
         known = np.isfinite(weight) & (weight > 0)
@@ -66,9 +66,8 @@ class ScoreSummary:
         values, truth, weight = values[known].astype(np.float64), truth[known], weight[known]
         knots = _knots(values, truth, matched)
         places = np.searchsorted(knots, values)
-        positive, negative = (
-            np.bincount(places[side], weights=weight[side], minlength=len(knots)) for side in (truth, ~truth)
-        )
+        sides = (np.bincount(places[side], weights=weight[side], minlength=len(knots)) for side in (truth, ~truth))
+        positive, negative = (rows.astype(np.float64) for rows in sides)
         sizes = _worth(weight), _worth(weight[truth]), _worth(weight[~truth])
         share = float(weight[matched].sum() / weight.sum())
         whole = len(knots) == len(np.unique(values))
@@ -77,8 +76,8 @@ class ScoreSummary:
     @property
     def mass(self) -> Floats:
         """Share of the rows that each knot stands for, shape (k,)."""
-        both = self.positive + self.negative
-        return both / both.sum()
+        both: Floats = self.positive + self.negative
+        return both / float(both.sum())
 
     @property
     def size(self) -> float:
@@ -96,6 +95,8 @@ class ScoreSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
+        if not self.labelled:
+            return {"n": self.n, "percentiles": self.knots.tolist()}
         return {
             "n": self.n,
             "sizes": list(self.sizes),

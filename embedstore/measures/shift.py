@@ -76,11 +76,11 @@ class Shift:
         expected = f"{percent(self.expected_share)} did there"
         seen = f"{percent(self.seen_share)} of the {counted(self.n_here, 'row')} match, {expected}"
         if not self.differs:
-            low, high = map(percent, self.unseen)
-            return (
-                f"The scores are distributed as on the {rows}, as far as so many can tell: {seen} (less than {low} or "
-                f"more than {high} would be told)."
-            )
+            low, high = self.unseen
+            told = [f"less than {percent(low)}"] if low > 0 else []
+            told += [f"more than {percent(high)}"] if high < 1 else []
+            also = f" ({' or '.join(told)} would be told)" if told else ""
+            return f"The scores are distributed as on the {rows}, as far as so many can tell: {seen}{also}."
         if self.share_differs:
             seen += f" (by chance in {self.share_p:.1g} of cases)" if self.share_p > 1e-6 else " (no chance)"
         if self.shape_differs:
@@ -92,8 +92,8 @@ class Shift:
 def shift_of(scores: ArrayLike, there: ScoreSummary, threshold: float, error: float = ERROR) -> Shift:
     """Compare scores, shape (n,), with the summary of those that `threshold` was calibrated on.
 
-    Of `error` seven tenths go to the test of the share. The critical distance is that of Smirnov (1939) for large samples; where the
-    calibration's rows have weights, they count as many as they are worth. Raises InputError for scores that are none.
+    Of `error` seven tenths go to the test of the share. Where the calibration's rows have weights, they count as many
+    as they are worth. Raises InputError for scores that are none.
     """
     here = ScoreDistribution.of(scores)
     n, matches = len(here), here.matches(threshold)
@@ -128,10 +128,14 @@ def distance(scores: Floats, knots: Floats, mass: Floats, exact: bool = False) -
 
 
 def critical_distance(n: float, m: float, error: float) -> float:
-    """Return the distance that two samples of sizes n and m of one source exceed with chance `error`, for large n, m."""
+    """Return the distance that samples of n and of m rows of one source exceed with chance `error`.
+
+    Smirnov's (1939) for large samples, with the correction of Stephens (1970) for small ones.
+    """
     from scipy.special import kolmogi  # scipy costs a fifth of a second to import
 
-    return float(kolmogi(error) * np.sqrt(1 / n + 1 / m))
+    root = float(np.sqrt(n * m / (n + m)))
+    return float(kolmogi(error)) / (root + 0.12 + 0.11 / root)
 
 
 def same_share_p(hits: int, n: int, other_hits: int, m: int) -> float:
