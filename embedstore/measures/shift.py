@@ -38,7 +38,7 @@ class Shift:
     critical: float
     """A larger distance happens by chance in fewer than three tenths of `error` of the cases."""
     median_shift: float
-    """Median here minus median there."""
+    """Median here minus median there; of an even number of rows the lower one."""
     expected_share: float
     """Share of the rows that matched there."""
     seen_share: float
@@ -102,7 +102,7 @@ def shift_of(scores: ArrayLike, there: ScoreSummary, threshold: float, error: fl
     return Shift(
         distance=distance(here.scores.astype(np.float64), there.knots, there.mass, exact=there.whole),
         critical=critical_distance(n, there.size, (1 - OF_SHARE) * error),
-        median_shift=float(here.quantile(0.5)) - there.quantile(0.5),
+        median_shift=float(here.scores[(n - 1) // 2]) - there.quantile(0.5),
         expected_share=there.matched_share,
         seen_share=matches / n,
         share_p=same_share_p(hits, size, matches, n),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hypothesis.extra.numpy as npst
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedstore.errors import InputError
-from embedstore.measures.distribution import ScoreDistribution, distribution_shift
+from embedstore.measures.distribution import ScoreDistribution
 
 some_scores = npst.arrays(np.float32, st.integers(1, 40), elements=st.integers(-9, 9).map(lambda step: step / 128))
 
@@ -75,29 +74,6 @@ def test_noise_floor_keeps_nonsense_out():
         ScoreDistribution.of(np.zeros(400)).noise_floor(nonsense[:, :30])
     with pytest.raises(InputError, match="share must be"):
         ScoreDistribution.of(np.zeros(400)).noise_floor(nonsense, share=1)
-
-
-@pytest.mark.parametrize(("n", "m", "moved"), [(300, 500, 0.0), (300, 500, 0.4), (2000, 150, -1.0), (50, 50, 3.0)])
-def test_shift_is_the_distance_of_kolmogorov_and_smirnov(n, m, moved):
-    """Computed from 101 percentiles the distance is scipy's to within 0.02, and the medians and shares are exact."""
-    rng = np.random.default_rng(n)
-    there, here = rng.normal(size=m), rng.normal(moved, 1, n)
-    expected = float((there > 0.5).mean())
-    shift = distribution_shift(here, ScoreDistribution.of(there).summary(), 0.5, expected)
-    assert shift.distance == pytest.approx(scipy.stats.ks_2samp(here, there).statistic, abs=0.02)
-    assert shift.median_shift == pytest.approx(np.median(here) - np.median(there))
-    assert shift.seen_share == (here > 0.5).mean()
-    assert shift.differs == (abs(moved) > 0.3)
-    assert f"{shift.seen_share:.1%}" in str(shift)
-    assert f"{expected:.1%}" in str(shift)
-
-
-def test_equal_and_constant_scores_do_not_shift():
-    """The same scores have distance 0, also when all are equal or many tie."""
-    for scores in (np.full(30, 0.05), np.repeat([0.03, 0.05, 0.09], 40)):
-        shift = distribution_shift(scores, ScoreDistribution.of(scores).summary(), 0.04, 0.5)
-        assert shift.distance < 0.02
-        assert not shift.differs
 
 
 def test_negative_number_of_matches_is_refused():
