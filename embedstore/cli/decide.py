@@ -96,14 +96,10 @@ def sweep(
         precision, area = swept.curve.average_precision, swept.curve.roc_auc
         best = f"best F1 {swept.best.f1:.4f} at score > {swept.best.threshold:.4f}"
         output.say(f"{best}; average precision {precision:.4f}, ROC AUC {area:.4f}")
-    elif (gap := swept.distribution.gap()) is not None:
-        output.say(
-            f"without labels: the widest gap for its rank is at score > {gap.threshold:.4f}, "
-            f"{counted(gap.matches, 'match', 'matches')}, "
-            f"{gap.prominence:.1f} times the mean" + ("" if gap.prominence >= 8 else " (no more than chance)")
-        )
-    if swept.floor is not None:
-        output.say(f"queries that mean nothing exceed {swept.floor:.4f} on at most 1 % of the images")
+        if swept.floor is not None:
+            output.say(f"queries that mean nothing exceed {swept.floor:.4f} on at most 1 % of the images")
+    else:
+        output.say(f"without labels: {swept.suggestion}")
 
 
 @command('embedstore rank photos.store bird "a bird in flight" penguin --label category=bird')

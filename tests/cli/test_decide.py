@@ -116,10 +116,19 @@ def test_rank_orders_queries_by_average_precision(photo_store: EmbedStore) -> No
 
 
 def test_without_labels_sweep_suggests(photo_store: EmbedStore) -> None:
-    """The gap and the noise floor are said on stderr."""
+    """The noise floor and the gap are said on stderr; of what is not there, that nothing stands out."""
     result = run("sweep", photo_store.path, "bird", "--noise")
-    assert "the widest gap for its rank is at score >" in result.stderr
-    assert "queries that mean nothing exceed" in result.stderr
+    swept = photo_store.sweep("bird", noise=True)
+    above = swept.distribution.matches(swept.floor)
+    assert f"{above} of 242 images score above {swept.floor:.4f}, queries that mean nothing do on at most 1 %" in (
+        result.stderr
+    )
+    assert f"{swept.gap.matches} images stand out, score > {swept.gap.threshold:.4f}" in result.stderr
+    absent = run("sweep", photo_store.path, "giraffe")
+    assert "nothing here stands out: 0 of 242 images score above" in absent.stderr
+    assert "<- a gap" not in absent.stdout
+    without = run("sweep", photo_store.path, "giraffe", "--no-noise")
+    assert "nothing here stands out: no gap near the top is wider than chance makes one" in without.stderr
 
 
 def test_evaluate_measures_on_another_store(calibrated: EmbedStore, store: EmbedStore) -> None:
@@ -241,7 +250,7 @@ def test_a_useless_classifier_is_said_to_be_one(calibrated: EmbedStore) -> None:
 
 
 def test_a_sweep_holds_and_marks_the_best(photo_store: EmbedStore) -> None:
-    """With labels the best F1 of all thresholds is a row and marked; without, the widest gap and the noise are."""
+    """With labels the best F1 is a row and marked; without, a gap that stands out and the noise are."""
     swept = photo_store.sweep("bird", "category=bird")
     for n in (2, 5, 20):
         lines = run("sweep", photo_store.path, "bird", "--label", "category=bird", "-n", n).stdout.splitlines()
@@ -249,7 +258,7 @@ def test_a_sweep_holds_and_marks_the_best(photo_store: EmbedStore) -> None:
         assert best.split()[5] == f"{swept.curve.f1.max():.4f}"
     result = run("sweep", photo_store.path, "bird")
     assert result.stdout.count("<- ") == 2
-    assert "<- widest gap" in result.stdout
+    assert "<- a gap" in result.stdout
     assert "<- floor of the noise" in result.stdout
     assert "<-" not in run("sweep", photo_store.path, "bird", "--thresholds", "0.1").stdout
 
