@@ -82,6 +82,21 @@ def warn_of_shift(store: EmbedStore, classifier: Classifier, where: str | None, 
             output.say(f"warning: {label}: {advice}")
 
 
+def require_not_its_own(store: EmbedStore, classifier: Classifier) -> None:
+    """Refuse with ClassifierError where a store keeps a classifier of that name that its own labels chose."""
+    from embedstore.errors import ClassifierError
+
+    if classifier.store_id == store.id:
+        raise ClassifierError(
+            f"{classifier.name!r} was calibrated on {store.path} itself; name another store with --to"
+        )
+    if classifier.name in store.classifiers() and store.classifier(classifier.name).store_id == store.id:
+        raise ClassifierError(
+            f"{store.path} keeps a classifier {classifier.name!r} that was calibrated there, which knows more of it; "
+            "--no-save only says what would be done, --force replaces it"
+        )
+
+
 def find_classifier(store: EmbedStore, name: str, origin: Path | None = None) -> Classifier:
     """Return a classifier by name, of this store or of another, or from a JSON file."""
     from embedstore.deciding.classifier import Classifier
