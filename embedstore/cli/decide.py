@@ -308,6 +308,8 @@ def carry(
     opened, classifier = open_store(other), find_classifier(open_store(store), name)
     if label is not None:
         classifier = classifier.of_class(label)
+    if opened.path.resolve() == store.resolve():
+        raise click.UsageError(f"{other} is the store that keeps it; name another with --to")
     saves = not no_save
     if saves and not output.force:
         require_not_its_own(opened, classifier)

@@ -83,14 +83,13 @@ def warn_of_shift(store: EmbedStore, classifier: Classifier, where: str | None, 
 
 
 def require_not_its_own(store: EmbedStore, classifier: Classifier) -> None:
-    """Refuse with ClassifierError where a store keeps a classifier of that name that its own labels chose."""
+    """Refuse with ClassifierError where a store keeps another classifier of that name, which its own labels chose."""
     from embedstore.errors import ClassifierError
 
-    if classifier.store_id == store.id:
-        raise ClassifierError(
-            f"{classifier.name!r} was calibrated on {store.path} itself; name another store with --to"
-        )
-    if classifier.name in store.classifiers() and store.classifier(classifier.name).store_id == store.id:
+    if classifier.name not in store.classifiers():
+        return
+    kept = store.classifier(classifier.name)
+    if kept.store_id == store.id and kept.to_dict() != classifier.to_dict():
         raise ClassifierError(
             f"{store.path} keeps a classifier {classifier.name!r} that was calibrated there, which knows more of it; "
             "--no-save only says what would be done, --force replaces it"

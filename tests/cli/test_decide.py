@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from command_line import run
 from PIL import Image
+from scored_stores import QUERY, scored_store
 
 from embedstore.deciding import evaluation
 from embedstore.store import EmbedStore
@@ -419,3 +420,48 @@ def test_quiet_is_quiet(
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
     written = {word for word in words if word.startswith(("r.", "p."))}
     assert {path.name for path in tmp_path.iterdir()} == {"p.store", *written}
+
+
+def test_a_classifier_is_carried_to_another_store(tmp_path: Path) -> None:
+    """Saved there with the threshold that fits, or a list to label is written; what it says to do next works."""
+    home = scored_store(tmp_path / "home.store", seed=1)
+    home.save_classifier(home.calibrate(QUERY, "kind=yes", name="it", label="it", resamples=0))
+    more = scored_store(tmp_path / "more.store", seed=3, prevalence=0.3)
+    words = ("carry", home.path, "it", "--to")
+    looked = run(*words, more.path, "--no-save", "--json")
+    assert more.classifiers() == []
+    threshold = json.loads(looked.stdout)["thresholds"]["it"]
+    result = run(*words, more.path)
+    assert result.exit_code == 0
+    assert "it: The scores differ from those of the 2,000 rows" in result.stdout
+    assert "saved there with the new threshold; use it with: embedstore classify" in result.stderr
+    assert more.classifier("it").threshold == threshold
+    assert run(*words, more.path).exit_code == 0
+    assert "warning" not in run("classify", more.path, "--classifier", "it").stderr
+    same = scored_store(tmp_path / "same.store", seed=2)
+    assert "saved there as it is" in run(*words, same.path).stderr
+    moved = scored_store(tmp_path / "moved.store", seed=4, moved=0.5)
+    file = tmp_path / "label these.csv"
+    listed = run(*words, moved.path, "-o", file)
+    assert listed.exit_code == 0
+    assert f"40 pictures in {file}: fill in its column label, yes or no, then: embedstore calibrate" in listed.stderr
+    assert len(list(csv.DictReader(file.open()))) == 40
+    assert moved.classifiers() == []
+
+
+def test_what_a_store_knows_better_is_not_replaced(tmp_path: Path) -> None:
+    """A classifier of the same name that was calibrated there stays, unless --force; one's own store is no other."""
+    home, other = (scored_store(tmp_path / f"{seed}.store", seed) for seed in (1, 2))
+    for store in (home, other):
+        store.save_classifier(store.calibrate(QUERY, "kind=yes", name="it", label="it", resamples=0))
+    words = ("carry", home.path, "it", "--to")
+    refused = run(*words, other.path)
+    assert refused.exit_code == 1
+    assert "keeps a classifier 'it' that was calibrated there" in refused.stderr
+    assert run(*words, other.path, "--no-save").exit_code == 0
+    assert other.classifier("it").store_id == other.id
+    assert run(*words, other.path, "--force").exit_code == 0
+    assert other.classifier("it").store_id == home.id
+    itself = run(*words, home.path)
+    assert itself.exit_code == 2
+    assert "is the store that keeps it; name another with --to" in itself.stderr
