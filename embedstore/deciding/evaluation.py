@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from embedstore.cells import aligned
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.labels import classes_for, labels_for
-from embedstore.errors import ClassifierError
+from embedstore.errors import ClassifierError, InputError
 from embedstore.measures.choice import Wishes
 from embedstore.measures.curves import precision_recall
 from embedstore.measures.explanations import Advice
@@ -134,10 +134,13 @@ def advices(reader: Reader, classifier: Classifier, where: Any = None) -> dict[s
 
 
 def wishes_of(classifier: Classifier) -> Wishes:
-    """Return what a classifier's thresholds were chosen for, without a guarantee; F1 where nothing was wished."""
+    """Return what a classifier's thresholds were chosen for, without a guarantee; F1 where that is not known."""
     if not classifier.objective:
         return Wishes(guarantee=False)
-    return Wishes.of_words(classifier.objective, classifier.constraints)
+    try:
+        return Wishes.of_words(classifier.objective, classifier.constraints)
+    except InputError:  # words of somebody who made the classifier himself
+        return Wishes(guarantee=False)
 
 
 def evaluate(reader: Reader, classifier: Classifier, labels: Any, where: Any = None) -> Evaluation:
