@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -71,15 +72,22 @@ def scored(
     return ScoredRows.of(opened.reader, find_classifier(opened, name, origin), labels, where, label)
 
 
-def warn_of_shift(store: EmbedStore, classifier: Classifier, where: str | None, output: Output) -> None:
+def warn_of_shift(
+    store: EmbedStore, classifier: Classifier, where: str | None, output: Output, origin: Path | None = None
+) -> None:
     """Say where the scores of another store than a classifier's own differ from those of its calibration."""
     if classifier.store_id == store.id:
         return
     from embedstore.deciding.evaluation import advices
 
+    differ = False
     for label, advice in advices(store.reader, classifier, where).items():
         if advice.shift.differs:
             output.say(f"warning: {label}: {advice}")
+            differ = True
+    if differ and origin is not None:
+        there = f"{quote(str(origin))} {quote(classifier.name)} --to {quote(str(store.path))}"
+        output.say(f"what to do then: embedstore carry {there}")
 
 
 def require_not_its_own(store: EmbedStore, classifier: Classifier) -> None:

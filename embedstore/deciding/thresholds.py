@@ -159,9 +159,9 @@ class Sweep:
         return said + (", no labels" if self.curve is None else "")
 
     def _measured(self) -> list[str]:
-        """Return what the labels say, in a line; none without labels."""
+        """Return what the labels say, in a line; without labels where to look first."""
         if self.curve is None:
-            return []
+            return [self.suggestion] if len(self.distribution) else []
         best = self.best
         assert best is not None
         return [

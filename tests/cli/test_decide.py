@@ -310,6 +310,7 @@ def test_a_classifier_of_another_store_is_looked_up_there(calibrated: EmbedStore
     folder = store.path.parent
     result = run("classify", store.path, "--classifier", "bird", "--from", calibrated.path)
     assert "warning: bird: The scores differ from those of the 242 rows" in result.stderr
+    assert f"what to do then: embedstore carry {calibrated.path} bird --to {store.path}" in result.stderr
     assert "differ" not in run("classify", calibrated.path, "--classifier", "bird").stderr
     assert run("review", *words, "-o", folder / "review.csv").exit_code == 0
     for command, name in (("plot", "a.png"), ("report", "a.html")):
