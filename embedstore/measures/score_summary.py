@@ -134,14 +134,18 @@ class ScoreSummary:
         positive = prevalence * self.positive / self.positive.sum()
         negative = (1 - prevalence) * self.negative / self.negative.sum()
         size = 1 / (prevalence**2 / n_pos + (1 - prevalence) ** 2 / n_neg)
-        share = float((positive + negative)[self.knots > threshold].sum())
-        return dataclasses.replace(
-            self,
-            positive=positive * size,
-            negative=negative * size,
-            sizes=(size, n_pos, n_neg),
-            matched_share=share,
+        moved = dataclasses.replace(
+            self, positive=positive * size, negative=negative * size, sizes=(size, n_pos, n_neg)
         )
+        return dataclasses.replace(moved, matched_share=moved.share_above(threshold))
+
+    def share_above(self, threshold: float) -> float:
+        """Return the share of the rows with a score > threshold; those of a knot are taken to lie evenly below it."""
+        at_most = np.cumsum(self.mass)
+        place = int(np.searchsorted(self.knots, threshold, side="right"))
+        if self.whole or place in (0, len(self.knots)):
+            return 1.0 if place == 0 else float(max(0.0, 1 - at_most[place - 1]))
+        return float(1 - np.interp(threshold, self.knots, at_most))
 
 
 def _knots(values: Floats, truth: NDArray[np.bool_], matched: NDArray[np.bool_]) -> Floats:

@@ -159,6 +159,23 @@ def test_a_summary_keeps_the_counts(seed, n, weighted):
     assert back.quantile(1.0) == wide[counted > 0].max()
 
 
+@pytest.mark.parametrize("n", [200, 20_000])
+def test_a_summary_of_another_prevalence(n):
+    """It is that of rows drawn at that prevalence: shares above any threshold, and worth what weighting leaves."""
+    rng = np.random.default_rng(6)
+    labels = rng.random(n) < 0.1
+    scores = rng.normal(size=n) + 2.5 * labels
+    kept = summary_of(scores, 2.0, labels)
+    for prevalence, threshold in ((0.4, 2.2), (0.01, 3.1), (0.1, -9.0), (0.1, 99.0)):
+        moved = kept.at_prevalence(prevalence, threshold)
+        expected = prevalence * (scores[labels] > threshold).mean()
+        expected += (1 - prevalence) * (scores[~labels] > threshold).mean()
+        assert moved.matched_share == pytest.approx(expected, abs=1e-9 if n == 200 else 2e-4)
+        assert moved.prevalence == pytest.approx(prevalence)
+        weights = np.where(labels, prevalence / labels.sum(), (1 - prevalence) / (~labels).sum())
+        assert moved.size == pytest.approx(1 / (weights**2).sum())
+
+
 def test_weighted_rows_stand_for_others():
     """Rows of which half the positives were picked on purpose do not shift, when their weights are told."""
     rng = np.random.default_rng(4)
