@@ -30,8 +30,8 @@ from hints import (
     words_of,
 )
 
-from embedstore.embedders.registry import MODELS
 from embedstore.deciding.review import ScoredRows
+from embedstore.embedders.registry import MODELS
 from embedstore.errors import InputError, StoreNotFoundError
 from embedstore.store import EmbedStore
 

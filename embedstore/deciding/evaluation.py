@@ -17,10 +17,12 @@ from embedstore.cells import aligned
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.label_log import own_or
 from embedstore.deciding.labels import classes_for, labels_for
-from embedstore.errors import ClassifierError
+from embedstore.errors import ClassifierError, InputError
+from embedstore.measures.choice import Wishes
 from embedstore.measures.curves import precision_recall
-from embedstore.measures.distribution import Shift
+from embedstore.measures.explanations import Advice
 from embedstore.measures.rates import REPORTED, Confusion, Metrics, confusion
+from embedstore.measures.shift import ERROR, Shift
 from embedstore.searching.matches import Matches
 from embedstore.searching.reader import Reader
 from embedstore.vectors import total_order
@@ -35,13 +37,18 @@ class Evaluation:
     """By class."""
     confusion: Confusion | None
     """For classifiers of several classes that decide for one."""
-    shift: dict[str, Shift]
-    """By class, where it is known: how the scores here differ from those of the calibration."""
+    advice: dict[str, Advice]
+    """By class, where it is known: whether the scores here differ from those of the calibration, and why."""
     n: int
     labelled: str
     """Where the labels came from, in words."""
     held_out: str
     """Whether the thresholds were chosen on other rows, in words: see `Classifier.held_out`."""
+
+    @property
+    def shift(self) -> dict[str, Shift]:
+        """By class, where it is known: how the scores here differ from those of the calibration."""
+        return {label: advice.shift for label, advice in self.advice.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain JSON values; ``confusion`` is there for classifiers that decide for one class."""
@@ -52,6 +59,7 @@ class Evaluation:
             "labelled": self.labelled,
             "held_out": self.held_out,
             "metrics": metrics,
+            "shift": {label: advice.to_dict() for label, advice in self.advice.items()},
         }
         return figures if self.confusion is None else {**figures, "confusion": self.confusion.to_dict()}
 
@@ -69,7 +77,9 @@ class Evaluation:
         if self.confusion is not None:
             lines += ["", str(self.confusion)]
         alone = len(self.metrics) == 1
-        lines += [str(shift) if alone else f"{label}: {shift}" for label, shift in self.shift.items()]
+        for label, advice in self.advice.items():
+            again = " Calibrate again by these labels." if advice.verdict != "none" else ""
+            lines.append(("" if alone else f"{label}: ") + advice.findings + again)
         return "\n".join(lines)
 
 
@@ -109,15 +119,29 @@ def predict(reader: Reader, classifier: Classifier, where: Any = None) -> pa.Tab
     return pa.table(columns).take(pa.array(order))
 
 
-def shifts(reader: Reader, classifier: Classifier, where: Any = None) -> dict[str, Shift]:
-    """Say for each class how the scores here differ from those of the calibration, where those are known."""
+def advices(reader: Reader, classifier: Classifier, where: Any = None) -> dict[str, Advice]:
+    """Say for each class whether the scores here differ from those of the calibration, and why, where those are known.
+
+    The chance of telling a difference where there is none is 5 % for all classes together.
+    """
     mask = reader.mask(where)
     scores = classifier.scores_in(reader)
+    wishes = wishes_of(classifier)
     found = {
-        target.label: target.shift(line if mask is None else line[mask])
+        target.label: target.advice(line if mask is None else line[mask], wishes, ERROR / len(scores))
         for target, line in zip(classifier.targets, scores, strict=True)
     }
-    return {label: shift for label, shift in found.items() if shift is not None}
+    return {label: advice for label, advice in found.items() if advice is not None}
+
+
+def wishes_of(classifier: Classifier) -> Wishes:
+    """Return what a classifier's thresholds were chosen for, without a guarantee; F1 where that is not known."""
+    if not classifier.objective:
+        return Wishes(guarantee=False)
+    try:
+        return Wishes.of_words(classifier.objective, classifier.constraints)
+    except InputError:  # words of somebody who made the classifier himself
+        return Wishes(guarantee=False)
 
 
 def evaluate(reader: Reader, classifier: Classifier, labels: Any = None, where: Any = None) -> Evaluation:
@@ -143,8 +167,8 @@ def evaluate(reader: Reader, classifier: Classifier, labels: Any = None, where: 
         predicted = classifier.predict(scores[:, labelled.positions])
         counts = confusion(labelled.values.tolist(), predicted, classifier.labels)
     held_out = classifier.held_out(reader, labelled)
-    shift = shifts(reader, classifier, where)
-    return Evaluation(classifier.name, metrics, counts, shift, len(labelled), labelled.described, held_out)
+    advice = advices(reader, classifier, where)
+    return Evaluation(classifier.name, metrics, counts, advice, len(labelled), labelled.described, held_out)
 
 
 def with_columns(reader: Reader, classifier: Classifier | None) -> pa.Table:
