@@ -108,11 +108,7 @@ class LabelPlan:
         lines = [f"{self.query}: {self.limits}", f"  {self._answer()}"]
         if self.random:
             lines.append(f"  {self._which()}")
-        rows = [row for row in self.table() if row["chance"] >= 0.005]
-        if len(rows) > 1:
-            places = np.unique(np.linspace(0, len(rows) - 1, _SHOWN).astype(int))
-            texts = [[f"{rows[place]['random']:,}", f"{rows[place]['chance']:.0%}"] for place in places]
-            lines += [f"    {line}" for line in aligned([["random labels", "chance"], *texts])]
+        lines += [f"    {line}" for line in self._shown()]
         lines += [f"  {line}" for line in self._costs()]
         lines.append(f"  by {counted(self.n_labelled, 'label')} so far, {self.n_pos:,} yes; {self.n_random:,} random")
         return "\n".join([*lines, *(f"  warning: {text}" for text in self.notes)])
@@ -136,6 +132,19 @@ class LabelPlan:
             f"{self.most:,} more random labels" if self.most < self.n_open else f"labels on all {self.n_open:,} others"
         )
         return f"even {many} have a chance of {tried.chances[-1]:.0%} only; {best}"
+
+    def _shown(self) -> list[str]:
+        """Return some lines of the table, that of the plan among them."""
+        rows = [row for row in self.table() if row["chance"] >= 0.005]
+        if len(rows) < 2:
+            return []
+        places = {int(place) for place in np.linspace(0, len(rows) - 1, _SHOWN)}
+        places |= {place for place, row in enumerate(rows) if row["random"] == self.random}
+        shown = [rows[place] for place in sorted(places)]
+        cells = [[f"{row['random']:,}", f"{row['chance']:.0%}"] for row in shown]
+        lines = aligned([["random labels", "chance"], *cells])
+        marks = ["", *("  <-" if row["random"] == self.random else "" for row in shown)]
+        return [line + mark for line, mark in zip(lines, marks, strict=True)]
 
     def _which(self) -> str:
         tried = self.rehearsal

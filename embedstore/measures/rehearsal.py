@@ -128,7 +128,8 @@ def rehearse(
     kept, bare = _cost(worlds, size, goal, limits)
     near, deciding = None, 0.0
     if kept is not None and needed:
-        near = float(np.mean([_certifies(world.half_near(size, kept.threshold, rng), limits) for world in worlds]))
+        nearest = _nearest(store.scores[store.unlabelled], kept.threshold, size // 2)
+        near = float(np.mean([_certifies(world.mixed(size, nearest, rng), limits) for world in worlds]))
         deciding = float(np.mean([(world.drawn[:size] > kept.threshold).sum() for world in worlds]))
     return Rehearsal(np.array(sizes), np.array(chances), needed, possible, best, fewest, kept, bare, near, deciding)
 
@@ -145,20 +146,15 @@ class _World:
         """Return the curve of the random rows that would be labelled after `size` further ones."""
         return _curve(self.store, self.drawn[:size], self.labels[:size])
 
-    def half_near(self, size: int, threshold: float, rng: np.random.Generator) -> Curve | None:
-        """Return it where half of the labels are those nearest a threshold.
+    def mixed(self, size: int, near: Bools, rng: np.random.Generator) -> Curve | None:
+        """Return it where of `size` labels some are those `near` a threshold, of shape (n_unlabelled,).
 
         Of them count those that the random order comes to before its last row that is labelled, as in a review.
         """
-        store = self.store
-        scores = store.scores[store.unlabelled]
-        n_near = size // 2
-        near = np.zeros(len(scores), dtype=np.bool_)
-        near[np.argpartition(np.abs(scores - threshold), n_near)[:n_near]] = True
-        order = rng.choice(len(scores), size, replace=False)
-        last = np.flatnonzero(~near[order])[: size - n_near][-1]
-        drawn = scores[order[: last + 1]]
-        return _curve(store, drawn, rng.random(len(drawn)) < self.curves.chance(drawn, self.number))
+        order = rng.choice(len(near), size, replace=False)
+        last = np.flatnonzero(~near[order])[: size - int(near.sum())][-1]
+        drawn = self.store.scores[self.store.unlabelled[order[: last + 1]]]
+        return _curve(self.store, drawn, rng.random(len(drawn)) < self.curves.chance(drawn, self.number))
 
     def outcome(self, threshold: float) -> tuple[float, float, float, float]:
         """Return a threshold, and its matches, precision and recall over all rows of the store, as expected."""
@@ -167,6 +163,13 @@ class _World:
         above = thin.values > threshold
         tp, matches = hits[above].sum(), thin.rows[above].sum()
         return threshold, float(matches), float(tp / max(matches, 1)), float(tp / max(hits.sum(), 1e-300))
+
+
+def _nearest(scores: Floats, threshold: float, n: int) -> Bools:
+    """Return which rows are the `n` nearest to a threshold."""
+    near = np.zeros(len(scores), dtype=np.bool_)
+    near[np.argsort(np.abs(scores - threshold), kind="stable")[:n]] = True
+    return near
 
 
 def _curve(store: Store, scores: Floats, labels: Bools) -> Curve | None:
