@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from embedstore.deciding.carrying import Carried
+    from embedstore.deciding.census import Estimate
     from embedstore.deciding.classifier import Classifier
     from embedstore.deciding.evaluation import Evaluation
     from embedstore.deciding.label_log import Batch
+    from embedstore.deciding.label_plan import LabelPlan
     from embedstore.deciding.rounds import History
     from embedstore.deciding.thresholds import Sweep
     from embedstore.embedders.protocol import Embedder
@@ -517,6 +519,18 @@ class EmbedStore:
         from embedstore.deciding import thresholds
 
         return thresholds.calibrate(self.reader, query, labels, **options)
+
+    def estimate(self, query: Any, labels: Any, **options: Any) -> Estimate:
+        """Say by random labels how many rows are positive, and how good a threshold is: see `census.estimate`."""
+        from embedstore.deciding import census
+
+        return census.estimate(self.reader, query, labels, **options)
+
+    def plan_labels(self, query: Any, labels: Any = None, **options: Any) -> LabelPlan:
+        """Say how many more labels would certify a precision or a recall: see `label_plan.plan_labels`."""
+        from embedstore.deciding import label_plan
+
+        return label_plan.plan_labels(self.reader, query, labels, **options)
 
     def evaluate(self, classifier: Classifier, labels: Any = None, where: Any = None) -> Evaluation:
         """Measure a classifier on labelled rows that `where` keeps: see `evaluation.evaluate`."""

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from embedstore import __version__
-from embedstore.cli import ask, completion, decide, demo, draw, fill, keep, label, share
+from embedstore.cli import ask, completion, decide, demo, draw, fill, foresee, keep, label, share
 from embedstore.cli.output import drop, tell
 from embedstore.cli.refusals import BUDGET_SPENT, line_for
 from embedstore.errors import BudgetSpentError, told_to_shell
@@ -32,6 +32,7 @@ _SECTIONS = {
     "Ask": ask,
     "Decide": decide,
     "Label": label,
+    "Plan": foresee,
     "Draw": draw,
     "Keep": keep,
     "Share": share,
