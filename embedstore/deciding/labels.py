@@ -44,6 +44,12 @@ class Labelled:
     """Where the labels came from, in words."""
     positive: str | None = None
     """The value that counts as positive; None where the labels are yes and no, or classes."""
+    picked: NDArray[Any] | None = None
+    """How each row came to be labelled (object array of str): given, random, near or search; None: all given."""
+    weights: NDArray[np.float64] | None = None
+    """For how many rows each stands, NaN where that is not known; None: all alike."""
+    random: NDArray[np.bool_] | None = None
+    """Which rows are, alone, a simple random sample; None: all."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -57,7 +63,10 @@ class Labelled:
         words = f"{self.source} where {where if isinstance(where, str) else 'a mask holds'}"
         if not kept.any():
             raise LabelError(f"{words}: none of the {len(self)} labelled rows is kept; loosen the condition")
-        return Labelled(self.positions[kept], self.values[kept], words, self.positive)
+        picked = None if self.picked is None else self.picked[kept]
+        weights = None if self.weights is None else self.weights[kept]
+        random = None if self.random is None else self.random[kept]
+        return Labelled(self.positions[kept], self.values[kept], words, self.positive, picked, weights, random)
 
 
 NO_LABELS = Labelled(np.empty(0, np.int64), np.empty(0, np.bool_), "no labels")

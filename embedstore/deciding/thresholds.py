@@ -18,15 +18,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedstore.deciding.classifier import Classifier, Mode
 from embedstore.deciding.labels import Labelled, classes_for, labels_for
+from embedstore.deciding.same_pictures import PictureSet, copies, pictures_of
 from embedstore.deciding.target import Target
-from embedstore.errors import EmbedderError, LabelError, MissingDependencyError, QueryError
+from embedstore.errors import EmbedderError, InputError, LabelError, MissingDependencyError, QueryError, option
 from embedstore.measures.calibration import Calibration, calibrate_scores
+from embedstore.measures.competition import Competition, compete, swallowing
 from embedstore.measures.curves import Curve, as_thresholds, curves, precision_recall
 from embedstore.measures.distribution import ScoreDistribution
-from embedstore.measures.rates import REPORTED, Metrics
+from embedstore.measures.rates import REPORTED, Ints, Metrics
 from embedstore.searching.queries import Concept
 from embedstore.searching.reader import Reader
-from embedstore.storage.rows import Rows
 from embedstore.wording import counted
 
 if TYPE_CHECKING:
@@ -287,7 +288,7 @@ def calibrate(
     named = _name_of(concept)
     labelled = labels_for(reader.rows, labels).within(reader.rows, where)
     calibrated = [_calibrated(reader, concept, labelled, label or named, wishes)]
-    return _classifier(reader, name or named, calibrated, "single", labelled.source, where)
+    return _classifier(reader, name or named, calibrated, "single", labelled, where)
 
 
 def calibrate_classes(
@@ -298,31 +299,62 @@ def calibrate_classes(
     name: str,
     mode: Mode = "argmax",
     where: Any = None,
+    abstain_below: float = 0.0,
     **options: Any,
 ) -> Classifier:
-    """Calibrate one query and threshold for each class of a label column.
+    """Calibrate one query and threshold for each class of a label column, and what several decide together.
 
     `queries` says for each class, by its value in the column `labels`, what to look for. With mode ``"argmax"`` a row
-    is of one class or none, with ``"multi-label"`` of any number. `where`, `options` and errors are those of
-    `calibrate`.
+    is of one class or none: the likeliest by all the scores, see `competition.compete`. It is of none where that is
+    likelier (known only where rows of other values are labelled) or the class is less probable than `abstain_below`.
+    The thresholds are for each class alone. With ``"multi-label"`` a row is of any number. `where`, `options` and
+    errors are those of `calibrate`.
     """
     if not queries:
         raise LabelError("give at least one class to calibrate, such as {'dog': 'a photo of a dog'}")
-    calibrated = []
+    competing = mode == "argmax" and len(queries) > 1
+    if abstain_below and not competing:
+        raise InputError(f"{option('abstain_below')} is for several classes that one is decided for, of mode 'argmax'")
+    classes = classes_for(reader.rows, labels).within(reader.rows, where)
+    groups = copies(reader, classes.positions)
+    calibrated, names = [], classes.values.copy()
     for value, query in queries.items():
         concept, wishes = _concept(query, options)
         labelled = labels_for(reader.rows, f"{labels}={value}").within(reader.rows, where)
-        calibrated.append(_calibrated(reader, concept, labelled, value, wishes))
-    source = classes_for(reader.rows, labels).within(reader.rows, where).source
-    return _classifier(reader, name, calibrated, mode, source, where)
+        calibrated.append(_calibrated(reader, concept, labelled, value, wishes, groups))
+        names[labelled.values] = value
+    targets = [target for target, _ in calibrated]
+    warnings = [swallowing(target.label, calibration.metrics) for target, calibration in calibrated]
+    competition = None
+    if competing:
+        scores = [target.score(reader.scores(list(target.vectors)))[classes.positions] for target in targets]
+        competition = compete(
+            np.stack(scores),
+            names.tolist(),
+            list(queries),
+            groups,
+            sample_weight=classes.weights,
+            abstain_below=abstain_below,
+        )
+        warnings += competition.doubts
+    made = _classifier(reader, name, calibrated, mode, classes, where, competition)
+    return dataclasses.replace(made, warnings=(*made.warnings, *filter(None, warnings)))
 
 
 def _classifier(
-    reader: Reader, name: str, calibrated: list[tuple[Target, Calibration]], mode: Mode, source: str, where: Any
+    reader: Reader,
+    name: str,
+    calibrated: list[tuple[Target, Calibration]],
+    mode: Mode,
+    labelled: Labelled,
+    where: Any,
+    competition: Competition | None = None,
 ) -> Classifier:
     """Make the classifier of calibrated classes, which knows on which rows of which store they were."""
     kept = where if isinstance(where, str) else None if where is not None else ""
-    return Classifier.of(name, reader.space, calibrated, mode, reader.store_id, reader.version, source, kept)
+    origin = (reader.store_id, reader.version, labelled.source, kept)
+    seen = PictureSet.of(pictures_of(reader, labelled.positions))
+    return Classifier.of(name, reader.space, calibrated, mode, *origin, competition, seen)
 
 
 def _concept(query: Any, options: dict[str, Any]) -> tuple[Concept, dict[str, Any]]:
@@ -332,16 +364,22 @@ def _concept(query: Any, options: dict[str, Any]) -> tuple[Concept, dict[str, An
 
 
 def _calibrated(
-    reader: Reader, concept: Concept, labelled: Labelled, label: str, wishes: dict[str, Any]
+    reader: Reader,
+    concept: Concept,
+    labelled: Labelled,
+    label: str,
+    wishes: dict[str, Any],
+    groups: Ints | None = None,
 ) -> tuple[Target, Calibration]:
-    """Make the class of a concept, with the threshold that labels choose."""
+    """Make the class of a concept, with the threshold that labels choose; `groups` are those of `copies`."""
     if len(labelled) < 2:
         few = counted(len(labelled), "labelled row is", "labelled rows are")
         raise LabelError(f"{labelled.source}: {few} too few to choose a threshold by")
     vector, opponents = reader.concept_vectors([concept])[0]
     asked = Target(label, 0.0, vector, opponents, **concept.words)
     scores = asked.score(reader.scores(list(asked.vectors)))[labelled.positions]
-    groups = _groups(reader.rows, labelled)
+    if groups is None:
+        groups = copies(reader, labelled.positions)
     calibration = calibrate_scores(scores, labelled.values, groups, **wishes)
     if calibration.ordering.is_reversed:
         worse, *others = calibration.warnings
@@ -357,12 +395,6 @@ def _opposite(concept: Concept, labelled: Labelled) -> str:
     instead = [f"for {named!r}, which the positive rows are called"] if named and named not in texts else []
     instead += [f"for 'a photo' against {texts[0]!r}"] if texts else []
     return f"ask {', or '.join(instead) or 'for what the positive rows show'}, or turn the labels round"
-
-
-def _groups(rows: Rows, labelled: Labelled) -> list[str]:
-    """Name the picture of each labelled row, so that copies of one never stand on both sides of a split."""
-    hashes = rows.take(labelled.positions, ["content_hash"]).column("content_hash").to_pylist()
-    return [value or f"row {row}" for value, row in zip(hashes, labelled.positions.tolist(), strict=True)]
 
 
 def _name_of(concept: Concept) -> str:

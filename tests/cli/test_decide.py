@@ -276,7 +276,8 @@ def test_truth_and_prediction_stand_under_heads(calibrated: EmbedStore, tmp_path
     words = ("--column", "category", "--class", "bird", "--class", "flower", "--name", "kinds")
     assert run("calibrate-classes", calibrated.path, *words).exit_code == 0
     lines = run("classify", calibrated.path, "--classifier", "kinds").stdout.splitlines()
-    assert lines[0].split() == ["score", "predicted", "uri"]
+    assert lines[0].split() == ["score", "predicted", "probability", "uri"]
+    assert float(lines[1].split()[2]) == pytest.approx(1, abs=0.05)
     shown = run("evaluate", calibrated.path, "kinds", "--label", "category").stdout
     assert "class   threshold  precision" in shown
     assert "truth, predicted:  bird  flower  none" in shown
