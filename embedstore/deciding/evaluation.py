@@ -17,16 +17,13 @@ from embedstore.cells import aligned
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.labels import classes_for, labels_for
 from embedstore.errors import ClassifierError, LabelError
-from embedstore.measures.calibration import FIGURES
 from embedstore.measures.competition import swallowing
 from embedstore.measures.curves import precision_recall
 from embedstore.measures.distribution import Shift
-from embedstore.measures.rates import REPORTED, Confusion, Metrics, confusion, in_words
+from embedstore.measures.rates import REPORTED, Confusion, Metrics, confusion
 from embedstore.searching.matches import Matches
 from embedstore.searching.reader import Reader
 from embedstore.vectors import total_order
-
-_COUNTS = ("tp", "fp", "fn", "tn")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,19 +70,10 @@ class Evaluation:
         ]
         lines += aligned([head, *rows])
         if self.confusion is not None:
-            lines += ["", "decided for one class, or none:", *_decided(self.confusion), "", str(self.confusion)]
+            lines += ["", "decided for one class, or none:", *self.confusion.lines(), "", str(self.confusion)]
         alone = len(self.metrics) == 1
         lines += [str(shift) if alone else f"{label}: {shift}" for label, shift in self.shift.items()]
         return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
-
-
-def _decided(counts: Confusion) -> list[str]:
-    """Return the figures of each class's decision as lines in columns."""
-    rows = [
-        [label, *(f"{getattr(one, name):.4f}" for name in FIGURES), *(in_words(getattr(one, name)) for name in _COUNTS)]
-        for label, one in counts.by_class.items()
-    ]
-    return aligned([["class", "precision", "recall", "F1", *_COUNTS], *rows])
 
 
 def apply(reader: Reader, classifier: Classifier) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -25,6 +25,7 @@ from embedstore.measures.calibration import Calibration, calibrate_scores
 from embedstore.measures.competition import Competition, compete, swallowing
 from embedstore.measures.curves import Curve, as_thresholds, curves, precision_recall
 from embedstore.measures.distribution import ScoreDistribution
+from embedstore.measures.ranking import rank_scores
 from embedstore.measures.rates import REPORTED, Ints, Metrics
 from embedstore.searching.queries import Concept
 from embedstore.searching.reader import Reader
@@ -215,26 +216,51 @@ def sweep(
 
 
 def rank(
-    reader: Reader, queries: Sequence[Any], labels: Any, *, where: Any = None, **words: Any
+    reader: Reader,
+    queries: Sequence[Any],
+    labels: Any,
+    *,
+    where: Any = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    **words: Any,
 ) -> list[dict[str, Any]]:
     """Rank queries by how well they sort labelled rows; queries, labels, `where` and `words` are read as in `sweep`.
 
-    Returns ``query``, ``average_precision``, ``roc_auc``, ``best_f1`` (measured on the rows it is chosen on) of each;
-    the best average precision first, ties in the order of the queries.
+    Returns of each query, the best average precision first, ties in the order of the queries: ``query``;
+    ``average_precision``, with the ends ``low`` and ``high`` of its interval on further rows; ``behind`` the best, and
+    ``as_good``, whether it cannot be told from the best by these rows; ``corrected``, for the best alone (else None):
+    its average precision without the luck of being chosen; ``roc_auc``; and ``best_f1`` (measured on the rows it is
+    chosen on). See `ranking.Ranking`.
     """
     concepts = [Concept.of(query, **words) for query in queries]
     if not concepts:
         raise QueryError("give at least one query to rank")
     labelled = labels_for(reader.rows, labels).within(reader.rows, where)
     scores = np.stack([reader.concept_scores(concept)[labelled.positions] for concept in concepts])
+    ranking = rank_scores(
+        scores,
+        labelled.values,
+        copies(reader, labelled.positions),
+        sample_weight=labelled.weights,
+        confidence=confidence,
+        seed=seed,
+    )
     ranked = [
         {
             "query": concept.label,
             "average_precision": curve.average_precision,
+            "low": ranking.intervals[number][0],
+            "high": ranking.intervals[number][1],
+            "behind": float(ranking.behind[number]),
+            "as_good": bool(ranking.as_good[number]),
+            "corrected": ranking.corrected if number == ranking.best else None,
             "roc_auc": curve.roc_auc,
             "best_f1": float(curve.f1.max()),
         }
-        for concept, curve in zip(concepts, curves(scores, labelled.values), strict=True)
+        for number, (concept, curve) in enumerate(
+            zip(concepts, curves(scores, labelled.values, labelled.weights), strict=True)
+        )
     ]
     return sorted(ranked, key=lambda row: -float(row["average_precision"]))
 

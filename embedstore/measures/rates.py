@@ -24,6 +24,7 @@ Number = TypeVar("Number", float, Floats)
 
 REPORTED = ("precision", "recall", "f1", "tp", "fp", "fn", "tn")
 """What tables and files say of a threshold, in this order."""
+_COUNTS = ("tp", "fp", "fn", "tn")
 
 
 class Rates(Generic[Number]):
@@ -209,6 +210,15 @@ class Confusion:
         cells = (hits, predicted - hits, true - hits, table.sum() - predicted - true + hits)
         rows = zip(*(column[:-1].tolist() for column in cells), strict=True)
         return {name: ClassCounts(*row) for name, row in zip(self.classes, rows, strict=True)}
+
+    def lines(self) -> list[str]:
+        """Return the figures of each class as lines in columns, under a head."""
+        head = [name.replace("f1", "F1") for name in REPORTED]
+        rows = [
+            [label, *(in_words(x) if name in _COUNTS else f"{x:.4f}" for name, x in one.to_dict().items())]
+            for label, one in self.by_class.items()
+        ]
+        return aligned([["class", *head], *rows])
 
     def table(self) -> Counts:
         """Return the counts of `classes` and, last, of none, truth by prediction: shape (n_classes + 1,) twice."""
