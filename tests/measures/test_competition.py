@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,10 @@ from sklearn.preprocessing import StandardScaler
 from embedstore.errors import InputError, LabelError
 from embedstore.measures.competition import Competition, compete, swallowing
 from embedstore.measures.rates import ClassCounts
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from measuring.classes import decided
 
 CLASSES = ("ant", "bee", "cow")
 
@@ -160,3 +166,13 @@ def test_what_does_not_fit_is_explained() -> None:
     }.items():
         with pytest.raises((InputError, LabelError), match=match):
             call()
+
+
+def test_five_overlapping_classes_are_right_in_four_of_five() -> None:
+    """Where the highest cosine is right in .72 and the margin over thresholds in .53, probability is in .80."""
+    found = [decided(500, np.random.default_rng(seed)) for seed in range(8)]
+    seen = {name: np.mean([one[name] for one in found]) for name in found[0]}
+    assert seen["cosine"] == pytest.approx(0.72, abs=0.015)
+    assert seen["margin"] < 0.6
+    assert seen["probability"] >= 0.80
+    assert abs(seen["off"]) < 0.02
