@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedstore.deciding.classifier import Classifier, Mode
 from embedstore.deciding.labels import Labelled, classes_for, labels_for
-from embedstore.deciding.same_pictures import PictureSet, copies, pictures_of
+from embedstore.deciding.same_pictures import COPY_COSINE, PictureSet, copies, pictures_of
 from embedstore.deciding.target import Target
 from embedstore.errors import EmbedderError, InputError, LabelError, MissingDependencyError, QueryError, option
 from embedstore.measures.calibration import Calibration, calibrate_scores
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from embedstore.deciding.plots import Display
 
 _SHOWN = 10
+_FEW_COPIES = 0.05
 NONSENSE = ("flurble", "qwxz", "the of and", "zzz", "lorem ipsum dolor", "blorptastic", "a b c", "vnrk")
 """Texts that mean nothing: what they score is the noise that a real match must exceed."""
 
@@ -313,8 +314,9 @@ def calibrate(
     concept, wishes = _concept(query, options)
     named = _name_of(concept)
     labelled = labels_for(reader.rows, labels).within(reader.rows, where)
-    calibrated = [_calibrated(reader, concept, labelled, label or named, wishes)]
-    return _classifier(reader, name or named, calibrated, "single", labelled, where)
+    groups = copies(reader, labelled.positions)
+    calibrated = [_calibrated(reader, concept, labelled, label or named, wishes, groups)]
+    return _classifier(reader, name or named, calibrated, "single", labelled, where, groups)
 
 
 def calibrate_classes(
@@ -363,7 +365,7 @@ def calibrate_classes(
             abstain_below=abstain_below,
         )
         warnings += competition.doubts
-    made = _classifier(reader, name, calibrated, mode, classes, where, competition)
+    made = _classifier(reader, name, calibrated, mode, classes, where, groups, competition)
     return dataclasses.replace(made, warnings=(*made.warnings, *filter(None, warnings)))
 
 
@@ -374,13 +376,19 @@ def _classifier(
     mode: Mode,
     labelled: Labelled,
     where: Any,
+    groups: Ints,
     competition: Competition | None = None,
 ) -> Classifier:
     """Make the classifier of calibrated classes, which knows on which rows of which store they were."""
     kept = where if isinstance(where, str) else None if where is not None else ""
     origin = (reader.store_id, reader.version, labelled.source, kept)
     seen = PictureSet.of(pictures_of(reader, labelled.positions))
-    return Classifier.of(name, reader.space, calibrated, mode, *origin, competition, seen)
+    made = Classifier.of(name, reader.space, calibrated, mode, *origin, competition, seen)
+    near = seen.n - len(np.unique(groups))
+    if near <= _FEW_COPIES * seen.n:
+        return made
+    said = f"{near:,} of {seen.n:,} labelled pictures count as copies of others: their cosine is {COPY_COSINE} or more"
+    return dataclasses.replace(made, warnings=(*made.warnings, said))
 
 
 def _concept(query: Any, options: dict[str, Any]) -> tuple[Concept, dict[str, Any]]:
@@ -395,7 +403,7 @@ def _calibrated(
     labelled: Labelled,
     label: str,
     wishes: dict[str, Any],
-    groups: Ints | None = None,
+    groups: Ints,
 ) -> tuple[Target, Calibration]:
     """Make the class of a concept, with the threshold that labels choose; `groups` are those of `copies`."""
     if len(labelled) < 2:
@@ -404,8 +412,6 @@ def _calibrated(
     vector, opponents = reader.concept_vectors([concept])[0]
     asked = Target(label, 0.0, vector, opponents, **concept.words)
     scores = asked.score(reader.scores(list(asked.vectors)))[labelled.positions]
-    if groups is None:
-        groups = copies(reader, labelled.positions)
     calibration = calibrate_scores(scores, labelled.values, groups, **wishes)
     if calibration.ordering.is_reversed:
         worse, *others = calibration.warnings
