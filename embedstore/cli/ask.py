@@ -131,7 +131,7 @@ def classify(
             predicted = evaluation.predict(opened.reader, decider, where)
             _print(opened, predicted, output, widest=None, heads=True)
             output.copy(predicted)
-            output.draw(predicted, decider.name, _labels(predicted), opened.rows)
+            output.draw(predicted, decider.name, ["predicted"], opened.rows)
             return
     matches = opened.classify(decider, threshold, where)
     _print(opened, matches.table, output)
@@ -232,7 +232,7 @@ def _print(
     def label(value: Any) -> str:
         return "" if value is None else str(value)[:widest]
 
-    labels = [Column(name, label) for name in _labels(rows)]
+    labels = [Column(name, ".4f" if heads and name == "probability" else label) for name in _labels(rows)]
     shown = [Column("score", ".4f"), *labels, Column("uri", where)]
     output.table(rows, columns(rows, [column._replace(head=column.field) for column in shown] if heads else shown))
 

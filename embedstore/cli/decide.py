@@ -53,9 +53,11 @@ _SWEPT = (
 _MEASURED = (Column("precision", ".4f", "precision"), Column("recall", ".4f", "recall"), Column("f1", ".4f", "F1"))
 _RANKED = (
     Column("average_precision", ".4f", "average precision"),
+    Column("interval", "", "[ ]"),
     Column("roc_auc", ".4f", "ROC AUC"),
     Column("best_f1", ".4f", "best F1"),
     Column("query", "", "query"),
+    Column("mark"),
 )
 
 
@@ -118,12 +120,29 @@ def sweep(
 @where_option
 @figures_output
 def rank(store: Path, texts: tuple[str, ...], labels: Any, where: str | None, output: Output) -> None:
-    """Rank queries by how well they sort labelled images."""
+    """Rank queries by how well they sort labelled images, and say which of them cannot be told from the best.
+
+    In brackets: where the average precision over all images like the labelled ones lies, with 95 % probability.
+    """
     from embedstore.deciding.thresholds import rank as rank_queries
 
     with labels_wanted():
         ranked = rank_queries(open_store(store).reader, texts, labels, where=where)
-    output.table(ranked, columns(ranked, _RANKED))
+    shown = [
+        {
+            **row,
+            "interval": f"[{row['low']:.4f}, {row['high']:.4f}]",
+            "mark": "not distinguishable from the best" if place and row["as_good"] else "",
+        }
+        for place, row in enumerate(ranked)
+    ]
+    output.table(ranked, columns(shown, _RANKED))
+    best = ranked[0]
+    if best["corrected"] is None:
+        output.say("too few different positives to say what the best owes to luck; label more")
+    else:
+        chosen = " without the luck of being the best of those tried" if len(ranked) > 1 else " on further images"
+        output.say(f"{best['query']!r}{chosen}: average precision {best['corrected']:.4f}")
 
 
 @command(
@@ -222,6 +241,13 @@ def calibrate(
     help="One class for each image, or none; or any number.",
 )
 @click.option("--objective", default="f1", show_default=True, metavar="WHAT", help="As in `calibrate`.")
+@click.option(
+    "--abstain-below",
+    type=Number(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="With --mode argmax: a class that is less probable is not decided for; nor is one where none is likelier.",
+)
 @value_output
 def calibrate_classes(
     store: Path,
@@ -231,16 +257,27 @@ def calibrate_classes(
     name: str,
     mode: Any,
     objective: str,
+    abstain_below: float,
     output: Output,
 ) -> None:
-    """Choose a query's threshold for each of several classes, and save them as one classifier."""
+    """Choose what decides between several classes, and each one's own threshold; save them as one classifier.
+
+    With --mode argmax an image is of the likeliest class by the scores of all queries, or of none.
+    """
     from embedstore.deciding import thresholds
 
     opened = open_store(store)
     pairs = (word.partition("=") for word in classes)
     queries = {value.strip(): (text or value).strip() for value, _, text in pairs}
     classifier = thresholds.calibrate_classes(
-        opened.reader, queries, column, name=name, mode=mode, where=where, objective=objective
+        opened.reader,
+        queries,
+        column,
+        name=name,
+        mode=mode,
+        where=where,
+        objective=objective,
+        abstain_below=abstain_below,
     )
     _print_calibrated(opened, classifier, True, output)
 
@@ -394,6 +431,12 @@ def _classifier_lines(classifier: Classifier) -> Iterator[str]:
         yield f"  {target.label}: {', '.join(target.queries)}"
         yield from (f"    {line}" for line in figure_lines(target.figures, target.intervals))
     yield f"  chosen for {classifier.objective} with {classifier.constraints}, measured {classifier.validation}"
+    if classifier.competition is not None:
+        from embedstore.measures.competition import words_of
+
+        yield f"  {words_of(classifier.competition)}"
+        if (counts := classifier.competition.confusion) is not None:
+            yield from (f"    {line}" for line in [*counts.lines(), *str(counts).splitlines()[:-1]])
     if classifier.where:
         yield f"  on {classifier.labelled}"
     if any(target.intervals for target in classifier.targets):

@@ -1,7 +1,7 @@
 """Classes -> a classifier: queries, thresholds, and what is known of them, in one JSON file.
 
-It needs no model and no network to decide on rows: vectors in, decisions out. One class is a `target`; the thresholds
-are chosen by `thresholds`, how right they are is measured by `evaluation`.
+It needs no model and no network to decide on rows: vectors in, decisions out. One class is a `target`, what several
+decide together a `competition`; both are made by `thresholds`, how right they are is measured by `evaluation`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedstore import files
 from embedstore.deciding.labels import Labelled
+from embedstore.deciding.same_pictures import PictureSet, pictures_of
 from embedstore.deciding.target import Target
-from embedstore.errors import ClassifierError, EmbedStoreError, FilterError, did_you_mean, spelt
+from embedstore.errors import ClassifierError, EmbedStoreError, did_you_mean, spelt
 from embedstore.measures.calibration import FIGURES, Calibration, figure_rows
+from embedstore.measures.competition import Competition, words_of
 from embedstore.searching.reader import Reader
 from embedstore.space import Space
 from embedstore.vectors import Vectors, as_vectors, scores
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from embedstore.embedders.protocol import Embedder
 
 FORMAT = "embedstore.classifier"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Mode = Literal["single", "multi-label", "argmax"]
 
 _ORIGIN = ("store_id", "store_version", "created_at")
@@ -56,7 +58,8 @@ class Classifier:
         The classes, each with its query and threshold.
     mode : str
         ``"single"``: one class, match or not. ``"multi-label"``: each class for itself. ``"argmax"``: the
-        class that exceeds its threshold by most, and none (an abstention) where none does.
+        likeliest class, or none (an abstention), by `competition`; in a classifier without one, such as one saved in
+        format version 1, the class that exceeds its threshold by most, which compares what cannot be compared.
     objective, constraints, validation, confidence, n, n_pos, warnings
         What the thresholds were chosen for and how they were measured, as in `calibration.Calibration`, but in words.
     store_id, store_version : str, int or None
@@ -67,6 +70,10 @@ class Classifier:
         Where the labels came from that the thresholds were chosen by, in words.
     where : str or None
         The condition that kept the rows they were chosen on; "" for none, None where it was no text or is not known.
+    competition : Competition, optional
+        How several classes decide for one of them: only with mode ``"argmax"``.
+    chosen_on : PictureSet, optional
+        The labelled pictures that all this was chosen on, None where they are not known.
     """
 
     name: str
@@ -85,6 +92,8 @@ class Classifier:
     warnings: tuple[str, ...] = ()
     labelled: str = ""
     where: str | None = None
+    competition: Competition | None = None
+    chosen_on: PictureSet | None = None
 
     def __post_init__(self) -> None:
         """Refuse names that are no file names, and classes that do not fit mode or space."""
@@ -100,6 +109,12 @@ class Classifier:
                 raise ClassifierError(
                     f"class {target.label!r} has a vector of {len(target.vector)} numbers, its space {self.space.dim}"
                 )
+        competing = self.competition
+        if competing is not None and (self.mode != "argmax" or competing.classes != self.labels):
+            raise ClassifierError(
+                f"{', '.join(competing.classes)} compete; they do not fit a classifier of mode {self.mode!r} with the "
+                f"classes {', '.join(self.labels)}"
+            )
 
     @classmethod
     def of(
@@ -112,6 +127,8 @@ class Classifier:
         store_version: int | None = None,
         labelled: str = "",
         where: str | None = None,
+        competition: Competition | None = None,
+        chosen_on: PictureSet | None = None,
     ) -> Classifier:
         """Make the classifier of classes, each with its calibration; all of them asked for the same."""
         first = calibrated[0][1]
@@ -136,6 +153,8 @@ class Classifier:
             warnings=tuple(warnings),
             labelled=labelled,
             where=where,
+            competition=competition,
+            chosen_on=chosen_on,
         )
 
     @property
@@ -161,7 +180,8 @@ class Classifier:
         """
         if label not in self.labels:
             raise ClassifierError(f"{self.name!r} has no class {label!r}; choose from {', '.join(self.labels)}")
-        return dataclasses.replace(self, targets=(self.targets[self.labels.index(label)],), mode="single")
+        target = self.targets[self.labels.index(label)]
+        return dataclasses.replace(self, targets=(target,), mode="single", competition=None)
 
     @property
     def threshold(self) -> float:
@@ -193,16 +213,37 @@ class Classifier:
 
         The scores are those of the classes, as from `scores`: shape (n_classes, n_rows), or (n_rows,) with one class.
         """
-        values = np.asarray(class_scores, dtype=np.float32)
-        matrix = np.atleast_2d(values)
-        if values.ndim > 2 or len(matrix) != len(self.targets):
-            raise ClassifierError(f"expected scores of {len(self.targets)} classes, found shape {values.shape}")
+        matrix, shape = self._lines(class_scores)
+        if self.competition is not None:
+            matched: NDArray[np.bool_] = np.arange(len(matrix))[:, np.newaxis] == self.competition.decide(matrix)
+            return matched.reshape(shape)
         matched = np.stack([target.match(row) for target, row in zip(self.targets, matrix, strict=True)])
         if self.mode == "argmax":
             thresholds = np.array([target.threshold for target in self.targets])
             margins = np.where(matched, matrix.astype(np.float64) - thresholds[:, np.newaxis], -np.inf)
             matched &= np.arange(len(matched))[:, np.newaxis] == np.argmax(margins, axis=0)
-        return matched.reshape(values.shape)
+        return matched.reshape(shape)
+
+    def probabilities(self, class_scores: ArrayLike) -> NDArray[np.float64]:
+        """Return how probable each class is for each row, shape (n_classes, n_rows), for scores of that shape.
+
+        What is missing to 1 is the probability of none of them. They are those of rows among which the classes are as
+        frequent as among the labelled ones. ClassifierError where the classes do not compete by probability.
+        """
+        if self.competition is None:
+            raise ClassifierError(
+                f"the classes of {self.name!r} do not compete by probability: that is so after calibrate_classes with "
+                "mode 'argmax' and several classes"
+            )
+        return self.competition.probabilities(self._lines(class_scores)[0])
+
+    def _lines(self, class_scores: ArrayLike) -> tuple[NDArray[np.float32], tuple[int, ...]]:
+        """Return scores of the classes as a matrix, and the shape that they came in."""
+        values = np.asarray(class_scores, dtype=np.float32)
+        matrix = np.atleast_2d(values)
+        if values.ndim > 2 or len(matrix) != len(self.targets):
+            raise ClassifierError(f"expected scores of {len(self.targets)} classes, found shape {values.shape}")
+        return matrix, values.shape
 
     def predict(self, what: Any, embedder: Embedder | None = None) -> list[str | None]:
         """Return the label of each row or picture, None where nothing matches.
@@ -241,26 +282,22 @@ class Classifier:
         return self.scores(reader.scores(list(self.vectors)))
 
     def held_out(self, reader: Reader, labelled: Labelled) -> str:
-        """Say in words whether the thresholds were chosen on other rows than these labelled ones of a reader.
+        """Say in words whether it was chosen on other pictures than those of these labelled rows of a reader.
 
-        Rows of another store count as others, though copies of pictures may lie in both.
+        Pictures are known by their content, in other stores too; copies that were encoded anew are others.
         """
         if not self.n:
             return "the threshold was chosen by no labels"
-        if self.store_id and self.store_id != reader.store_id:
-            return "held out: the threshold was chosen on another store"
-        if not self.store_id or self.where is None:
+        if self.chosen_on is None:
             return "whether the rows were held out is not known"
-        try:
-            mask = reader.mask(self.where or None)
-        except FilterError:  # a column of then is gone
-            return "whether the rows were held out is not known"
-        shared = len(labelled) if mask is None else int(mask[labelled.positions].sum())
+        shared, exact = self.chosen_on.shared(pictures_of(reader, labelled.positions))
         if not shared:
-            return f"held out: the threshold was chosen where {self.where}"
-        if labelled.source == self.labelled:
+            elsewhere = " on another store" if self.store_id not in ("", reader.store_id) else " on other pictures"
+            return f"held out: the threshold was chosen{f' where {self.where}' if self.where else elsewhere}"
+        if shared == len(labelled):
             return "not held out: the threshold was chosen on these rows"
-        return f"not held out: the threshold may have been chosen on {shared:,} of them ({self.labelled})"
+        some = f"{'' if exact else 'about '}{shared:,} of these {len(labelled):,} rows"
+        return f"not held out: the threshold was chosen on {some} ({self.labelled})"
 
     def require_space(self, space: Space) -> None:
         """Refuse rows of another space with ClassifierError."""
@@ -279,6 +316,8 @@ class Classifier:
             "space": self.space.to_dict(),
             "warnings": list(self.warnings),
             **({"labelled": self.labelled, "where": self.where} if self.labelled else {}),
+            **({"competition": self.competition.to_dict()} if self.competition is not None else {}),
+            **({"chosen_on": self.chosen_on.to_dict()} if self.chosen_on is not None else {}),
             "targets": [target.to_dict() for target in self.targets],
         }
 
@@ -305,16 +344,20 @@ class Classifier:
         try:
             space = Space.from_dict(fields["space"])
             plain = ("name", "mode", "objective", "constraints", "validation", *_ORIGIN)
+            targets = tuple(Target.from_dict(target, space.dim) for target in fields["targets"])
+            competing, chosen_on = fields.get("competition"), fields.get("chosen_on")
             return cls(
                 **{key: fields[key] for key in plain},
                 space=space,
-                targets=tuple(Target.from_dict(target, space.dim) for target in fields["targets"]),
+                targets=targets,
                 confidence=float(fields["confidence"]),
                 n=int(fields["n"]),
                 n_pos=int(fields["n_pos"]),
                 warnings=tuple(map(str, fields["warnings"])),
                 labelled=str(fields.get("labelled", "")),
                 where=None if (where := fields.get("where")) is None else str(where),
+                competition=None if competing is None else Competition.from_dict(competing, [t.label for t in targets]),
+                chosen_on=None if chosen_on is None else PictureSet.from_dict(chosen_on),
             )
         except KeyError as error:
             raise ClassifierError(f"the classifier lacks the field {error}; calibrate again to make it") from error
@@ -399,6 +442,8 @@ class Classifier:
             chosen = f", chosen for {self.objective} with {self.constraints}, measured {self.validation}"
         about = f"{self.mode}, in {self.space}{chosen}"
         page = markup.heading(self.name, about) + markup.table(head, rows, texts=2)
+        if self.competition is not None:
+            page += markup.heading("Which class", words_of(self.competition)) + _decided_table(self.competition)
         return page + "".join(map(markup.warning, self.warnings))
 
     def __str__(self) -> str:
@@ -409,8 +454,25 @@ class Classifier:
             lines.append(f"  {target.label}: score > {threshold:.4f}{measured}")
         if self.objective:
             lines.append(f"  chosen for {self.objective} with {self.constraints}, measured {self.validation}")
+        if self.competition is not None:
+            lines.append(f"  {words_of(self.competition)}")
+        elif self.mode == "argmax" and len(self.targets) > 1:
+            lines.append(
+                "  warning: it compares what classes exceed their thresholds by, which means little; calibrate again"
+            )
         lines += [f"  warning: {text}" for text in self.warnings]
         return "\n".join(lines)
+
+
+def _decided_table(competition: Competition) -> str:
+    """Show what was decided for each class of the labelled rows."""
+    from embedstore import markup
+
+    counts = competition.confusion
+    if counts is None:
+        return ""
+    rows = [(name, *(f"{getattr(one, figure):.4f}" for figure in FIGURES)) for name, one in counts.by_class.items()]
+    return markup.table(("class", *FIGURES), rows, texts=1)
 
 
 def _with_interval(target: Target, name: str) -> str:

@@ -19,6 +19,7 @@ from embedstore.deciding.label_log import own_or
 from embedstore.deciding.labels import classes_for, labels_for
 from embedstore.errors import ClassifierError, InputError
 from embedstore.measures.choice import Wishes
+from embedstore.measures.competition import swallowing
 from embedstore.measures.curves import precision_recall
 from embedstore.measures.explanations import Advice
 from embedstore.measures.rates import REPORTED, Confusion, Metrics, confusion
@@ -34,16 +35,18 @@ class Evaluation:
 
     classifier: str
     metrics: dict[str, Metrics]
-    """By class."""
+    """By class: of its own threshold, which does not decide where several classes compete."""
     confusion: Confusion | None
-    """For classifiers of several classes that decide for one."""
+    """For classifiers of several classes that decide for one: of that decision."""
     advice: dict[str, Advice]
     """By class, where it is known: whether the scores here differ from those of the calibration, and why."""
     n: int
     labelled: str
     """Where the labels came from, in words."""
     held_out: str
-    """Whether the thresholds were chosen on other rows, in words: see `Classifier.held_out`."""
+    """Whether all was chosen on other pictures, in words: see `Classifier.held_out`."""
+    warnings: tuple[str, ...] = ()
+    """Of classes that match nearly everything, and the like."""
 
     @property
     def shift(self) -> dict[str, Shift]:
@@ -60,6 +63,7 @@ class Evaluation:
             "held_out": self.held_out,
             "metrics": metrics,
             "shift": {label: advice.to_dict() for label, advice in self.advice.items()},
+            "warnings": list(self.warnings),
         }
         return figures if self.confusion is None else {**figures, "confusion": self.confusion.to_dict()}
 
@@ -75,12 +79,12 @@ class Evaluation:
         ]
         lines += aligned([head, *rows])
         if self.confusion is not None:
-            lines += ["", str(self.confusion)]
+            lines += ["", "decided for one class, or none:", *self.confusion.lines(), "", str(self.confusion)]
         alone = len(self.metrics) == 1
         for label, advice in self.advice.items():
             again = " Calibrate again by these labels." if advice.verdict != "none" else ""
             lines.append(("" if alone else f"{label}: ") + advice.findings + again)
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
 
 
 def apply(reader: Reader, classifier: Classifier) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -99,7 +103,8 @@ def matches(reader: Reader, classifier: Classifier, threshold: float | None = No
 def predict(reader: Reader, classifier: Classifier, where: Any = None) -> pa.Table:
     """Return a row (``id``, ``predicted``, ``score``, ``uri``) for each match of each class, highest score first.
 
-    With mode ``"argmax"`` no id stands there twice.
+    With mode ``"argmax"`` no id stands there twice. Where classes compete there is also ``probability`` (float32), and
+    the most probable come first, as scores of different classes cannot be compared.
     """
     class_scores, matched = apply(reader, classifier)
     mask = reader.mask(where)
@@ -108,15 +113,17 @@ def predict(reader: Reader, classifier: Classifier, where: Any = None) -> pa.Tab
     classes, positions = np.nonzero(matched)
     scores = class_scores[classes, positions]
     rows = reader.rows.take(positions, ["id", "uri"])
-    order = total_order(scores, rows.column("id").to_numpy())
     labels = np.array(classifier.labels, dtype=object)[classes]
     columns = {
         "id": rows.column("id"),
         "predicted": pa.array(labels.tolist(), pa.string()),
         "score": pa.array(scores, pa.float32()),
-        "uri": rows.column("uri"),
     }
-    return pa.table(columns).take(pa.array(order))
+    if classifier.competition is not None:
+        scores = classifier.probabilities(class_scores)[classes, positions].astype(np.float32)
+        columns["probability"] = pa.array(scores, pa.float32())
+    order = total_order(scores, rows.column("id").to_numpy())
+    return pa.table({**columns, "uri": rows.column("uri")}).take(pa.array(order))
 
 
 def advices(reader: Reader, classifier: Classifier, where: Any = None) -> dict[str, Advice]:
@@ -157,39 +164,46 @@ def evaluate(reader: Reader, classifier: Classifier, labels: Any = None, where: 
         labels = own_or(reader, labels, classifier.target.label)
     labelled = labels_for(reader.rows, labels) if alone else classes_for(reader.rows, labels)
     labelled = labelled.within(reader.rows, where).to_measure()
-    metrics = {}
+    positions, truths, weights = labelled.positions, labelled.values, labelled.weights
+    metrics, warnings = {}, []
     for target, line in zip(classifier.targets, scores, strict=True):
-        truth = labelled.values if alone else labelled.values == target.label
-        curve = precision_recall(line[labelled.positions], truth, labelled.weights)
+        curve = precision_recall(line[positions], truths if alone else truths == target.label, weights)
         metrics[target.label] = curve.at(target.threshold)
+        warnings.append(swallowing(target.label, metrics[target.label]))
     counts = None
     if classifier.mode == "argmax" and not alone:
-        predicted = classifier.predict(scores[:, labelled.positions])
-        counts = confusion(labelled.values.tolist(), predicted, classifier.labels)
+        predicted = classifier.predict(scores[:, positions])
+        counts = confusion(truths.tolist(), predicted, classifier.labels, weights)
+        warnings += [swallowing(label, one, "is decided for") for label, one in counts.by_class.items()]
     held_out = classifier.held_out(reader, labelled)
     advice = advices(reader, classifier, where)
-    return Evaluation(classifier.name, metrics, counts, advice, len(labelled), labelled.described, held_out)
+    said = tuple(filter(None, warnings))
+    return Evaluation(classifier.name, metrics, counts, advice, len(labelled), labelled.described, held_out, said)
 
 
 def with_columns(reader: Reader, classifier: Classifier | None) -> pa.Table:
     """Return all columns of all rows but the vectors, with a classifier's own after them.
 
     Those are ``NAME_score`` (float32) and ``NAME_match`` (bool); with several classes ``NAME_CLASS_score`` and
-    ``NAME_CLASS_match`` of each. Raises ClassifierError where the classifier is of another space, or a column has its
-    name already.
+    ``NAME_CLASS_match`` of each, and where they compete ``NAME_predicted`` (the class decided for, or null) and
+    ``NAME_probability`` (float32, of the likeliest class, decided for or not). Raises ClassifierError where the
+    classifier is of another space, or a column has its name already.
     """
     table = reader.rows.metadata(reader.rows.columns)
     if classifier is None:
         return table
     scores, matches = apply(reader, classifier)
+    columns: dict[str, Any] = {}
     for number, label in enumerate(classifier.labels):
         name = classifier.name if len(classifier.labels) == 1 else f"{classifier.name}_{label}"
-        columns: dict[str, Any] = {
-            f"{name}_score": pa.array(scores[number], pa.float32()),
-            f"{name}_match": pa.array(matches[number]),
-        }
-        for column, values in columns.items():
-            if column in table.column_names:
-                raise ClassifierError(f"the store has a column {column!r} already; rename the classifier")
-            table = table.append_column(column, values)
+        columns[f"{name}_score"] = pa.array(scores[number], pa.float32())
+        columns[f"{name}_match"] = pa.array(matches[number])
+    if classifier.competition is not None:
+        likeliest = classifier.probabilities(scores).max(axis=0, initial=0)
+        columns[f"{classifier.name}_predicted"] = pa.array(classifier.predict(scores), pa.string())
+        columns[f"{classifier.name}_probability"] = pa.array(likeliest, pa.float32())
+    for column, values in columns.items():
+        if column in table.column_names:
+            raise ClassifierError(f"the store has a column {column!r} already; rename the classifier")
+        table = table.append_column(column, values)
     return table

@@ -19,15 +19,17 @@ from numpy.typing import ArrayLike, NDArray
 from embedstore.deciding import label_log
 from embedstore.deciding.classifier import Classifier, Mode
 from embedstore.deciding.labels import Labelled, classes_for, labels_for
+from embedstore.deciding.same_pictures import COPY_COSINE, PictureSet, copies, pictures_of
 from embedstore.deciding.target import Target
-from embedstore.errors import EmbedderError, LabelError, MissingDependencyError, QueryError
+from embedstore.errors import EmbedderError, InputError, LabelError, MissingDependencyError, QueryError, option
 from embedstore.measures.calibration import Calibration, calibrate_scores
+from embedstore.measures.competition import Competition, compete, swallowing
 from embedstore.measures.curves import Curve, as_thresholds, curves, precision_recall
 from embedstore.measures.distribution import Gap, ScoreDistribution
-from embedstore.measures.rates import REPORTED, Metrics
+from embedstore.measures.ranking import rank_scores
+from embedstore.measures.rates import REPORTED, Ints, Metrics
 from embedstore.searching.queries import Concept
 from embedstore.searching.reader import Reader
-from embedstore.storage.rows import Rows
 from embedstore.wording import counted
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from embedstore.deciding.plots import Display
 
 _SHOWN = 10
+_FEW_COPIES = 0.05
 NONSENSE = ("flurble", "qwxz", "the of and", "zzz", "lorem ipsum dolor", "blorptastic", "a b c", "vnrk")
 """Texts that mean nothing: what they score is the noise that a real match must exceed."""
 NOISE_SHARE = 0.01
@@ -250,14 +253,24 @@ def sweep(
 
 
 def rank(
-    reader: Reader, queries: Sequence[Any], labels: Any = None, *, where: Any = None, **words: Any
+    reader: Reader,
+    queries: Sequence[Any],
+    labels: Any = None,
+    *,
+    where: Any = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    **words: Any,
 ) -> list[dict[str, Any]]:
     """Rank queries by how well they sort labelled rows; queries, labels, `where` and `words` are read as in `sweep`.
 
     By default the labels are those that the store keeps of the first of the queries of which it has any.
 
-    Returns ``query``, ``average_precision``, ``roc_auc``, ``best_f1`` (measured on the rows it is chosen on) of each;
-    the best average precision first, ties in the order of the queries.
+    Returns of each query, the best average precision first, ties in the order of the queries: ``query``;
+    ``average_precision``, with the ends ``low`` and ``high`` of its interval on further rows; ``behind`` the best, and
+    ``as_good``, whether it cannot be told from the best by these rows; ``corrected``, for the best alone (else None):
+    its average precision without the luck of being chosen; ``roc_auc``; and ``best_f1`` (measured on the rows it is
+    chosen on). See `ranking.Ranking`.
     """
     concepts = [Concept.of(query, **words) for query in queries]
     if not concepts:
@@ -267,14 +280,29 @@ def rank(
     labels = label_log.own_or(reader, labels, known)
     labelled = labels_for(reader.rows, labels).within(reader.rows, where).to_measure()
     scores = np.stack([reader.concept_scores(concept)[labelled.positions] for concept in concepts])
+    ranking = rank_scores(
+        scores,
+        labelled.values,
+        copies(reader, labelled.positions),
+        sample_weight=labelled.weights,
+        confidence=confidence,
+        seed=seed,
+    )
     ranked = [
         {
             "query": concept.label,
             "average_precision": curve.average_precision,
+            "low": ranking.intervals[number][0],
+            "high": ranking.intervals[number][1],
+            "behind": float(ranking.behind[number]),
+            "as_good": bool(ranking.as_good[number]),
+            "corrected": ranking.corrected if number == ranking.best else None,
             "roc_auc": curve.roc_auc,
             "best_f1": float(curve.f1.max()),
         }
-        for concept, curve in zip(concepts, curves(scores, labelled.values, labelled.weights), strict=True)
+        for number, (concept, curve) in enumerate(
+            zip(concepts, curves(scores, labelled.values, labelled.weights), strict=True)
+        )
     ]
     return sorted(ranked, key=lambda row: -float(row["average_precision"]))
 
@@ -327,8 +355,9 @@ def calibrate(
     concept, wishes = _concept(query, options)
     named = _name_of(concept)
     labelled = labels_for(reader.rows, label_log.own_or(reader, labels, label or named)).within(reader.rows, where)
-    calibrated = [_calibrated(reader, concept, labelled, label or named, wishes, where)]
-    return _classifier(reader, name or named, calibrated, "single", labelled.source, where)
+    groups = copies(reader, labelled.positions)
+    calibrated = [_calibrated(reader, concept, labelled, label or named, wishes, groups, where)]
+    return _classifier(reader, name or named, calibrated, "single", labelled, where, groups)
 
 
 def calibrate_classes(
@@ -339,31 +368,68 @@ def calibrate_classes(
     name: str,
     mode: Mode = "argmax",
     where: Any = None,
+    abstain_below: float = 0.0,
     **options: Any,
 ) -> Classifier:
-    """Calibrate one query and threshold for each class of a label column.
+    """Calibrate one query and threshold for each class of a label column, and what several decide together.
 
     `queries` says for each class, by its value in the column `labels`, what to look for. With mode ``"argmax"`` a row
-    is of one class or none, with ``"multi-label"`` of any number. `where`, `options` and errors are those of
-    `calibrate`.
+    is of one class or none: the likeliest by all the scores, see `competition.compete`. It is of none where that is
+    likelier (known only where rows of other values are labelled) or the class is less probable than `abstain_below`.
+    The thresholds are for each class alone. With ``"multi-label"`` a row is of any number. `where`, `options` and
+    errors are those of `calibrate`.
     """
     if not queries:
         raise LabelError("give at least one class to calibrate, such as {'dog': 'a photo of a dog'}")
-    calibrated = []
+    competing = mode == "argmax" and len(queries) > 1
+    if abstain_below and not competing:
+        raise InputError(f"{option('abstain_below')} is for several classes that one is decided for, of mode 'argmax'")
+    classes = classes_for(reader.rows, labels).within(reader.rows, where)
+    groups = copies(reader, classes.positions)
+    calibrated, names = [], classes.values.copy()
     for value, query in queries.items():
         concept, wishes = _concept(query, options)
         labelled = labels_for(reader.rows, f"{labels}={value}").within(reader.rows, where)
-        calibrated.append(_calibrated(reader, concept, labelled, value, wishes, where))
-    source = classes_for(reader.rows, labels).within(reader.rows, where).source
-    return _classifier(reader, name, calibrated, mode, source, where)
+        calibrated.append(_calibrated(reader, concept, labelled, value, wishes, groups, where))
+        names[labelled.values] = value
+    targets = [target for target, _ in calibrated]
+    warnings = [swallowing(target.label, found.metrics) for target, found in calibrated if found.metrics is not None]
+    competition = None
+    if competing:
+        scores = [target.score(reader.scores(list(target.vectors)))[classes.positions] for target in targets]
+        competition = compete(
+            np.stack(scores),
+            names.tolist(),
+            list(queries),
+            groups,
+            sample_weight=classes.weights,
+            abstain_below=abstain_below,
+        )
+        warnings += competition.doubts
+    made = _classifier(reader, name, calibrated, mode, classes, where, groups, competition)
+    return dataclasses.replace(made, warnings=(*made.warnings, *filter(None, warnings)))
 
 
 def _classifier(
-    reader: Reader, name: str, calibrated: list[tuple[Target, Calibration]], mode: Mode, source: str, where: Any
+    reader: Reader,
+    name: str,
+    calibrated: list[tuple[Target, Calibration]],
+    mode: Mode,
+    labelled: Labelled,
+    where: Any,
+    groups: Ints,
+    competition: Competition | None = None,
 ) -> Classifier:
     """Make the classifier of calibrated classes, which knows on which rows of which store they were."""
     kept = where if isinstance(where, str) else None if where is not None else ""
-    return Classifier.of(name, reader.space, calibrated, mode, reader.store_id, reader.version, source, kept)
+    origin = (reader.store_id, reader.version, labelled.source, kept)
+    seen = PictureSet.of(pictures_of(reader, labelled.positions))
+    made = Classifier.of(name, reader.space, calibrated, mode, *origin, competition, seen)
+    near = seen.n - len(np.unique(groups))
+    if near <= _FEW_COPIES * seen.n:
+        return made
+    said = f"{near:,} of {seen.n:,} labelled pictures count as copies of others: their cosine is {COPY_COSINE} or more"
+    return dataclasses.replace(made, warnings=(*made.warnings, said))
 
 
 def _concept(query: Any, options: dict[str, Any]) -> tuple[Concept, dict[str, Any]]:
@@ -373,9 +439,18 @@ def _concept(query: Any, options: dict[str, Any]) -> tuple[Concept, dict[str, An
 
 
 def _calibrated(
-    reader: Reader, concept: Concept, labelled: Labelled, label: str, wishes: dict[str, Any], where: Any
+    reader: Reader,
+    concept: Concept,
+    labelled: Labelled,
+    label: str,
+    wishes: dict[str, Any],
+    groups: Ints,
+    where: Any,
 ) -> tuple[Target, Calibration]:
-    """Make the class of a concept, with the threshold that labels choose for the rows that `where` keeps."""
+    """Make the class of a concept, with the threshold that labels choose for the rows that `where` keeps.
+
+    `groups` are those of `copies`.
+    """
     if len(labelled) < 2:
         few = counted(len(labelled), "labelled row is", "labelled rows are")
         raise LabelError(f"{labelled.source}: {few} too few to choose a threshold by")
@@ -386,7 +461,7 @@ def _calibrated(
     calibration = calibrate_scores(
         scores,
         labelled.values,
-        _groups(reader.rows, labelled),
+        groups,
         sample_weight=labelled.weights,
         random=labelled.random,
         population=every if kept is None else every[kept],
@@ -409,12 +484,6 @@ def _opposite(concept: Concept, labelled: Labelled) -> str:
     instead = [f"for {named!r}, which the positive rows are called"] if named and named not in texts else []
     instead += [f"for 'a photo' against {texts[0]!r}"] if texts else []
     return f"ask {', or '.join(instead) or 'for what the positive rows show'}, or turn the labels round"
-
-
-def _groups(rows: Rows, labelled: Labelled) -> list[str]:
-    """Name the picture of each labelled row, so that copies of one never stand on both sides of a split."""
-    hashes = rows.take(labelled.positions, ["content_hash"]).column("content_hash").to_pylist()
-    return [value or f"row {row}" for value, row in zip(hashes, labelled.positions.tolist(), strict=True)]
 
 
 def _name_of(concept: Concept) -> str:

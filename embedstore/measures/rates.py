@@ -6,7 +6,7 @@ arrays (many). Zero by zero is 0, as with scikit-learn's ``zero_division=0``. Co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -24,6 +24,7 @@ Number = TypeVar("Number", float, Floats)
 
 REPORTED = ("precision", "recall", "f1", "tp", "fp", "fn", "tn")
 """What tables and files say of a threshold, in this order."""
+_COUNTS = ("tp", "fp", "fn", "tn")
 
 
 class Rates(Generic[Number]):
@@ -145,28 +146,47 @@ def ratio(part: Any, whole: Any) -> Any:
     return float(part / whole) if whole else 0.0
 
 
+@dataclass(frozen=True)
+class ClassCounts(Rates[float]):
+    """The four counts of one class among several that are decided between, and every rate that follows from them."""
+
+    tp: float
+    fp: float
+    fn: float
+    tn: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return what is `REPORTED`, as plain numbers."""
+        return {name: getattr(self, name) for name in REPORTED}
+
+
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """Counts of true class against predicted class; none is an answer, and right for a row of no known class."""
+    """Counts of true class against predicted class; none is an answer, and right for a row of no known class.
+
+    Of weighted rows the counts are estimates (float64) of those in all that was sampled.
+    """
 
     names: tuple[str, ...]
     """The classes, sorted: those that occur among labels or predictions."""
-    counts: Ints
+    counts: Counts
     """Shape (n_names, n_names), true class by predicted class."""
-    abstained: Ints
+    abstained: Counts
     """Shape (n_names,): rows of each true class for which nothing was predicted."""
     classes: tuple[str, ...]
     """Those that could be predicted, in the order of the classifier; a row of another is right when nothing is."""
 
     @property
-    def n(self) -> int:
+    def n(self) -> float:
         """Number of rows."""
-        return int(self.counts.sum() + self.abstained.sum())
+        total: float = (self.counts.sum() + self.abstained.sum()).item()
+        return total
 
     @property
-    def rightly_undecided(self) -> int:
+    def rightly_undecided(self) -> float:
         """Rows of no class that could be predicted, and for which none was."""
-        return int(self.abstained[self._unknown].sum())
+        undecided: float = self.abstained[self._unknown].sum().item()
+        return undecided
 
     @property
     def accuracy(self) -> float:
@@ -182,37 +202,75 @@ class Confusion:
     def _unknown(self) -> NDArray[np.bool_]:
         return np.array([name not in self.classes for name in self.names], dtype=np.bool_)
 
-    def table(self) -> Ints:
+    @property
+    def by_class(self) -> dict[str, ClassCounts]:
+        """Precision, recall and the counts of each of `classes`, as a decision of this class or not."""
+        table = self.table()
+        hits, predicted, true = np.diagonal(table), table.sum(axis=0), table.sum(axis=1)
+        cells = (hits, predicted - hits, true - hits, table.sum() - predicted - true + hits)
+        rows = zip(*(column[:-1].tolist() for column in cells), strict=True)
+        return {name: ClassCounts(*row) for name, row in zip(self.classes, rows, strict=True)}
+
+    def lines(self) -> list[str]:
+        """Return the figures of each class as lines in columns, under a head."""
+        head = [name.replace("f1", "F1") for name in REPORTED]
+        rows = [
+            [label, *(in_words(x) if name in _COUNTS else f"{x:.4f}" for name, x in one.to_dict().items())]
+            for label, one in self.by_class.items()
+        ]
+        return aligned([["class", *head], *rows])
+
+    def table(self) -> Counts:
         """Return the counts of `classes` and, last, of none, truth by prediction: shape (n_classes + 1,) twice."""
         places = [self.classes.index(name) if name in self.classes else len(self.classes) for name in self.names]
-        table = np.zeros((len(self.classes) + 1, len(self.classes) + 1), dtype=np.int64)
+        kind: Any = self.counts.dtype
+        table: Counts = np.zeros((len(self.classes) + 1, len(self.classes) + 1), dtype=kind)
         np.add.at(table, np.ix_(places, places), self.counts)
         np.add.at(table, (places, len(self.classes)), self.abstained)
         return table
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes and the accuracy as plain JSON values."""
+        """Return the attributes, the accuracy and what is `REPORTED` of each class as plain JSON values."""
         counts, abstained = self.counts.tolist(), self.abstained.tolist()
         named = {"names": list(self.names), "counts": counts, "abstained": abstained, "classes": list(self.classes)}
-        return {**named, "accuracy": self.accuracy}
+        figures = {"accuracy": self.accuracy, "coverage": self.coverage}
+        return {**named, **figures, "by_class": {name: one.to_dict() for name, one in self.by_class.items()}}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Confusion:
+        """Read what `to_dict` wrote; KeyError, TypeError or ValueError for anything else."""
+        names, classes = (tuple(map(str, fields[key])) for key in ("names", "classes"))
+        counts, abstained = (np.array(fields[key]) for key in ("counts", "abstained"))
+        n = len(names)
+        if counts.shape != (n, n) or abstained.shape != (n,) or counts.dtype.kind not in "if":
+            raise ValueError(f"counts of {n} classes have shape {(n, n)}, found {counts.shape}")
+        return cls(names, counts, abstained, classes)
 
     def __str__(self) -> str:
         heads = [*self.classes, "none"]
-        rows = [[head, *map(str, line)] for head, line in zip(heads, self.table().tolist(), strict=True)]
+        rows = [
+            [head, *(f"{cell:.0f}" for cell in line)] for head, line in zip(heads, self.table().tolist(), strict=True)
+        ]
         table = aligned([["truth, predicted:", *heads], *rows])
         undecided = (
-            f"; {self.rightly_undecided:,} are of none of the classes, rightly" if self.rightly_undecided else ""
+            f"; {self.rightly_undecided:,.0f} are of none of the classes, rightly" if self.rightly_undecided else ""
         )
-        return "\n".join(
-            [*table, f"accuracy {self.accuracy:.4f}, decided {self.coverage:.1%} of {self.n:,} rows{undecided}"]
-        )
+        about = "" if self.counts.dtype.kind == "i" else "about "
+        decided = f"decided {self.coverage:.1%} of {about}{self.n:,.0f} rows{undecided}"
+        return "\n".join([*table, f"accuracy {self.accuracy:.4f}, {decided}"])
 
 
-def confusion(labels: Sequence[Any], predictions: Sequence[Any], classes: Sequence[str] | None = None) -> Confusion:
+def confusion(
+    labels: Sequence[Any],
+    predictions: Sequence[Any],
+    classes: Sequence[str] | None = None,
+    sample_weight: NDArray[np.float64] | None = None,
+) -> Confusion:
     """Count the true class of each row against the predicted one; a prediction of None abstains.
 
     `classes` are those that could be predicted, by default all that occur: a row of another class is right when
-    nothing is predicted for it. Raises LabelError for different lengths, no rows, and a row without a label.
+    nothing is predicted for it. With a `sample_weight` for each row the counts are sums of these. Raises LabelError
+    for different lengths, no rows, and a row without a label.
     """
     truth, guesses = list(labels), list(predictions)
     if len(truth) != len(guesses) or not truth:
@@ -221,8 +279,9 @@ def confusion(labels: Sequence[Any], predictions: Sequence[Any], classes: Sequen
         raise LabelError(f"row {truth.index(None)} has no label; leave it out of the confusion counts")
     names = tuple(sorted({str(name) for name in [*truth, *guesses] if name is not None}))
     places = {name: place for place, name in enumerate(names)}
-    counts = np.zeros((len(names), len(names) + 1), dtype=np.int64)
+    kind: Any = np.int64 if sample_weight is None else np.float64
+    counts: Counts = np.zeros((len(names), len(names) + 1), dtype=kind)
     rows = [places[str(name)] for name in truth]
     columns = [len(names) if name is None else places[str(name)] for name in guesses]
-    np.add.at(counts, (rows, columns), 1)
+    np.add.at(counts, (rows, columns), 1 if sample_weight is None else sample_weight)
     return Confusion(names, counts[:, :-1], counts[:, -1], names if classes is None else tuple(classes))

@@ -114,6 +114,12 @@ def test_rank_orders_queries_by_average_precision(photo_store: EmbedStore) -> No
     assert [row["query"] for row in rows] == ["bird", "flower"]
     expected = average_precision_score(labels, photo_store.scores("bird")[0])
     assert rows[0]["average_precision"] == pytest.approx(expected, abs=1e-12)
+    shown = run("rank", photo_store.path, "bird", "birds", "flower", "--label", "category=bird")
+    head, best, other, last = shown.stdout.splitlines()
+    assert head.split() == ["average", "precision", "[", "]", "ROC", "AUC", "best", "F1", "query"]
+    assert "not distinguishable" not in best + last
+    assert other.endswith("not distinguishable from the best")
+    assert "'bird' without the luck of being the best of those tried: average precision 0." in shown.stderr
 
 
 def test_without_labels_sweep_suggests(photo_store: EmbedStore) -> None:
@@ -286,7 +292,15 @@ def test_truth_and_prediction_stand_under_heads(calibrated: EmbedStore, tmp_path
     words = ("--column", "category", "--class", "bird", "--class", "flower", "--name", "kinds")
     assert run("calibrate-classes", calibrated.path, *words).exit_code == 0
     lines = run("classify", calibrated.path, "--classifier", "kinds").stdout.splitlines()
-    assert lines[0].split() == ["score", "predicted", "uri"]
+    assert lines[0].split() == ["score", "predicted", "probability", "uri"]
+    assert float(lines[1].split()[2]) == pytest.approx(1, abs=0.05)
+    sure = run("calibrate-classes", calibrated.path, *words, "--abstain-below", "0.9")
+    assert "which class: accuracy 0." in sure.stdout
+    assert "measured by 5-fold cross-validation" in sure.stdout
+    assert "truth, predicted:  bird  flower  none" in sure.stdout
+    fewer = run("classify", calibrated.path, "--classifier", "kinds").stdout.splitlines()
+    assert 20 < len(fewer) < len(lines)
+    assert min(float(line.split()[2]) for line in fewer[1:]) >= 0.9
     shown = run("evaluate", calibrated.path, "kinds", "--label", "category").stdout
     assert "class   threshold  precision" in shown
     assert "truth, predicted:  bird  flower  none" in shown

@@ -22,6 +22,7 @@ from embedstore.store import EmbedStore
 from embedstore.vectors import normalise, scores
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "classifier-v1.json"
+GOLDEN_2 = GOLDEN.with_name("classifier-v2.json")
 
 
 SPACE = Space.given("test-space", 16)
@@ -109,13 +110,29 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 def test_file_of_format_version_1_is_read():
     """The golden file of format version 1 loads, decides as it did, and is written again with the same content."""
     classifier = Classifier.load(GOLDEN)
-    assert classifier.to_dict() == json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert classifier.to_dict() == json.loads(GOLDEN.read_text(encoding="utf-8")) | {"format_version": 2}
     assert classifier.labels == ("cat", "dog")
     assert classifier.mode == "argmax"
     assert classifier.targets[0].vector.tolist() == [0.6000000238418579, 0.800000011920929, 0.0]
     rows = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.6, 0.8, 0]]
     assert classifier.predict(classifier.score_rows(rows)) == ["cat", "cat", "dog", "cat"]
     assert classifier.targets[1].threshold == 0.1
+
+
+def test_file_of_format_version_2_is_read():
+    """The golden file of format version 2 loads, decides by its coefficients, and is written again to the letter."""
+    classifier = Classifier.load(GOLDEN_2)
+    fields = json.loads(GOLDEN_2.read_text(encoding="utf-8"))
+    assert fields.pop("checksum")
+    assert classifier.to_dict() == fields
+    rows = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.6, 0.8, 0]]
+    found = classifier.score_rows(rows)
+    logits = np.array(fields["competition"]["weights"]) @ found + np.array(fields["competition"]["bias"])[:, np.newaxis]
+    expected = np.exp(logits) / np.exp(logits).sum(axis=0)
+    assert classifier.probabilities(found) == pytest.approx(expected[:2], abs=1e-12)
+    assert classifier.predict(found) == [None, "cat", "dog", "cat"]
+    assert "which class: accuracy 0.9000, decided 70.0% of 20 rows, measured by 5-fold" in str(classifier)
+    assert classifier.chosen_on.shared(["one", "two", "three"]) == (2, True)
 
 
 def test_a_flipped_bit_of_a_saved_file_is_noticed_or_changes_nothing(tmp_path):
@@ -193,7 +210,16 @@ def put(value, *path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (put(2, "format_version"), "format version 2.*newer embedstore"),
+        (put(3, "format_version"), "format version 3.*newer embedstore"),
+        (put({}, "competition"), "lacks the field 'weights'"),
+        (
+            put(
+                {"weights": [[1, 2]], "bias": [0], "abstain_below": 0, "confusion": None, "validation": ""},
+                "competition",
+            ),
+            "weights of shape",
+        ),
+        (put({"n": 1, "pictures": "AAAA"}, "chosen_on"), "cannot be read"),
         (put("one", "format_version"), "format version 'one'"),
         (put("something", "format"), "this is no classifier"),
         (drop("objective"), "lacks the field 'objective'"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,14 +70,14 @@ def test_none_is_an_answer(photo_store: EmbedStore) -> None:
     [
         ("category=bird", "id < '8'", "not held out: the threshold was chosen on these rows"),
         ("category=bird", "id >= '8'", "held out: the threshold was chosen where id < '8'"),
-        ("category=bird", None, "may have been chosen on"),
-        ("category=flower", "id < '8'", "may have been chosen on"),
+        ("category=bird", None, "not held out: the threshold was chosen on 121 of these 242 rows (category=bird where"),
+        ("category=flower", "id < '8'", "not held out: the threshold was chosen on these rows"),
     ],
 )
 def test_an_evaluation_says_whether_its_rows_were_held_out(
     photo_store: EmbedStore, labels: str, where: str | None, says: str
 ) -> None:
-    """By the condition that the rows of the calibration were kept by."""
+    """By the pictures: the label and the words of the condition may be others."""
     where_was = "id < '8'"
     classifier = photo_store.calibrate("bird", "category=bird", where=where_was, resamples=0)
     report = photo_store.evaluate(classifier, labels, where)
@@ -103,6 +105,41 @@ def test_a_condition_keeps_labels_and_scores(photo_store: EmbedStore) -> None:
         photo_store.calibrate("bird", "category=bird", where="id < ''")
 
 
+def test_an_evaluation_knows_copies_of_pictures_elsewhere(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """In another store the pictures of the calibration are counted by content; other pictures are held out."""
+    classifier = photo_store.calibrate("bird", "category=bird", where="id < '8'", resamples=0)
+    uris = photo_store.to_table(["uri"]).column(0).to_pylist()
+    other = EmbedStore.create(tmp_path / "o.store", model="objects")
+    other.add([{"image": uri, "kind": str(place % 2)} for place, uri in enumerate(uris[:30])])
+    keep = photo_store.mask("id < '8'")[:30]
+    report = other.evaluate(classifier, "kind=1")
+    assert 0 < keep.sum() < 30
+    assert report.held_out.startswith(f"not held out: the threshold was chosen on {keep.sum()} of these 30 rows")
+    whole = dataclasses.replace(classifier, chosen_on=None)
+    assert other.evaluate(whole, "kind=1").held_out == "whether the rows were held out is not known"
+
+
+def test_columns_say_what_was_decided(photo_store: EmbedStore) -> None:
+    """Scores, matches, the class decided for and the probability of the likeliest, in the rows' order."""
+    classifier = thresholds.calibrate_classes(
+        photo_store.reader, {"bird": "bird", "flower": "flower"}, "category", name="kinds", resamples=0
+    )
+    table = evaluation.with_columns(photo_store.reader, classifier)
+    scores, matched = evaluation.apply(photo_store.reader, classifier)
+    probabilities = classifier.probabilities(scores)
+    assert table.column("kinds_predicted").to_pylist() == classifier.predict(photo_store)
+    assert table.column("kinds_probability").to_pylist() == probabilities.max(axis=0).astype(np.float32).tolist()
+    assert table.column("kinds_flower_match").to_pylist() == matched[1].tolist()
+    found = evaluation.predict(photo_store.reader, classifier)
+    assert found.column_names == ["id", "predicted", "score", "probability", "uri"]
+    ids = table.column("id").to_pylist()
+    places = [ids.index(one) for one in found.column("id").to_pylist()]
+    falling = found.column("probability").to_numpy()
+    assert (np.diff(falling) <= 0).all()
+    assert falling.tolist() == probabilities.max(axis=0).astype(np.float32)[places].tolist()
+    assert len(places) == matched.sum()
+
+
 def test_an_evaluation_says_who_abstained(photo_store: EmbedStore) -> None:
     """As JSON and as text every labelled row is counted: as decided for a class, or as one for which nothing was."""
     queries = {"bird": "bird", "flower": "flower"}
@@ -117,6 +154,8 @@ def test_an_evaluation_says_who_abstained(photo_store: EmbedStore) -> None:
     assert sum(counts["abstained"]) > 0
     assert sum(map(sum, counts["counts"])) + sum(counts["abstained"]) == len(photo_store)
     assert f"decided {report.confusion.coverage:.1%}" in str(report)
+    decided = str(report).split("decided for one class, or none:\n")[1].splitlines()
+    assert decided[1].split()[:2] == ["bird", f"{report.confusion.by_class['bird'].precision:.4f}"]
     heads, bird = [line.split() for line in str(report).splitlines()[1:3]]
     assert heads == ["class", "threshold", "precision", "recall", "F1", "tp", "fp", "fn", "tn"]
     assert bird[:3] == ["bird", f"{classifier.targets[0].threshold:.4f}", f"{report.metrics['bird'].precision:.4f}"]

@@ -13,6 +13,7 @@ from sklearn import metrics as sk
 from embedstore.deciding import evaluation, thresholds
 from embedstore.deciding.classifier import Classifier
 from embedstore.errors import ClassifierError, InputError, LabelError, QueryError, UnreachableError
+from embedstore.measures.competition import compete
 from embedstore.store import EmbedStore
 
 
@@ -73,6 +74,56 @@ def test_no_class_at_all_is_refused(photo_store: EmbedStore) -> None:
         thresholds.calibrate_classes(photo_store.reader, {}, "category", name="none")
 
 
+def test_classes_compete_by_scikit_learn_s_probabilities(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """Queries of a store are decided between as by `compete` on their scores; saved, loaded and applied alike."""
+    queries = {"bird": "bird", "flower": "flower", "vehicle": "car"}
+    made = thresholds.calibrate_classes(photo_store.reader, queries, "category", name="kinds", resamples=0)
+    scores = np.stack([photo_store.scores(query)[0] for query in queries.values()])
+    names = photo_store.to_table(["category"]).column("category").to_pylist()
+    expected = compete(scores, names, list(queries), photo_store.to_table(["content_hash"]).column(0).to_pylist())
+    assert made.competition is not None
+    assert made.probabilities(scores).tolist() == expected.probabilities(scores).tolist()
+    assert made.competition.to_dict() == expected.to_dict()
+    assert made.competition.confusion.accuracy > 0.9
+    again = Classifier.load(made.save(tmp_path))
+    assert again.predict(photo_store) == made.predict(photo_store)
+    assert again.of_class("bird").competition is None
+    assert (
+        again.of_class("bird").match(scores[:1])[0].tolist()
+        == (scores[0].astype(float) > made.targets[0].threshold).tolist()
+    )
+    strict = thresholds.calibrate_classes(
+        photo_store.reader, queries, "category", name="kinds", resamples=0, abstain_below=0.99
+    )
+    decided = np.array([label is not None for label in strict.predict(photo_store)])
+    assert (decided == ((made.probabilities(scores).max(axis=0) >= 0.99) & (made.match(scores).any(axis=0)))).all()
+    assert 0 < decided.sum() < made.match(scores).sum()
+
+
+def test_what_classes_cannot_do_is_said(photo_store: EmbedStore) -> None:
+    """Abstaining without a competition; labels of the classes alone; a class that matches nearly everything."""
+    reader = photo_store.reader
+    with pytest.raises(InputError, match="abstain_below is for several classes"):
+        thresholds.calibrate_classes(
+            reader, {"bird": "bird", "flower": "flower"}, "category", name="k", mode="multi-label", abstain_below=0.5
+        )
+    only = "category = 'bird' or category = 'flower'"
+    queries = {"bird": "banana", "flower": "flower"}
+    closed = thresholds.calibrate_classes(reader, queries, "category", name="k", where=only, resamples=0)
+    assert not closed.competition.knows_none
+    assert any("none of them is never an answer" in text for text in closed.warnings)
+    assert None not in closed.predict(photo_store)
+    both = thresholds.calibrate_classes(
+        reader, queries, "category", name="k", where=only, resamples=0, mode="multi-label", objective="f3"
+    )
+    assert both.competition is None
+    assert any(text.startswith("bird matches nearly everything: ") for text in both.warnings)
+    assert any(
+        text.startswith("bird matches nearly everything: ")
+        for text in photo_store.evaluate(both, "category", only).warnings
+    )
+
+
 def test_nonsense_scores_less_than_birds(photo_store: EmbedStore) -> None:
     """The noise floor lies under the threshold that labels choose."""
     floor = thresholds.noise_floor(photo_store.reader, "bird", share=0.05)
@@ -91,6 +142,11 @@ def test_queries_are_ranked_by_average_precision(photo_store: EmbedStore) -> Non
         assert row["roc_auc"] == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-12)
         tried = [sk.f1_score(labels, scores > value, zero_division=0) for value in scores]
         assert row["best_f1"] >= max(tried) - 1e-12
+        assert row["low"] <= row["average_precision"] <= row["high"]
+        assert row["behind"] == pytest.approx(ranked[0]["average_precision"] - row["average_precision"], abs=1e-12)
+    assert [row["as_good"] for row in ranked][::2] == [True, False]
+    assert 0.8 < ranked[0]["corrected"] < 1
+    assert [row["corrected"] for row in ranked[1:]] == [None, None]
     with pytest.raises(QueryError, match="at least one query"):
         thresholds.rank(photo_store.reader, [], "category=bird")
 

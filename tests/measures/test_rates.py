@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import sklearn.metrics as sk
 
 from embedstore.errors import LabelError
-from embedstore.measures.rates import confusion
+from embedstore.measures.rates import Confusion, confusion
 
 
 def test_confusion_equals_scikit_learn():
@@ -23,13 +25,31 @@ def test_confusion_equals_scikit_learn():
     assert (found.abstained == expected[:3, 3]).all()
     assert found.accuracy == pytest.approx(sk.accuracy_score(truth, guesses))
     assert found.coverage == pytest.approx(1 - guesses.count("none") / 300)
-    assert found.to_dict() == {
-        "names": names,
-        "counts": expected[:3, :3].tolist(),
-        "abstained": expected[:3, 3].tolist(),
-        "classes": names,
-        "accuracy": found.accuracy,
-    }
+    fields = json.loads(json.dumps(found.to_dict()))
+    assert fields["counts"] == expected[:3, :3].tolist()
+    assert (fields["accuracy"], fields["coverage"]) == (found.accuracy, found.coverage)
+    assert Confusion.from_dict(fields).to_dict() == found.to_dict()
+    precision, recall, f1, support = sk.precision_recall_fscore_support(truth, guesses, labels=names)
+    for place, name in enumerate(names):
+        one = found.by_class[name]
+        assert (one.precision, one.recall, one.f1) == pytest.approx((precision[place], recall[place], f1[place]))
+        assert (one.tp + one.fn, one.tp + one.fp + one.fn + one.tn) == (support[place], 300)
+
+
+def test_weighted_confusion_equals_scikit_learn():
+    """With weights the counts and rates are scikit-learn's with `sample_weight`, and say "about"."""
+    rng = np.random.default_rng(3)
+    truth, guesses = (rng.choice(["bird", "cat", "fish"], 200).tolist() for _ in range(2))
+    weight = rng.exponential(30, 200)
+    named = [None if guess == "fish" else guess for guess in guesses]
+    found = confusion(truth, named, ["bird", "cat"], weight)
+    expected = sk.confusion_matrix(truth, guesses, labels=["bird", "cat", "fish"], sample_weight=weight)
+    assert found.table() == pytest.approx(expected)
+    assert found.accuracy == pytest.approx(sk.accuracy_score(truth, guesses, sample_weight=weight))
+    assert found.by_class["cat"].f1 == pytest.approx(
+        sk.f1_score(truth, guesses, labels=["cat"], average="macro", sample_weight=weight)
+    )
+    assert f"of about {weight.sum():,.0f} rows" in str(found)
 
 
 def test_confusion_needs_a_label_for_each_row():
