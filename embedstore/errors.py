@@ -169,6 +169,10 @@ class ServiceError(EmbedderError, ConnectionError):
     """A remote service failed, hung, or answered something that cannot be used."""
 
 
+class PlanLimitError(ServiceError):
+    """The plan of the account does not allow what was asked for, or a payment is due; the key itself is good."""
+
+
 class BudgetSpentError(EmbedderError):
     """As many requests as were allowed have been sent; what was embedded is kept."""
 

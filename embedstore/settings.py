@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +26,9 @@ OFFLINE = "EMBEDSTORE_OFFLINE"  # 1 (or true, yes, on) keeps embedstore off the 
 MIXED = "EMBEDSTORE_ALLOW_MIXED_BACKEND"  # 1 allows another backend of a store's model for queries
 PRIVATE_URLS = "EMBEDSTORE_ALLOW_PRIVATE_URLS"  # 1 lets pictures be fetched from private addresses
 URL_SECONDS = "EMBEDSTORE_URL_SECONDS"  # how long the download of one picture may take, all attempts together
+RATE_LIMIT = "EMBEDSTORE_RATE_LIMIT"  # another limit of Nomic's service, REQUESTS/SECONDS
+DOMAIN = "NOMIC_DOMAIN"  # whose deployment a key is for, as in `nomic login --domain`; --domain sets it
+ADDRESS = "ATLAS_API_PATH"  # the address of Nomic's service, whatever a login says; the official client reads it
 STATE_DIR = "EMBEDSTORE_STATE_DIR"  # another folder for the state shared by processes
 
 # Read by huggingface_hub (HF_HUB_*, DO_NOT_TRACK, DISABLE_TELEMETRY), transformers, datasets and onnxruntime.
@@ -76,6 +80,20 @@ def seconds_for_a_url() -> float:
     if not 0 < seconds < 1e9:
         raise InputError(f"{URL_SECONDS} is {text!r}; expected a number of seconds, such as 60")
     return seconds
+
+
+def rate_limit() -> tuple[int, float] | None:
+    """Return how many requests Nomic's service takes in how many seconds, where the environment says so.
+
+    ``EMBEDSTORE_RATE_LIMIT=1200/300`` is what the public service says of itself; a plan may have another limit.
+    """
+    text = os.environ.get(RATE_LIMIT, "").strip()
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d{1,9}) ?/ ?(\d{1,6}(?:\.\d+)?)", text)
+    if not found or int(found[1]) < 1 or float(found[2]) <= 0:
+        raise InputError(f"{RATE_LIMIT} is {text!r}; expected requests and seconds, such as 1200/300")
+    return int(found[1]), float(found[2])
 
 
 def is_offline() -> bool:
@@ -150,14 +168,79 @@ class Key:
 def find_key(flag: str | None = None) -> Key | None:
     """Look the API key up: `flag`, else ``NOMIC_API_KEY``, else ``~/.nomic/credentials``; None if there is none.
 
-    Raises CredentialsError where a key cannot be used: malformed, a file that cannot be read, an expired login.
+    A key that is given or stands in the environment is for the deployment that ``NOMIC_DOMAIN`` names, else for Nomic's
+    own service.
+
+    Raises CredentialsError where a key cannot be used: malformed, a file that cannot be read, an expired login; and
+    where the file is a login to another deployment than the one that the key would be sent to, as nobody knows then
+    which is meant. Where ``ATLAS_API_PATH`` names the address it is known.
     """
-    if flag:
-        return Key(flag, "the argument `key`")
-    if os.environ.get(API_KEY, "").strip():
-        return Key(os.environ[API_KEY], API_KEY)
     path = Path.home() / ".nomic" / "credentials"
-    return _key_from_login(path) if path.exists() else None
+    domain = os.environ.get(DOMAIN, "").strip()
+    tenant = _tenant_of(domain) if domain else None
+    secret, source = (flag, "the argument `key`") if flag else (os.environ.get(API_KEY, "").strip(), API_KEY)
+    if secret:
+        key = Key(secret, source, tenant)
+        if tenant is None and not os.environ.get(ADDRESS):
+            _require_own(key, path)
+        return key
+    if not path.exists():
+        return None
+    key = _key_from_login(path)
+    if tenant is not None and _host(key.tenant) != _host(tenant):
+        raise CredentialsError(
+            f"{_LOGIN} is a login to {_host(key.tenant)}, and {domain} is named ({spelt(DOMAIN, '--domain')}), whose "
+            f"service is {_host(tenant)}: its key is not sent there. Run `nomic login --domain {domain} nk-...`, or "
+            + key_places()
+        )
+    return key
+
+
+def _require_own(key: Key, path: Path) -> None:
+    """Raise CredentialsError where a login to another deployment lies beside a key that does not say whose it is."""
+    try:
+        tenant = _tenant_in(json.loads(read_regular(path)))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return  # no login, or none that says
+    if tenant.get("tenant", "production") != "production":
+        other = tenant.get("frontend_domain", "DOMAIN")
+        raise CredentialsError(
+            f"the key from {key.source} would go to {_host(key.tenant)}, Nomic's public service, but {_LOGIN} is a "
+            f"login to {_host(tenant)}. Say whose the key is: {DOMAIN}={other} or {DOMAIN}={_PUBLIC}"
+            + spelt("", f" (`add` and others: --domain {other})")
+            + f"; or name the service's address in {ADDRESS}"
+        )
+
+
+_LOGIN = "~/.nomic/credentials"
+_PUBLIC = "atlas.nomic.ai"
+_DEPLOYMENTS = {
+    "production": {"frontend_domain": _PUBLIC, "api_domain": "api-atlas.nomic.ai"},
+    "staging": {"frontend_domain": "staging-atlas.nomic.ai", "api_domain": "staging-api-atlas.nomic.ai"},
+}
+"""Nomic's own, as the official client knows them; any other is an enterprise's."""
+
+
+def _tenant_of(domain: str) -> dict[str, str]:
+    """Return the fields of a login to the deployment of a domain, as ``nomic login --domain`` writes them."""
+    for tenant, hosts in _DEPLOYMENTS.items():
+        if domain == hosts["frontend_domain"]:
+            return {"tenant": tenant, **hosts}
+    if not re.fullmatch(r"[A-Za-z0-9.-]+(:\d+)?", domain):
+        raise CredentialsError(f"{domain!r} is no domain; expected a name such as {_PUBLIC}, without https://")
+    return {"tenant": "enterprise", "frontend_domain": domain, "api_domain": f"api.{domain}"}
+
+
+def _tenant_in(login: dict[str, Any]) -> dict[str, str]:
+    """Return the fields of the client's file that say which deployment it is for."""
+    fields = ("tenant", "api_domain", "frontend_domain")
+    return {field: login[field] for field in fields if isinstance(login.get(field), str)}
+
+
+def _host(tenant: dict[str, Any]) -> str:
+    """Return the host of a deployment's service."""
+    own = _DEPLOYMENTS.get(tenant.get("tenant", "production"), tenant)
+    return str(own.get("api_domain", f"the tenant {tenant.get('tenant')!r}"))
 
 
 def require_key(given: Key | str | None = None) -> Key:
@@ -170,17 +253,28 @@ def require_key(given: Key | str | None = None) -> Key:
 
 def _key_from_login(path: Path) -> Key:
     """Read the client's own file; its content appears in no message."""
-    name = "~/.nomic/credentials"
     try:
         login = json.loads(read_regular(path))
         secret, expires = login["token"], login.get("expires")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # The parser's own message would quote the file, and so the key.
-        raise CredentialsError(f"{name} cannot be read as the Nomic client's login; {key_places()}") from None
+        raise CredentialsError(f"{_LOGIN} cannot be read as the Nomic client's login; {key_places()}") from None
     if not isinstance(secret, str):
-        raise CredentialsError(f"{name} holds no key; {key_places()}")
-    if isinstance(expires, int | float) and expires and time.time() >= expires:
-        raise CredentialsError(f"the login in {name} has expired: run `nomic login` again, or {key_places()}")
-    fields = ("tenant", "api_domain", "frontend_domain")
-    tenant = {field: login[field] for field in fields if isinstance(login.get(field), str)}
-    return Key(secret, name, tenant)
+        raise CredentialsError(f"{_LOGIN} holds no key; {key_places()}")
+    if isinstance(expires, int | float) and expires and time.time() >= max(expires, _expiry(secret)):
+        raise CredentialsError(f"the login in {_LOGIN} has expired: run `nomic login` again, or {key_places()}")
+    return Key(secret, _LOGIN, _tenant_in(login))
+
+
+def _expiry(token: str) -> float:
+    """Return when a browser login's token ends, in seconds since the epoch, as it says itself; 0 where it does not.
+
+    The client writes a refreshed token into its file and leaves the moment there as it was.
+    """
+    import jwt  # late: only for a login that looks as if it had expired
+
+    try:
+        ends = jwt.decode(token, options={"verify_signature": False}).get("exp", 0)
+    except jwt.PyJWTError:
+        return 0.0
+    return float(ends) if isinstance(ends, int | float) else 0.0

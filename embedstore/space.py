@@ -25,8 +25,8 @@ class Space:
     backend : str
         What ran it: ``"nomic-api"``, ``"fastembed"``, ``"onnxruntime"``, or ``"given"`` for foreign vectors.
     precision : str
-        Number format of the weights, such as ``"float32"`` or ``"int8"``; ``"float16"`` or ``"int8 as float16"``
-        for vectors that came back from Atlas, see `rounded`.
+        Number format of the weights, such as ``"float32"``, ``"fp16"`` or ``"int8"``; ``"float16"`` or ``"int8 as
+        float16"`` for vectors that came back from Atlas, see `rounded`.
     preprocessing : str
         Version of the steps from picture to model input.
     dim : int

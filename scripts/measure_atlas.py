@@ -28,9 +28,9 @@ from embedstore.atlas import apply_sync, plan_sync, pull
 from embedstore.errors import EmbedStoreError
 from embedstore.searching.queries import Query
 from embedstore.store import EmbedStore
-from embedstore.testing import KINDS, Fault, NomicServer
+from embedstore.testing import KINDS, OF_VECTORS, Fault, NomicServer
 
-FAULTS = tuple(kind for kind in KINDS if kind not in ("wrong-count", "wrong-model", "nan"))
+FAULTS = tuple(kind for kind in KINDS if kind not in OF_VECTORS)
 SYNC = """
 import sys
 from embedstore.atlas import apply_sync, plan_sync

@@ -30,6 +30,7 @@ from hints import (
     words_of,
 )
 
+from embedstore.embedders.registry import MODELS
 from embedstore.errors import InputError, StoreNotFoundError
 from embedstore.store import EmbedStore
 
@@ -43,13 +44,9 @@ MESSAGES = [(text, place) for path in sorted(SOURCE.rglob("*.py")) for text, pla
 
 FOR_STAND_INS = {"STORE": "photos.store", "TEXT": "bird", "NAME": "bird", "LABELS": "category=bird", "FOLDER": "photos"}
 FOR_STAND_INS |= {"SOURCE": "photos", "KIND": "ivf", "QUERY": "bird", "EXPR": "width > 10", "FOLDER_NAME": "photos"}
-NEEDS_THE_NETWORK = {
-    "nomic-local",
-    "nomic-local-q",
-    "compare-backends",
-    "atlas",
-    "atlas://my-org/photos",
-    "--via-atlas",
+NEEDS_THE_NETWORK = {"compare-backends", "atlas", "atlas://my-org/photos", "--via-atlas", *MODELS} - {
+    "nomic",
+    "objects",
 }
 TRIED_ELSEWHERE = {"demo"}  # in cli/test_demo.py: it takes a second
 

@@ -170,3 +170,86 @@ def test_an_expired_login_is_said_to_be_expired(tmp_path: Path) -> None:
     path.write_text(login(expires=time.time() + 60, **fields))
     key = require_key()
     assert key.tenant == fields
+
+
+# --- whose service a key is for -------------------------------------------------------------------------------
+
+ENTERPRISE = {"tenant": "enterprise", "api_domain": "api.acme.example", "frontend_domain": "acme.example"}
+
+
+def test_a_key_beside_a_login_to_another_deployment_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have gone to Nomic's public service without a word: both are named, and the way to say which."""
+    write_login(tmp_path, login(**ENTERPRISE))
+    monkeypatch.setenv("NOMIC_API_KEY", "nk-variable")
+    for given in (None, "nk-flag"):
+        with pytest.raises(CredentialsError) as caught:
+            find_key(given)
+        said = str(caught.value)
+        for name in ("api-atlas.nomic.ai", "api.acme.example", "NOMIC_DOMAIN=acme.example", "NOMIC_DOMAIN=atlas.nomic"):
+            assert name in said
+        assert "ATLAS_API_PATH" in said
+        assert "nk-" not in said.replace("nk-...", "")
+
+
+@pytest.mark.parametrize(
+    ("domain", "tenant", "host"),
+    [
+        ("acme.example", "enterprise", "api.acme.example"),
+        ("atlas.nomic.ai", "production", "api-atlas.nomic.ai"),
+        ("staging-atlas.nomic.ai", "staging", "staging-api-atlas.nomic.ai"),
+    ],
+)
+def test_a_domain_says_whose_the_key_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, domain: str, tenant: str, host: str
+) -> None:
+    """With NOMIC_DOMAIN a key from the environment is for that deployment, whatever login lies beside it."""
+    write_login(tmp_path, login(**ENTERPRISE))
+    monkeypatch.setenv("NOMIC_API_KEY", "nk-variable")
+    monkeypatch.setenv("NOMIC_DOMAIN", domain)
+    key = require_key()
+    assert (key.reveal(), key.tenant["tenant"], key.tenant["api_domain"]) == ("nk-variable", tenant, host)
+
+
+def test_an_address_settles_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ATLAS_API_PATH it is known where the key goes."""
+    write_login(tmp_path, login(**ENTERPRISE))
+    monkeypatch.setenv("NOMIC_API_KEY", "nk-variable")
+    monkeypatch.setenv("ATLAS_API_PATH", "https://atlas.acme.example")
+    assert require_key().reveal() == "nk-variable"
+
+
+def test_a_login_is_sent_to_its_own_deployment_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A domain that is not the login's is refused with both named; its own is fine; what is no domain is said."""
+    write_login(tmp_path, login(**ENTERPRISE))
+    monkeypatch.setenv("NOMIC_DOMAIN", "acme.example")
+    assert require_key().tenant == ENTERPRISE
+    monkeypatch.setenv("NOMIC_DOMAIN", "other.example")
+    with pytest.raises(CredentialsError, match=r"api\.acme\.example.*other\.example"):
+        find_key()
+    monkeypatch.setenv("NOMIC_DOMAIN", "https://acme.example/")
+    with pytest.raises(CredentialsError, match="no domain"):
+        find_key()
+
+
+def test_a_key_beside_a_public_login_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are for the same service, so nothing is unclear; a broken file beside a key does not matter either."""
+    path = write_login(tmp_path, login())
+    monkeypatch.setenv("NOMIC_API_KEY", "nk-variable")
+    assert require_key().reveal() == "nk-variable"
+    path.write_text("{")
+    assert require_key().reveal() == "nk-variable"
+
+
+def test_a_browser_login_that_the_client_refreshed_is_accepted(tmp_path: Path) -> None:
+    """The client writes the new token and leaves the old moment beside it: the token's own moment counts."""
+    import jwt
+
+    path, old = write_login(tmp_path, ""), time.time() - 3600
+    for seconds, good in ((3600, True), (-60, False)):
+        token = jwt.encode({"exp": int(time.time() + seconds)}, "k" * 32, algorithm="HS256")
+        path.write_text(login(token=token, refresh_token="r", expires=old))
+        if good:
+            assert require_key().reveal() == token
+        else:
+            with pytest.raises(CredentialsError, match="expired"):
+                find_key()

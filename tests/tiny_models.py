@@ -39,21 +39,22 @@ PREPROCESSOR = {
 }
 
 
-def write_tiny_models(cache: Path, quantised: bool = False, seed: int = 0) -> Path:
+def write_tiny_models(cache: Path, quantised: bool = False, seed: int = 0, half: bool = False) -> Path:
     """Write both models into `cache` in the layout of the hub's cache and return `cache`.
 
     `quantised` writes what the ``-Q`` models load instead: the same graphs with weights in 8 bits and
-    activations scaled at run time, as onnxruntime's own tool makes them.
+    activations scaled at run time, as onnxruntime's own tool makes them. `half` rounds the weights to half precision,
+    in files named so.
     """
-    name = "onnx/model_quantized.onnx" if quantised else "onnx/model.onnx"
+    name = f"onnx/model{'_quantized' if quantised else '_fp16' if half else ''}.onnx"
     vision = snapshot_folder(cache, VISION_REPO)
-    _write_graph(vision_graph(seed), vision / name, quantised)
+    _write_graph(vision_graph(seed), vision / name, quantised, half)
     _write_json(vision / "preprocessor_config.json", PREPROCESSOR)
     _write_json(vision / "config.json", {"model_type": "nomic_bert"})
 
     text = snapshot_folder(cache, TEXT_REPO)
     tokenizer = word_piece_tokenizer()
-    _write_graph(text_graph(tokenizer.get_vocab_size(), seed), text / name, quantised)
+    _write_graph(text_graph(tokenizer.get_vocab_size(), seed), text / name, quantised, half)
     tokenizer.save(str(text / "tokenizer.json"))
     _write_json(text / "tokenizer_config.json", {"model_max_length": MAX_TOKENS, "pad_token": "[PAD]"})
     _write_json(text / "config.json", {"model_type": "nomic_bert", "pad_token_id": 0})
@@ -174,8 +175,12 @@ def _model(
     return model
 
 
-def _write_graph(model: onnx.ModelProto, path: Path, quantised: bool) -> None:
-    """Write a graph, in 8 bits when `quantised`."""
+def _write_graph(model: onnx.ModelProto, path: Path, quantised: bool, half: bool) -> None:
+    """Write a graph, in 8 bits when `quantised`, with weights that half precision holds when `half`."""
+    for tensor in model.graph.initializer if half else ():
+        if tensor.data_type == TensorProto.FLOAT:
+            rounded = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
     onnx.save(model, path)
     if quantised:
         from onnxruntime.quantization import QuantType, quantize_dynamic  # slow to import

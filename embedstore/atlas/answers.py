@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from embedstore.embedders.nomic_transport import Answer, PassingError, Timeouts, Transport, retry_after
+from embedstore.embedders.transport import Answer, PassingError, Timeouts, Transport, retry_after
 from embedstore.errors import AtlasError, CredentialsError
 from embedstore.settings import Key, key_places, require_key
 

@@ -27,7 +27,7 @@ from embedstore.atlas.confirmations import Confirmations
 from embedstore.atlas.maps import ensure_map, wait_until_unlocked
 from embedstore.atlas.outcome import SyncPlan, SyncReport, Work, listed
 from embedstore.atlas.plan import ABOUT, plan_sync
-from embedstore.embedders.nomic_transport import PassingError
+from embedstore.embedders.transport import PassingError
 from embedstore.errors import AtlasError, EmbedStoreError, ImageError, spelt
 from embedstore.sources import pictures_at
 from embedstore.store import EmbedStore

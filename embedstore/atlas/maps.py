@@ -21,7 +21,7 @@ from embedstore.atlas.answers import LockedError, NotFoundError, Pauses
 from embedstore.atlas.client import RemoteDataset, explained
 from embedstore.atlas.columns import FROM_THE_MAP, VECTORS
 from embedstore.atlas.confirmations import Confirmations, Order
-from embedstore.embedders.nomic_transport import PassingError
+from embedstore.embedders.transport import PassingError
 from embedstore.errors import AtlasError, EmbedStoreError, spelt
 
 FEWEST_ROWS = 20  # Atlas makes no map of fewer rows

@@ -2,7 +2,7 @@
 
 Each module holds the commands of one section of ``embedstore --help``; `options` and `output` are shared. Results go to
 stdout, progress and errors to stderr. Exit status 0: done (also when nothing matched, and when nobody reads on), 1: an
-error, 2: wrong usage, 130: interrupted.
+error, 2: wrong usage, 3: a budget of requests was spent, 130: interrupted.
 The library's modules are imported inside the commands, so that ``--help`` is quick.
 """
 
@@ -21,8 +21,8 @@ import click
 from embedstore import __version__
 from embedstore.cli import ask, completion, decide, demo, draw, fill, keep, label, share
 from embedstore.cli.output import drop, tell
-from embedstore.cli.refusals import line_for
-from embedstore.errors import told_to_shell
+from embedstore.cli.refusals import BUDGET_SPENT, line_for
+from embedstore.errors import BudgetSpentError, told_to_shell
 from embedstore.wording import one_line
 
 _INTERRUPTED = 128 + 2  # as a shell has it of what a signal ended
@@ -80,7 +80,7 @@ def _refusals() -> Iterator[None]:
             raise
         _say(f"error: {one_line(line)}", error)
         _drop_output()
-        raise click.exceptions.Exit(1) from None
+        raise click.exceptions.Exit(BUDGET_SPENT if isinstance(error, BudgetSpentError) else 1) from None
 
 
 def _say(line: str, error: BaseException) -> None:

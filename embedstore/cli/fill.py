@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,7 @@ from embedstore.cli.options import (
     store_argument,
 )
 from embedstore.cli.output import Column, Output, columns, value_output
+from embedstore.cli.refusals import BUDGET_SPENT
 from embedstore.cli.share import add_by_atlas, add_from_atlas
 from embedstore.errors import EmbedStoreError, StoreExistsError
 from embedstore.wording import counted
@@ -80,14 +83,14 @@ if TYPE_CHECKING:
     "--max-requests",
     type=Count(min=1),
     metavar="N",
-    help="With the model nomic: send at most N requests, then stop; run again to go on.",
+    help="With a model behind a service: send at most N requests, then stop with status 3; run again to go on.",
 )
 @click.option(
     "--timeout",
     type=Number(min=0, min_open=True),
     metavar="SECONDS",
-    help="With the model nomic: give a request up after so long, and its batch after failing for twice as long. With "
-    "Atlas: longest time for one step.",
+    help="With a model behind a service: give a request up after so long, its batch after failing for twice as long, "
+    "and wait no longer for a pause that the service asks for. With Atlas: longest time for one step.",
 )
 @click.option(
     "--via-atlas",
@@ -123,7 +126,7 @@ def add(
     were moved or renamed.
 
     When it ends early, by a failure, a kill or --max-requests, run it again: it goes on from there. Exit status 1 when
-    every picture failed.
+    every picture failed, 3 when --max-requests ended it.
     """
     if retry_failed is None:
         require_store_first(store, source, model)
@@ -170,6 +173,8 @@ def add(
     with _store_to_fill(store, model, space, dim, embedder, dry_run) as opened:
         done = opened.plan_add(sources, **options) if dry_run else opened.add(sources, **options)
     output.value(done.to_dict(), str(done))
+    if getattr(done, "stopped", None):
+        click.get_current_context().exit(BUDGET_SPENT)
     if not dry_run and done.all_failed:
         click.get_current_context().exit(1)
 
@@ -193,16 +198,18 @@ def _embedder(store: Path, model: str | None, max_requests: int | None, timeout:
 
     own = registry.name_for_space(open_store(store).space) if _is_store(store) else None
     name = own or model or registry.default_model()
-    if name != "nomic":
-        raise click.UsageError(f"--max-requests and --timeout are for the model nomic; this store's is {name}")
-    options: dict[str, Any] = {"max_requests": max_requests}
-    if timeout is not None:
-        from embedstore.embedders.nomic_api import Retries
-        from embedstore.embedders.nomic_transport import Timeouts
+    if not registry.is_remote(name):
+        raise click.UsageError(
+            f"--max-requests and --timeout are for models behind a service, such as nomic; this store's is {name}"
+        )
+    if timeout is None:
+        return registry.make_embedder(name, max_requests=max_requests)
+    from embedstore.embedders.remote import Retries
+    from embedstore.embedders.transport import Timeouts
 
-        options["timeouts"] = Timeouts(min(10.0, timeout), min(60.0, timeout), timeout)
-        options["retries"] = Retries(patience=2 * timeout)
-    return registry.make_embedder(name, **options)
+    timeouts = Timeouts(min(10.0, timeout), min(60.0, timeout), timeout)
+    retries = Retries(patience=2 * timeout, longest_pause=timeout)
+    return registry.make_embedder(name, max_requests=max_requests, timeouts=timeouts, retries=retries)
 
 
 @contextlib.contextmanager
@@ -265,6 +272,9 @@ def _is_store(path: Path) -> bool:
     return StoreFolder.is_at(path)
 
 
+_WIDTH = 80
+
+
 @click.group(invoke_without_command=True, epilog=example("embedstore models", "embedstore models pull nomic-local"))
 @value_output
 @click.pass_context
@@ -278,13 +288,28 @@ def models(ctx: click.Context, output: Output) -> None:
         Column("name", head="model"),
         Column("ready", lambda ready: "yes" if ready else "no", "ready"),
         Column("size_bytes", _megabytes, "on disk"),
-        Column("backend", head="backend"),
-        Column("precision", head="precision"),
         Column("summary", head="what it is"),
     )
     rows = [vars(info) for info in list_models()]
-    lines = [*columns(rows, shown), *(f"{row['name']} needs {row['needs']}" for row in rows if not row["ready"])]
-    output.value({"models": rows}, "\n".join(lines))
+    output.value({"models": rows}, "\n".join([*_wrapped(list(columns(rows, shown))), *_needs(rows)]))
+
+
+def _wrapped(lines: list[str]) -> Iterator[str]:
+    """Yield the lines of a table, the text of its last column within the width of a terminal."""
+    indent = " " * lines[0].index("what it is")
+    for line in lines:
+        yield from textwrap.wrap(line, _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _needs(rows: list[dict[str, Any]]) -> list[str]:
+    """Say what each model needs that is not ready; weights of one command in a line together."""
+    pulled = {row["name"]: row["needs"] for row in rows if not row["ready"] and "models pull" in row["needs"]}
+    lines = [f"{row['name']} needs {row['needs']}" for row in rows if not row["ready"] and row["name"] not in pulled]
+    if pulled:
+        sizes = ", ".join(f"{name} {needs.split(' of ')[-1]}" for name, needs in pulled.items())
+        lines.append(f"weights to download, once each, as by `embedstore models pull nomic-local`: {sizes}")
+    fold = functools.partial(textwrap.wrap, width=_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return [folded for line in lines for folded in fold(line)]
 
 
 def _megabytes(size: int | None) -> str:

@@ -108,6 +108,23 @@ def _use_api_key(ctx: click.Context, param: click.Parameter, file: Any) -> None:
     ctx.call_on_close(restore)
 
 
+def _use_domain(ctx: click.Context, param: click.Parameter, domain: str | None) -> None:
+    """Let a domain stand where the environment's would, for this command."""
+    if domain is None:
+        return
+    from embedstore.settings import DOMAIN
+
+    before = os.environ.get(DOMAIN)
+    os.environ[DOMAIN] = domain
+
+    def restore() -> None:
+        os.environ.pop(DOMAIN, None)
+        if before is not None:
+            os.environ[DOMAIN] = before
+
+    ctx.call_on_close(restore)
+
+
 store_argument = click.argument("store", type=PATH, metavar="STORE", shell_complete=completion.stores)
 where_option = click.option(
     "--where",
@@ -116,14 +133,24 @@ where_option = click.option(
     help="Only rows that this keeps, such as: \"label = 'cat' and width > 300\".",
 )
 version_option = click.option("--at", "version", type=Count(min=0), metavar="VERSION", help="Read an older version.")
-api_key_option = click.option(
-    "--api-key-file",
-    type=TextFile("r"),
-    callback=_use_api_key,
-    expose_value=False,
-    metavar="FILE",
-    help="Read Nomic's API key from FILE, or from stdin with `-` (else NOMIC_API_KEY, else ~/.nomic/credentials). "
-    "There is no flag for the key itself: every user of the machine could read it in the list of processes.",
+api_key_option = options(
+    click.option(
+        "--api-key-file",
+        type=TextFile("r"),
+        callback=_use_api_key,
+        expose_value=False,
+        metavar="FILE",
+        help="Read Nomic's API key from FILE, or from stdin with `-` (else NOMIC_API_KEY, else ~/.nomic/credentials). "
+        "There is no flag for the key itself: every user of the machine could read it in the list of processes.",
+    ),
+    click.option(
+        "--domain",
+        callback=_use_domain,
+        expose_value=False,
+        metavar="DOMAIN",
+        help="Whose Atlas the key is for, as in `nomic login --domain` (also: NOMIC_DOMAIN): your organisation's, or "
+        "atlas.nomic.ai. ATLAS_API_PATH names the service's whole address instead.",
+    ),
 )
 prompt_options = options(
     click.option(
@@ -145,7 +172,7 @@ model_options = options(
     click.option(
         "--model",
         metavar="NAME",
-        help="Embedder of a new store: nomic, nomic-local or objects (else EMBEDSTORE_MODEL, else what is ready).",
+        help="Embedder of a new store, one of `embedstore models` (else EMBEDSTORE_MODEL, else what is ready).",
     ),
     click.option("--space", metavar="NAME", help="For vectors of your own: a name for what made them."),
     click.option(

@@ -192,9 +192,22 @@ def _gives_output(function: F) -> F:
         if chosen.get("look") and chosen["sheet"] is None:
             # It outlasts this process, as its viewer does.
             chosen["sheet"] = Path(tempfile.gettempdir(), f"embedstore-{uuid.uuid4().hex}.png")
+        if chosen.get("quiet"):
+            _silence_waits()
         return function(output=Output(next(iter(flags), None), **chosen), **values)
 
     return with_output  # type: ignore[return-value]
+
+
+def _silence_waits() -> None:
+    """Let nothing be said of waits, until the command ends."""
+    import logging
+
+    from embedstore.embedders.waits import LOGGER
+
+    log = logging.getLogger(LOGGER)
+    log.disabled = True
+    click.get_current_context().call_on_close(lambda: setattr(log, "disabled", False))
 
 
 def file_option(

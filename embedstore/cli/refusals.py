@@ -12,6 +12,9 @@ import re
 
 from embedstore.errors import EmbedStoreError
 
+BUDGET_SPENT = 3
+"""Exit status of a command that a budget of requests has ended: what was paid for is stored."""
+
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "free some space and run the same command again; what was paid for is kept"),
     errno.EDQUOT: (

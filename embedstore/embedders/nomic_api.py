@@ -1,72 +1,41 @@
 """The `nomic` embedder: pictures and texts to vectors by Nomic's service, over the official client.
 
-The client's own functions make the requests, one for each batch that it is given. Around them this module keeps
-what they do not: the budget and retries. How many requests may leave in a while is said in `rate_limit`; timeouts,
-the key and what an answer means are left to `nomic_transport`, batching and saving to `protocol` and `ingest`.
+The client's own functions make the requests, one for each batch that they are given; asking again, the budget and the
+look at the vectors are `remote`'s. How many requests may leave in a while is said in `rate_limit`; timeouts and the key
+are left to `transport`, what stands inside the client to `nomic_transport`, batching and saving to `ingest`.
 """
 
 from __future__ import annotations
 
 import io
-import logging
-import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from embedstore.embedders.nomic_transport import (
-    DIM,
-    EmbeddingTransport,
-    PassingError,
-    Timeouts,
-    vectors_of,
-    with_globals,
-)
-from embedstore.embedders.protocol import Lazy, State, require_rgb, require_texts
+from embedstore.embedders.nomic_transport import EmbeddingTransport, with_globals
+from embedstore.embedders.protocol import Lazy, State, require_rgb
 from embedstore.embedders.rate_limit import REQUESTS, WINDOW, RateLimiter, shared_limiter
-from embedstore.errors import (
-    BudgetSpentError,
-    CredentialsError,
-    MissingDependencyError,
-    ModelNotFoundError,
-    QueryError,
-    RejectedImagesError,
-    ServiceError,
-)
+from embedstore.embedders.remote import RemoteEmbedder, Retries
+from embedstore.embedders.transport import PassingError, Timeouts
+from embedstore.errors import CredentialsError, MissingDependencyError, ModelNotFoundError
 from embedstore.settings import Key, find_key, require_key
 from embedstore.space import Space
-from embedstore.vectors import Vectors
-from embedstore.wording import counted
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_log = logging.getLogger("embedstore")
-
 MODELS: Final = {"nomic-embed-v1.5": ("nomic-embed-vision-v1.5", "nomic-embed-text-v1.5")}
 """Name of a space's model -> the service's names of its picture and text models."""
 
-TEXTS_PER_REQUEST: Final = 10
+DIM: Final = 768
 LARGEST_SIDE: Final = 512
-NONSENSE_LIMIT: Final = 3
-"""Answers that were paid for and cannot be used, after which a batch is given up."""
+ALIKE: Final = 16
+"""Levels, of 256, by which two pictures differ at most that may have one vector: the noise of a JPEG file."""
 
 
-@dataclass(frozen=True)
-class Retries:
-    """How long to go on with a request that fails: until `attempts` were made, or `patience` is over."""
-
-    attempts: int = 10  # requests at most, the first one included
-    first_wait: float = 1.0  # seconds after the first failure; doubled after each further one, with jitter
-    longest_wait: float = 30.0
-    patience: float = 300.0  # seconds spent on failing; waiting for the rate limit, or as asked, does not count
-
-
-class NomicAPIEmbedder:
+class NomicAPIEmbedder(RemoteEmbedder):
     """Embeds through Nomic's service; keeps the `Embedder` protocol.
 
     Nothing is looked up or sent before the first picture or text: without a `key` it is then found as
@@ -76,7 +45,8 @@ class NomicAPIEmbedder:
     what it allows in the long run.
     """
 
-    summary = "Nomic Embed Vision and Text v1.5 through Nomic's service"
+    service = "Nomic's service"
+    summary = "Nomic Embed v1.5 through Nomic's service"
     needs = "a key from https://atlas.nomic.ai: NOMIC_API_KEY, or `nomic login`"
     space = Space("nomic-embed-v1.5", "nomic-api", precision="float32", preprocessing="jpeg512-1", dim=DIM)
     requests_per_second: Final = REQUESTS / WINDOW
@@ -95,12 +65,11 @@ class NomicAPIEmbedder:
     ) -> None:
         if model not in MODELS:
             raise ModelNotFoundError(f"Nomic's service is used for {', '.join(MODELS)}; found {model!r}")
-        self.batch_size, self.workers = batch_size, workers
-        self.requests_sent = 0
+        super().__init__(
+            batch_size=batch_size, workers=workers, timeouts=timeouts, retries=retries, max_requests=max_requests
+        )
         self._image_model, self._text_model = MODELS[model]
-        self._retries, self._max_requests = retries or Retries(), max_requests
-        self._lock = threading.Lock()
-        self._client = Lazy(lambda: _Client(require_key(key), timeouts or Timeouts(), limiter))
+        self._client = Lazy(lambda: _Client(require_key(key), self.timeouts, limiter))
 
     @classmethod
     def state(cls) -> State:
@@ -125,82 +94,40 @@ class NomicAPIEmbedder:
         image.save(file, format="JPEG")
         return file.getvalue()
 
-    def embed_prepared(self, prepared: Sequence[bytes]) -> Vectors:
-        """Embed JPEG files, as `prepare` makes them, in one request; unit vectors of shape (n, 768), in order.
+    def is_same_picture(self, one: bytes, other: bytes) -> bool:
+        """Tell whether two JPEG files look the same to the model, as pages of one colour do whatever their size."""
+        return one == other or bool(np.abs(_as_seen(one) - _as_seen(other)).max() <= ALIKE)
 
-        Raises RejectedImagesError where the service refuses this batch for good (400, 413, 422), BudgetSpentError when
-        `max_requests` have been sent, ServiceError when all attempts failed; CredentialsError and OfflineError.
-        """
-        if not prepared:
-            return np.empty((0, DIM), np.float32)
+    def send_pictures(self, prepared: Sequence[bytes]) -> Any:
+        """Send JPEG files, as `prepare` makes them, in one request."""
         files = [("images", bytes(file)) for file in prepared]
-        what, model = f"embedding {counted(len(files), 'picture')}", self._image_model
-        return self._embed(what, model, len(files), lambda client: client.images(images=files, model=model))
+        return rows_of(self._client.value.images(images=files, model=self._image_model), self._image_model)
 
-    def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Embed texts as queries for pictures (task type ``search_query``), ten to a request, in order.
+    def send_texts(self, texts: Sequence[str]) -> Any:
+        """Send texts as queries for pictures (task type ``search_query``), in one request."""
+        answer = self._client.value.texts(list(texts), self._text_model, "search_query")
+        return rows_of(answer, self._text_model)
 
-        Raises QueryError for what is no list of texts, and for a text that is refused; else as `embed_prepared`.
-        """
-        require_texts(texts)
-        batches = [list(texts[i : i + TEXTS_PER_REQUEST]) for i in range(0, len(texts), TEXTS_PER_REQUEST)]
-        if not batches:
-            return np.empty((0, DIM), np.float32)
-        with ThreadPoolExecutor(min(self.workers, len(batches))) as pool:
-            return np.concatenate(list(pool.map(self._embed_text_batch, batches)))
+    def limiter(self) -> RateLimiter:
+        """Return the limiter of the service's address."""
+        return self._client.value.limiter
 
-    def _embed_text_batch(self, texts: list[str]) -> Vectors:
-        """Embed the texts of one request."""
-        what, model = f"embedding {len(texts)} texts", self._text_model
-        try:
-            return self._embed(what, model, len(texts), lambda client: client.texts(texts, model, "search_query"))
-        except RejectedImagesError as error:
-            raise QueryError(f"Nomic's service refuses a text among {texts!r:.200}: {error}") from None
 
-    def _embed(self, what: str, model: str, n: int, send: Callable[[_Client], Any]) -> Vectors:
-        """Send until a good answer comes, and return its vectors; each failure that may pass is a line of the log."""
-        import tenacity  # late: only for requests
+def rows_of(answer: Any, model: str) -> Any:
+    """Return the rows of an answer, given as JSON; PassingError where it has none, or those of another model."""
+    if not isinstance(answer, dict) or not isinstance(answer.get("embeddings"), list):
+        raise PassingError(f"the answer has no embeddings: {answer!r:.80}", nonsense=True)
+    if answer.get("model") != model:
+        raise PassingError(f"asked for {model}, answered by {answer.get('model')!r:.80}", nonsense=True)
+    return answer["embeddings"]
 
-        def tell(state: tenacity.RetryCallState) -> None:
-            error, wait = state.outcome and state.outcome.exception(), state.next_action and state.next_action.sleep
-            number = state.attempt_number
-            _log.warning("%s: attempt %d of %d: %s; again in %.1f s", what, number, retries.attempts, error, wait)
 
-        started, free, nonsense = time.monotonic(), 0.0, 0
-        retries = self._retries
-        doubling = tenacity.wait_exponential(multiplier=retries.first_wait, max=retries.longest_wait)
-        waits = doubling + tenacity.wait_random(0, retries.first_wait)
-        attempts = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(PassingError), wait=waits, before_sleep=tell, reraise=True
-        )
-        for attempt in attempts:
-            with attempt:
-                try:
-                    client = self._client.value
-                    self._spend()
-                    free += client.limiter.acquire()
-                    return vectors_of(send(client), model, n)
-                except PassingError as error:
-                    nonsense += error.nonsense
-                    spent, number = time.monotonic() - started - free, attempt.retry_state.attempt_number
-                    enough = spent > retries.patience or nonsense >= NONSENSE_LIMIT
-                    if not enough and number < retries.attempts:
-                        raise
-                    seconds = f" and {spent:.0f} s" if enough else ""
-                    raise ServiceError(
-                        f"{what}: given up after {counted(number, 'request')}{seconds}: {error}"
-                    ) from None
-        raise AssertionError("tenacity ends with a return or an error")
+def _as_seen(file: bytes) -> NDArray[np.int16]:
+    """Return a picture as small as the model sees it, int16 of shape (224, 224, 3)."""
+    from PIL import Image as pil
 
-    def _spend(self) -> None:
-        """Count a request against the budget."""
-        with self._lock:
-            if self._max_requests is not None and self.requests_sent >= self._max_requests:
-                raise BudgetSpentError(
-                    f"the budget of {counted(self._max_requests, 'request')} is spent; what was embedded is kept: "
-                    "run the same command again to go on"
-                )
-            self.requests_sent += 1
+    with pil.open(io.BytesIO(file)) as image:
+        return np.asarray(image.convert("RGB").resize((224, 224), pil.Resampling.BICUBIC), np.int16)
 
 
 class _Client:
@@ -224,4 +151,4 @@ class _Client:
         ours = {"requests": transport, "atlas_class": account}
         self.images = with_globals(embed.image_api_request, **ours)
         self.texts = with_globals(embed.text_api_request, **ours)
-        self.limiter = transport.limiter = limiter or shared_limiter(account.atlas_api_path)
+        self.limiter = limiter or shared_limiter(account.atlas_api_path)

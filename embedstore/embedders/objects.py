@@ -51,7 +51,7 @@ class ObjectsEmbedder:
     too; on others the fast ones let 16-bit sums overflow. By default the CPU decides.
     """
 
-    summary = "names things (the 1,000 classes of ImageNet); bundled, no Nomic model"
+    summary = "names things (1,000 classes); no Nomic model"
     needs = "nothing"
     space = Space("objects", "onnxruntime", precision="int8", preprocessing="objects-1", dim=DIM)
     batch_size = 32

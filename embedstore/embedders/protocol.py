@@ -8,7 +8,7 @@ test class for all. Which embedder is meant is left to `registry`, many pictures
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -43,11 +43,12 @@ class Lazy(Generic[T]):
 
 
 class State(NamedTuple):
-    """What of an embedder is on this machine: whether it could run now, and its weights' bytes and folder."""
+    """What of an embedder is on this machine: whether it could run now, its weights' bytes, folder and commits."""
 
     ready: bool
     size_bytes: int | None = None
     folder: Path | None = None
+    revisions: Mapping[str, str] | None = None
 
 
 @runtime_checkable

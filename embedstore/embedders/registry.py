@@ -30,7 +30,15 @@ _log = logging.getLogger("embedstore")
 MODELS = {
     "nomic": "embedstore.embedders.nomic_api:NomicAPIEmbedder",
     "nomic-local": "embedstore.embedders.nomic_local:NomicLocalEmbedder",
+    "nomic-local-fp16": "embedstore.embedders.nomic_local:HalfNomicLocalEmbedder",
     "nomic-local-q": "embedstore.embedders.nomic_local:QuantisedNomicLocalEmbedder",
+    "clip": "embedstore.embedders.clip_models:ClipEmbedder",
+    "jina-clip": "embedstore.embedders.clip_models:JinaClipEmbedder",
+    "jina-clip-fp16": "embedstore.embedders.clip_models:HalfJinaClipEmbedder",
+    "jina-clip-q": "embedstore.embedders.clip_models:QuantisedJinaClipEmbedder",
+    "siglip2": "embedstore.embedders.clip_models:Siglip2Embedder",
+    "siglip2-fp16": "embedstore.embedders.clip_models:HalfSiglip2Embedder",
+    "siglip2-q": "embedstore.embedders.clip_models:QuantisedSiglip2Embedder",
     "objects": "embedstore.embedders.objects:ObjectsEmbedder",
 }
 """The embedders of this package by name; no plug-in takes one of these names."""
@@ -47,7 +55,7 @@ class ModelInfo:
 
     `name` is what ``--model`` takes; `model`, `backend`, `precision` and `dim` are those of its space. It is `ready`
     when what it `needs` is there, weights or a key, and `cached` when its weights are on this machine; where they are
-    not, `size_bytes` and `path` are None.
+    not, `size_bytes` and `path` are None. `revisions` are the commits whose files are used, by repository.
     """
 
     name: str
@@ -61,6 +69,7 @@ class ModelInfo:
     cached: bool
     size_bytes: int | None
     path: str | None
+    revisions: dict[str, str]
 
 
 def make_embedder(name: str | None = None, **options: Any) -> Embedder:
@@ -140,6 +149,14 @@ def embedder_for_space(space: Space, *, other_backend: bool = False, **options: 
         others = (other for other in _names() if space.same_model(space_of(other)))
         name = next((other for other in others if _state(other).ready), name)
     return make_embedder(name, **options)
+
+
+def is_remote(name: str) -> bool:
+    """Tell whether a model is behind a service: made with a budget, timeouts and retries, see `remote`."""
+    from embedstore.embedders.remote import RemoteEmbedder  # late: it brings file locks
+
+    maker = _maker(name)
+    return isinstance(maker, type) and issubclass(maker, RemoteEmbedder)
 
 
 def unknown_texts(space: Space, texts: Sequence[str]) -> list[str]:
@@ -223,4 +240,5 @@ def _info(name: str) -> ModelInfo:
         cached=state.folder is not None,
         size_bytes=state.size_bytes,
         path=str(state.folder) if state.folder is not None else None,
+        revisions=dict(state.revisions or {}),
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import logging
 import os
 import threading
 import time
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 from embedstore import images
 from embedstore.embedders.batches import Batch, Outcome, embed
 from embedstore.embedders.protocol import Embedder
+from embedstore.embedders.waits import Notices
 from embedstore.errors import BudgetSpentError, EmbedderError, ImageError, InputError
 from embedstore.images import PictureSource, turns
 from embedstore.ingest.deduplication import Intake
@@ -33,8 +33,6 @@ from embedstore.sources import Failure, Record, Source
 from embedstore.storage.folder import StoreFolder
 from embedstore.storage.rows import Rows
 from embedstore.wording import counted
-
-_log = logging.getLogger("embedstore")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -156,7 +154,9 @@ class Run:
         self._elsewhere: set[str] = set()
         self._loading = threading.Lock()
         self._stopped = threading.Event()
+        self._notices = Notices()
         self._embedder: Embedder | None = None
+        self._wrong_before = 0
 
     @property
     def seen(self) -> set[str]:
@@ -169,7 +169,7 @@ class Run:
         try:
             self._take_all(source, progress)
         except BudgetSpentError as error:
-            self._report.stopped = str(error)
+            self._report.stopped = self._stopping(error, source.count())
         except BaseException as error:  # Ctrl-C too
             if n := self._report.embedded:
                 stored = counted(n, "image was embedded and is stored", "images were embedded and are stored")
@@ -177,6 +177,7 @@ class Run:
             raise
         finally:
             self._report.end(source, self._writer.columns)
+            self._report.wrong_answers = getattr(self._embedder, "wrong_answers", 0) - self._wrong_before
             self._report.left = sum(map(len, self._waiting.values()))
             try:
                 self._writer.close()
@@ -186,6 +187,16 @@ class Run:
             rows = self._writer.rows
             self._report.images, self._report.version = len(rows), rows.snapshot.version
         return self._report
+
+    def _stopping(self, error: BudgetSpentError, total: int | None) -> str:
+        """Return why a budget ended the run, with what was paid for and what is left of the source."""
+        paid = counted(self._report.embedded, "picture was paid for", "pictures were paid for")
+        waiting = sum(map(len, self._waiting.values()))
+        if total is None:
+            rest = f"{waiting:,} of those read so far are left, and what comes after them"
+        else:
+            rest = f"{max(waiting, waiting + total - self._report.found):,} of {total:,} are left"
+        return f"{error}: {paid}, {rest}"
 
     def _take_all(self, source: Source, progress: bool | None) -> None:
         window = 4 * cores() + 2 * min(self._batch_size or _AHEAD, 4 * _AHEAD)
@@ -245,6 +256,7 @@ class Run:
             if self._embedder is None:
                 embedder = self._make_embedder()
                 self._folder.space.require(embedder.space, "the embedder")
+                self._wrong_before = getattr(embedder, "wrong_answers", 0)
                 self._embedder = embedder
             return self._embedder
 
@@ -282,8 +294,6 @@ class Run:
 
     def _left_to_others(self) -> Iterator[tuple[str, Any] | None]:
         """Wait for pictures that other processes have claimed; yield those that these have given up, as soon as any."""
-        pictures = counted(len(self._elsewhere), "picture is", "pictures are")
-        _log.warning("%s being embedded by another process: waiting", pictures)
         given_up: list[str] = []
         while self._elsewhere and not given_up:
             for content_hash, outcome in self._writer.elsewhere(sorted(self._elsewhere)).items():
@@ -297,6 +307,8 @@ class Run:
                     self._report.tally(row.decision.action, needed=False)
                     self._writer.write_later(row, outcome)
             if self._elsewhere and not given_up:
+                pictures = counted(len(self._elsewhere), "picture is", "pictures are")
+                self._notices.say("others", f"{pictures} being embedded by another process: waiting")
                 time.sleep(_POLL_SECONDS)
         for content_hash in given_up:
             yield self._again(content_hash)

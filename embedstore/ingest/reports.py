@@ -186,11 +186,13 @@ class AddReport(Counts):
     """What `add` did.
 
     `missing` are rows of earlier adds whose file is not in the folder any more, `pruned` those of them that were
-    removed. `images` and `version` are the store's afterwards; `stopped`: why it ended before the source.
+    removed. `wrong_answers` of a service were no sound vectors and were asked for again; it may have charged for them.
+    `images` and `version` are the store's afterwards; `stopped`: why it ended before the source.
     """
 
     missing: int = 0
     pruned: int = 0
+    wrong_answers: int = 0
     seconds: float = 0.0
     images: int = 0
     version: int = 0
@@ -211,6 +213,9 @@ class AddReport(Counts):
         if left := self.missing - self.pruned:
             what = "file of an earlier add is" if left == 1 else "files of earlier adds are"
             lines.append(f"{left:,} {what} not there any more; {spelt('prune=True', '--prune')} removes what is gone")
+        if self.wrong_answers:
+            wrong = counted(self.wrong_answers, "answer of the service was", "answers of the service were")
+            lines.append(f"{wrong} no sound vectors, and asked for again")
         if self.stopped:
             lines.append(f"stopped: {self.stopped}; run the same command again to go on")
         rate = f", {self.embedded / self.seconds:,.0f} images/s" if self.embedded and self.seconds else ""

@@ -79,7 +79,15 @@ class RowWriter:
         """
         if self._full is not None:
             raise self._full
-        return self._ledger.claim(self._run, content_hashes, self._folder.running.is_alive)
+        mine = self._ledger.claim(self._run, content_hashes, self._folder.running.is_alive)
+        # Claims go when their rows are in the table. What another process has put there since it was last read looks
+        # as if nobody had it, so the table is asked after the claim.
+        if mine and self._folder.images.newest_version() != self.rows.snapshot.version:
+            self._read(self._folder.images.snapshot())
+            stored = {content_hash for content_hash in mine if self.known.origin(content_hash) == "store"}
+            self.release(sorted(stored))
+            mine -= stored
+        return mine
 
     def release(self, content_hashes: Sequence[str]) -> None:
         """Give back claims on pictures that could not be embedded."""

@@ -11,6 +11,10 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 RESERVE_BYTES = 8 * 2**20
 """Room for the answers under way: 256 pictures of 768 components take a megabyte, and SQLite writes them twice."""
@@ -25,19 +29,33 @@ class Running:
     @contextlib.contextmanager
     def begun(self) -> Iterator[str]:
         """Be a run, as long as the context lasts; gives its name, 32 hex digits."""
-        from filelock import FileLock  # not needed to search
-
         self._folder.mkdir(exist_ok=True)
         self.anybody()
-        name = uuid.uuid4().hex
-        file = self._folder / f"{name}.lock"
-        with FileLock(file):
-            try:
-                _fill(self._reserve(name))
-                yield name
-            finally:
-                self.give_up_reserve(name)
-                file.unlink(missing_ok=True)
+        name, file, lock = self._locked()
+        try:
+            _fill(self._reserve(name))
+            yield name
+        finally:
+            self.give_up_reserve(name)
+            file.unlink(missing_ok=True)
+            lock.release()
+
+    def _locked(self) -> tuple[str, Path, FileLock]:
+        """Return a new name, and its file with the lock held on it.
+
+        A file is there for a moment before it is locked: another process may take it for that of a run that has died,
+        and delete it. A lock on a file that nobody finds would say nothing.
+        """
+        from filelock import FileLock  # not needed to search
+
+        while True:
+            name = uuid.uuid4().hex
+            file = self._folder / f"{name}.lock"
+            lock = FileLock(file)
+            lock.acquire()
+            if file.exists():
+                return name, file, lock
+            lock.release()
 
     def give_up_reserve(self, name: str) -> bool:
         """Free the room that a run holds on the disk; return whether there was any."""

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from embedstore.testing.faults import KINDS, PASSING, Fault, Faults, Kind
+from embedstore.testing.faults import FINAL, KINDS, OF_VECTORS, PASSING, Fault, Faults, Kind
 from embedstore.testing.nomic_server import NomicServer
 
-__all__ = ["KINDS", "PASSING", "Fault", "Faults", "Kind", "NomicServer"]
+__all__ = ["FINAL", "KINDS", "OF_VECTORS", "PASSING", "Fault", "Faults", "Kind", "NomicServer"]

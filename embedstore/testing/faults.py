@@ -16,26 +16,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Refusing = Literal["429", "500", "503", "text-500", "html-200", "html-413", "html-502", "html-504"]
+_Final = Literal["402", "403", "plan-403"]
+_Elsewhere = Literal["redirect-307", "redirect-308"]
 _Slow = Literal["slow", "slow-upload", "drip"]
-_Broken = Literal["hung", "dropped", "reset", "wrong-count", "wrong-model", "nan"]
-Kind = Literal[_Refusing, _Slow, _Broken]
+_Broken = Literal["hung", "dropped", "reset"]
+_Wrong = Literal["wrong-count", "extra-vector", "wrong-dim", "duplicate-vectors", "wrong-model", "nan"]
+Kind = Literal[_Refusing, _Elsewhere, _Slow, _Broken, _Wrong, _Final]
 """The kinds of fault.
 
 ``429``, ``500`` and ``503`` answer with a JSON body, ``text-500`` with a plain word, ``html-*`` with a web page
-under that status, ``dropped`` breaks the connection; none of these does the work that was asked for. All the
-others do the work, and then: ``slow`` answers after some seconds, ``slow-upload`` reads the request slowly,
-``drip`` sends the answer piece by piece, ``hung`` never answers, ``reset`` breaks the connection in the middle of
-the answer, ``wrong-count`` leaves one vector out, ``wrong-model`` names another model, ``nan`` makes one number
-not a number.
+under that status, ``dropped`` breaks the connection; ``402`` says that a payment is due, ``403`` that the key may not,
+``plan-403`` that the plan is at its end; ``redirect-*`` sends the client to the same path once more. None of these does
+the work that was asked for. All the others do the work, and then: ``slow`` answers after some seconds, ``slow-upload``
+reads the request slowly, ``drip`` sends the answer piece by piece, ``hung`` never answers, ``reset`` breaks the
+connection in the middle of the answer, ``wrong-count`` leaves one vector out, ``extra-vector`` gives one more,
+``wrong-dim`` drops a component of each, ``duplicate-vectors`` gives the second input the first one's (an answer of one
+vector stays as it is), ``wrong-model`` names another model, ``nan`` makes one number not a number.
 """
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""All kinds of fault."""
+FINAL: tuple[Kind, ...] = get_args(_Final)
+"""Kinds that end all work: no request will get through until somebody sees to it."""
+
+KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind not in FINAL)
+"""All other kinds of fault."""
 
 PASSING: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "html-413")
 """Kinds after which the same request may succeed; 413 says that it is too large for good."""
 
-SPOILING = frozenset(get_args(_Broken)) - {"dropped"}
+OF_VECTORS: tuple[Kind, ...] = get_args(_Wrong)
+"""Kinds that only an answer with vectors can have."""
+
+SPOILING = (frozenset(get_args(_Broken)) | frozenset(OF_VECTORS)) - {"dropped"}
 """Kinds that do the work, and lose it: the service has computed, and perhaps charged for, what nobody got."""
 
 
@@ -52,15 +63,18 @@ class Fault:
         the connection, at the latest when it stops.
     retry_after : float | None
         For ``429`` and ``503``: value of the ``Retry-After`` header in seconds; None sends no such header.
+    as_date : bool
+        Say so as a date, which has whole seconds.
     """
 
     kind: Kind
     seconds: float = 3600.0
     retry_after: float | None = 0.0
+    as_date: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"there is no fault {self.kind!r}; the kinds are {', '.join(KINDS)}")
+        if self.kind not in (*KINDS, *FINAL):
+            raise ValueError(f"there is no fault {self.kind!r}; the kinds are {', '.join((*KINDS, *FINAL))}")
 
     @classmethod
     def of(cls, kind: Kind | Fault) -> Fault:

@@ -101,15 +101,19 @@ class NomicServer(Service):
         self._lock = threading.Lock()
         self._counts = Counts()
 
-    def environment(self, home: str | Path) -> dict[str, str]:
+    def environment(self, home: str | Path, *, domain: str | None = None) -> dict[str, str]:
         """Write the client's credentials file under `home` and return the environment that leads here.
 
-        `home` is a folder to serve as the home directory, such as pytest's ``tmp_path``; made if it is not there. The
-        variables are to be added to the environment of a process *before* it imports the client.
+        `home` is a folder to serve as the home directory, such as pytest's ``tmp_path``; made if it is not there. With
+        a `domain` the login is to the deployment of an enterprise, as ``nomic login --domain`` writes it. The variables
+        are to be added to the environment of a process *before* it imports the client; without ``ATLAS_API_PATH`` among
+        them the client would go to the login's own address.
         """
         folder = Path(home) / ".nomic"
         folder.mkdir(parents=True, exist_ok=True)
         login = {"refresh_token": None, "token": self.key, "tenant": "production", "expires": None}
+        if domain is not None:
+            login |= {"tenant": "enterprise", "frontend_domain": domain, "api_domain": f"api.{domain}"}
         (folder / "credentials").write_text(json.dumps(login))
         return {
             "HOME": str(home),

@@ -19,7 +19,9 @@ import urllib.parse
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from email.message import Message
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -179,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
             service._count(request, Reply(b"", 0))
             self._reset()
             return
-        reply = (_refusal(fault) if fault is not None else None) or service._answer(request)
+        reply = (_refusal(fault, url.path) if fault is not None else None) or service._answer(request)
         service._count(request, reply)
         service._closing.wait(service.latency)
         self._deliver(reply, kind, seconds)
@@ -200,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _deliver(self, reply: Reply, kind: str, seconds: float) -> None:
         """Send the reply, or spoil it, and settle it."""
         service = self.server.service
-        whole = kind not in SPOILING
+        whole = kind not in SPOILING or (kind == "duplicate-vectors" and _spoilt(reply.content, kind) == reply.content)
         if not whole:
             service._settle(reply, False)
         if kind in ("slow", "hung"):
@@ -256,20 +258,36 @@ class _Handler(BaseHTTPRequestHandler):
         os.close(self.connection.detach())
 
 
-def _refusal(fault: Fault) -> Reply | None:
+_REFUSALS = {
+    "402": "Payment required: add a payment method to go on",
+    "403": "You do not have access to this resource",
+    "plan-403": "Your plan has no embedding tokens left: upgrade to go on",
+    "429": "Rate limit exceeded",
+    "500": "Internal error",
+    "503": "Service unavailable",
+}
+
+
+def _refusal(fault: Fault, path: str) -> Reply | None:
     """Return the answer of a fault that keeps the work from being done, or None."""
-    details = {"429": "Rate limit exceeded", "500": "Internal error", "503": "Service unavailable"}
-    if fault.kind in details:
-        after = fault.retry_after
-        headers = {"Retry-After": f"{after:g}"} if after is not None and fault.kind != "500" else {}
-        return Reply({"detail": details[fault.kind]}, int(fault.kind), headers)
+    status = int(fault.kind[-3:]) if fault.kind[-3:].isdigit() else 0
+    if fault.kind in _REFUSALS:
+        after = fault.retry_after if fault.kind in ("429", "503") else None
+        headers = {} if after is None else {"Retry-After": _moment(after) if fault.as_date else f"{after:g}"}
+        return Reply({"detail": _REFUSALS[fault.kind]}, status, headers)
+    if fault.kind.startswith("redirect-"):
+        return Reply(b"", status, {"Location": path})
     if fault.kind == "text-500":
         return Reply(b"Internal Server Error", 500, content_type="text/plain")
     if fault.kind.startswith("html-"):
-        status = fault.kind.removeprefix("html-")
         page = f"<!DOCTYPE html><html><head><title>{status}</title></head><body><h1>Bad gateway</h1></body></html>"
-        return Reply(page.encode(), int(status), content_type="text/html")
+        return Reply(page.encode(), status, content_type="text/html")
     return None
+
+
+def _moment(seconds: float) -> str:
+    """Return the moment after so many seconds, as HTTP writes a date."""
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
 
 
 def _spoilt(content: Any, kind: str) -> Any:
@@ -279,6 +297,9 @@ def _spoilt(content: Any, kind: str) -> Any:
     first, *others = vectors = content["embeddings"]
     spoilt = {
         "wrong-count": {"embeddings": vectors[:-1]},
+        "extra-vector": {"embeddings": [*vectors, first]},
+        "wrong-dim": {"embeddings": [vector[:-1] for vector in vectors]},
+        "duplicate-vectors": {"embeddings": [first, first, *others[1:]][: len(vectors)]},
         "wrong-model": {"model": "another-model-v0"},
         "nan": {"embeddings": [[float("nan"), *first[1:]], *others]},
     }

@@ -315,11 +315,10 @@ class Values:
             file.write_text(json.dumps(sound))
 
     def _an_answer(self, dice: random.Random) -> None:
-        from embedstore.embedders import nomic_transport
+        from embedstore.embedders import nomic_api, remote, transport
 
         if dice.random() < 0.2:
-            nomic_transport.retry_after(
-                mutations.of_bytes(b"Wed, 21 Oct 2026 07:28:00 GMT", dice, [b"12"]).decode("latin-1")
-            )
+            transport.retry_after(mutations.of_bytes(b"Wed, 21 Oct 2026 07:28:00 GMT", dice, [b"12"]).decode("latin-1"))
             return
-        nomic_transport.vectors_of(mutations.of_json(self._answer, dice), "a-model", 2)
+        answer = mutations.of_json(self._answer, dice)
+        remote.sound_vectors(nomic_api.rows_of(answer, "a-model"), 2, nomic_api.DIM)

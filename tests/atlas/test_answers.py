@@ -22,10 +22,10 @@ from embedstore.atlas import apply_sync, plan_sync, pull
 from embedstore.atlas.answers import AtlasTransport, Pauses
 from embedstore.errors import AtlasError
 from embedstore.store import EmbedStore
-from embedstore.testing import KINDS, Fault, Kind, NomicServer
+from embedstore.testing import KINDS, OF_VECTORS, Fault, Kind, NomicServer
 
 ADD = "/v1/project/data/add/arrow"
-OF_ATLAS: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind not in ("wrong-count", "wrong-model", "nan"))
+OF_ATLAS: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind not in OF_VECTORS)
 
 
 @pytest.fixture

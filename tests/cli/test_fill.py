@@ -94,12 +94,16 @@ def test_the_plan_knows_what_waits_in_the_ledger(server: NomicServer, tmp_path: 
 # --- budget, timeout, second try ------------------------------------------------------------------------------
 
 
-def test_a_budget_ends_with_status_0(server: NomicServer, tmp_path: Path, pictures: Path) -> None:
-    """--max-requests 2 sends two requests, stores their pictures and says how to go on."""
+def test_a_budget_ends_with_status_3(server: NomicServer, tmp_path: Path, pictures: Path) -> None:
+    """--max-requests 2 sends two requests, stores their pictures, says what was paid for, what is left and the way on;
+    the status is one of its own, also without a word."""
     words = ("add", tmp_path / "s.store", pictures, "--model", "nomic", "--batch-size", 3)
     result = run(*words, "--max-requests", 2)
-    assert result.exit_code == 0
-    assert "stopped: the budget of 2 requests is spent" in result.stdout
+    assert result.exit_code == 3
+    assert (
+        "stopped: the budget of 2 requests is spent; what was embedded is kept: 6 pictures were paid for, 6 of 12 are "
+        "left; run the same command again to go on\n"
+    ) in result.stdout
     assert (server.requests, server.images) == (2, 6)
     assert run(*words).exit_code == 0
     assert (server.images, set(server.image_counts.values())) == (12, {1})
@@ -111,7 +115,8 @@ def test_a_hung_server_is_an_error_within_the_timeout(server: NomicServer, tmp_p
     result = run("add", tmp_path / "s.store", pictures, "--model", "nomic", "--timeout", 0.3)
     assert result.exit_code == 1
     assert "no answer within" in result.stderr
-    assert result.stderr.startswith("error: embedding 12 pictures: given up after")
+    assert result.stderr.startswith("error: 127.0.0.1:"), "the reason stands first"
+    assert ": embedding 12 pictures was given up after" in result.stderr
     assert not (tmp_path / "s.store").exists()
 
 
@@ -307,7 +312,7 @@ def test_reuse_by_environment(tmp_path: Path, store: EmbedStore, pictures: Path)
 def test_models_lists_what_is_here(weights: Path) -> None:
     """The list names every model with its backend, and the bytes of weights that are on this machine."""
     listed = {row["name"]: row for row in json.loads(run("models", "--json").stdout)["models"]}
-    assert set(listed) == {"nomic", "nomic-local", "nomic-local-q", "objects"}
+    assert {"nomic", "nomic-local", "nomic-local-q", "clip", "jina-clip", "siglip2", "objects"} <= set(listed)
     local = listed["nomic-local"]
     on_disk = sum(file.stat().st_size for file in weights.rglob("*") if file.name != "config.json" and file.is_file())
     refs = sum(file.stat().st_size for file in weights.rglob("refs/main"))
@@ -315,7 +320,12 @@ def test_models_lists_what_is_here(weights: Path) -> None:
     assert not listed["nomic"]["ready"]
     text = run("models").stdout
     assert "nomic needs a key" in text
-    assert "nomic-local needs" not in text
+    lines = text.splitlines()
+    assert not [line for line in lines if len(line) > 80]
+    pulls = " ".join(lines[lines.index(next(line for line in lines if line.startswith("weights to download"))) :])
+    assert "clip 0.61 GB" in pulls
+    assert "nomic-local 0.92 GB" not in pulls
+    assert listed["nomic-local"]["revisions"]["nomic-ai/nomic-embed-text-v1.5"] == "0" * 40
 
 
 def test_pull_keeps_what_is_here_and_says_where(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,13 +348,11 @@ def test_models_stand_in_columns(weights: Path) -> None:
     """The head stands above the columns, sizes to the right, whatever the length of a name."""
     head, *lines = run("models").stdout.splitlines()
     end = head.index("on disk") + len("on disk")
-    assert [line[:end].split()[0] for line in lines[:4]] == [
-        "nomic",
-        "nomic-local",
-        "nomic-local-q",
-        "objects",
-    ]
-    assert all(line[end - 1] in "B-" and line[end] == " " for line in lines[:4])
+    from embedstore.embedders.registry import MODELS
+
+    rows = lines[: len(MODELS)]
+    assert [line[:end].split()[0] for line in rows] == list(MODELS)
+    assert all(line[end - 1] in "B-" and line[end] == " " for line in rows)
     assert head.index("what it is") == lines[0].index("Nomic Embed")
 
 

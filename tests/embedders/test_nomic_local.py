@@ -27,11 +27,10 @@ from PIL import Image
 from tiny_models import MAX_TOKENS, PREPROCESSOR, TEXT_REPO, VISION_REPO, snapshot_folder, write_tiny_models
 from tokenizers import Tokenizer
 
-from embedstore.embedders import nomic_local
 from embedstore.embedders.nomic_local import (
+    HalfNomicLocalEmbedder,
     NomicLocalEmbedder,
     QuantisedNomicLocalEmbedder,
-    Weights,
     layer_norm,
 )
 from embedstore.errors import EmbedderError, ImageError, ModelNotFoundError, OfflineError, QueryError
@@ -183,7 +182,7 @@ def test_pixels_equal_those_of_the_clip_processor(embedder: NomicLocalEmbedder, 
     theirs = [np.asarray(processor(image, return_tensors="np")["pixel_values"])[0] for image in PICTURES]
 
     embed(embedder, PICTURES[:1])  # loads the model, and with it fastembed's own processor
-    processed = embedder._models[nomic_local.VISION].value.model.processor
+    processed = embedder._models[NomicLocalEmbedder.pictures].value.processor
     for image, expected in zip(PICTURES, theirs, strict=True):
         ours = processed([Image.fromarray(embedder.prepare(image))])[0]
         np.testing.assert_array_equal(ours, expected)
@@ -202,6 +201,18 @@ def test_quantised_weights_are_those_of_the_quantised_file(quantised_cache: Path
     )
     assert (vectors != exact.astype(np.float32)).any()
     assert np.einsum("ij,ij->i", vectors, exact).min() > 0.99
+
+
+def test_half_precision_files_are_a_space_of_their_own(tmp_path: Path, cache: Path) -> None:
+    """The files in half precision are used: near the float32 ones, not equal, and no store takes both."""
+    half = HalfNomicLocalEmbedder(cache_dir=write_tiny_models(tmp_path, half=True))
+    assert half.space == Space("nomic-embed-v1.5", "fastembed", "fp16", "squash224-1", 768)
+    pixels = [reference_pixels(image) for image in PICTURES]
+    vectors = embed(half, PICTURES)
+    np.testing.assert_allclose(vectors, reference_pictures(pixels, tmp_path, "model_fp16"), rtol=0, atol=1e-6)
+    exact = reference_pictures(pixels, cache)
+    assert (vectors != exact.astype(np.float32)).any()
+    assert np.einsum("ij,ij->i", vectors, exact).min() > 0.999
 
 
 def test_what_is_no_input_is_refused(embedder: NomicLocalEmbedder) -> None:
@@ -348,14 +359,14 @@ def test_an_execution_provider_is_passed_on(cache: Path) -> None:
 def test_the_cache_folder(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder is the one given, else that of FASTEMBED_CACHE_PATH, else one in the user's cache."""
     monkeypatch.setenv("FASTEMBED_CACHE_PATH", str(cache))
-    assert Weights().cache == cache
-    assert Weights(cache_dir=tmp_path).cache == tmp_path
-    assert Weights().missing() == []
-    assert Weights(cache_dir=tmp_path).missing() == [VISION_REPO, TEXT_REPO]
+    assert NomicLocalEmbedder.weights().cache == cache
+    assert NomicLocalEmbedder.weights(tmp_path).cache == tmp_path
+    assert NomicLocalEmbedder.weights().missing() == []
+    assert NomicLocalEmbedder.weights(tmp_path).missing() == [VISION_REPO, TEXT_REPO]
     assert NomicLocalEmbedder().embed_texts(["cat"]).shape == (1, 768)
     monkeypatch.delenv("FASTEMBED_CACHE_PATH")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    assert "embedstore" in Weights().cache.parts
+    assert "embedstore" in NomicLocalEmbedder.weights().cache.parts
 
 
 @pytest.fixture
@@ -368,21 +379,23 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_offline_nothing_is_pulled(tmp_path: Path, offline: None) -> None:
     """With the network switched off a pull is an error that names what wanted it."""
     with pytest.raises(OfflineError) as caught:
-        Weights(cache_dir=tmp_path).pull()
+        NomicLocalEmbedder.weights(tmp_path).pull()
     assert VISION_REPO in str(caught.value)
     assert "embedstore models pull" in str(caught.value)
 
 
 def test_offline_what_is_here_needs_no_pull(cache: Path, offline: None) -> None:
     """Weights that are all here are used, and pulled to no effect, with the network switched off."""
-    assert Weights(cache_dir=cache).pull() == cache
+    assert NomicLocalEmbedder.weights(cache).pull() == cache
     assert NomicLocalEmbedder(cache_dir=cache).embed_texts(["cat"]).shape == (1, 768)
 
 
 PULL = """
 import sys
-from embedstore.embedders.nomic_local import NomicLocalEmbedder, Weights
-folder = Weights(cache_dir=sys.argv[1]).pull(progress=False)
+from embedstore.embedders import weights
+from embedstore.embedders.nomic_local import NomicLocalEmbedder
+weights.KNOWN.clear()  # of the real files
+folder = NomicLocalEmbedder.weights(sys.argv[1]).pull(progress=False)
 print(NomicLocalEmbedder(cache_dir=folder).embed_texts(["cat"]).shape)
 """
 
@@ -422,10 +435,10 @@ def test_pull_fetches_both_models_once(cache: Path, tmp_path: Path) -> None:
         assert len(hub.requests) == asked
     expected = sum(
         (repositories[tower.repo] / name).stat().st_size
-        for tower in nomic_local.TOWERS
-        for name in tower.files(quantised=False)
+        for tower in (NomicLocalEmbedder.pictures, NomicLocalEmbedder.texts)
+        for name in tower.files
     )
-    assert Weights(cache_dir=tmp_path / "cache").size() == expected
+    assert NomicLocalEmbedder.weights(tmp_path / "cache").size() == expected
 
 
 def test_a_pull_that_fails_says_so(cache: Path, tmp_path: Path) -> None:
@@ -438,7 +451,7 @@ def test_a_pull_that_fails_says_so(cache: Path, tmp_path: Path) -> None:
         short = pull_in_a_process(tmp_path / "cache", hub.url)
     assert "ServiceError" in short.stderr
     assert "tokenizer.json" in short.stderr
-    assert Weights(cache_dir=tmp_path / "cache").missing() == [TEXT_REPO], "the other model was kept"
+    assert NomicLocalEmbedder.weights(tmp_path / "cache").missing() == [TEXT_REPO], "the other model was kept"
     for folder, repo in ((tmp_path / "cache", TEXT_REPO), (tmp_path / "fresh", VISION_REPO)):
         silent = pull_in_a_process(folder, hub.url)
         assert "ServiceError" in silent.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
 import multiprocessing
 import threading
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedstore.embedders.rate_limit import LONGEST_BLOCK, RateLimiter
+from embedstore.embedders.rate_limit import LONGEST_BLOCK, LongWaitError, RateLimiter, shared_limiter
+from embedstore.errors import InputError
 
 
 class Clock:
@@ -174,15 +177,77 @@ def test_threads_share_a_limiter(path: Path) -> None:
     assert len(json.loads(path.read_text())["times"]) == 80
 
 
-def test_a_long_wait_is_said_once(path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """With its length and the reason, whoever waits beside; a short one is not worth a line."""
+def test_a_wait_is_said_every_few_seconds(path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """With what is left of it and the reason, once for all who wait; nobody is left without a word for ten seconds."""
+    said: list[float] = []
     limited = limiter(path, clock, limit=1, window=300.0)
+    limited.service = "Nomic's service"
+    limited._sleep = lambda seconds: (said.append(seconds), clock.sleep(seconds))[1]  # type: ignore[func-returns-value]
     limited.acquire()
     limited.acquire()
-    assert caplog.text.count("waiting 300 s: Nomic's service takes 1 requests in 300 s") == 1
-    limited._tell(299.0)
-    assert caplog.text.count("waiting") == 2
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].startswith("waiting 300 s: Nomic's service takes 1 requests in 300 s")
+    assert [int(line.split()[1]) for line in lines] == list(range(300, 0, -8))
+    assert max(said) < 10
     caplog.clear()
-    limited._tell(298.5)
-    limited._tell(1.0)
-    assert caplog.text == ""
+    clock.now += 299.5
+    limited.acquire()
+    assert caplog.text == "", "half a second is not worth a line"
+
+
+def test_many_short_waits_are_said_too(path: Path, clock: Clock) -> None:
+    """Who is held back again and again hears of it every few seconds."""
+    limited = RateLimiter(100, 300.0, path, at_once=50, clock=clock, sleep=clock.sleep)
+    said: list[float] = []
+    logging.getLogger("embedstore.waits").addFilter(heard := lambda _: said.append(clock.now) is None)
+    try:
+        for _ in range(70):
+            limited.acquire()
+    finally:
+        logging.getLogger("embedstore.waits").removeFilter(heard)
+    assert clock.now - said[0] == pytest.approx(20 * 300 / 51)
+    assert max(after - before for before, after in itertools.pairwise(said)) < 10
+
+
+def test_a_wait_that_is_too_long_is_an_error_at_once(path: Path, clock: Clock) -> None:
+    """It says why, how long, and when to come back; a shorter one is made."""
+    limited = limiter(path, clock)
+    limited.block(300.0, "it answered 429; it asks to wait")
+    before = clock.now
+    with pytest.raises(LongWaitError, match=r"429; it asks to wait: (300|299) s are left.*20 s.*again at \d\d:"):
+        limited.acquire(longest=20)
+    assert clock.now == before
+    clock.now += 290
+    assert limited.acquire(longest=20) == pytest.approx(10)
+
+
+@given(limit=st.integers(2, 60), ask=st.integers(1, 200), at_once=st.integers(1, 30))
+def test_what_is_left_of_a_window_is_spread(
+    tmp_path_factory: pytest.TempPathFactory, limit: int, ask: int, at_once: int
+) -> None:
+    """Never more than the limit in a window, never a pause longer than an even share, and no slower in the long run."""
+    clock = Clock()
+    at_once = min(at_once, limit - 1)
+    path = tmp_path_factory.mktemp("rate") / "times.json"
+    limited = RateLimiter(limit, 100.0, path, at_once=at_once, clock=clock, sleep=clock.sleep)
+    left = []
+    for _ in range(ask):
+        limited.acquire()
+        left.append(clock.now)
+    for first in left:
+        assert sum(first <= moment < first + 100.0 - 1e-6 for moment in left) <= limit
+    gaps = [after - before for before, after in itertools.pairwise(left)]
+    assert max(gaps, default=0) <= 100.0 / (limit - at_once + 1) + 1e-3
+    assert left[-1] - left[0] <= 100.0 * (ask / limit + 1)
+
+
+def test_another_limit_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EMBEDSTORE_RATE_LIMIT says requests and seconds; what is neither is an error that shows the form."""
+    monkeypatch.setenv("EMBEDSTORE_RATE_LIMIT", "60/5")
+    limited = shared_limiter("http://127.0.0.1:1")
+    assert (limited.limit, limited.window) == (60, pytest.approx(5, rel=0.01))
+    assert limited.window > 5
+    for bad in ("60", "0/5", "60/0", "a/b", "-1/5"):
+        monkeypatch.setenv("EMBEDSTORE_RATE_LIMIT", bad)
+        with pytest.raises(InputError, match="such as 1200/300"):
+            shared_limiter("http://127.0.0.1:1")

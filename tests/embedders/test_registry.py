@@ -9,15 +9,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_clips import REPOSITORIES, write_tiny_clip
 from tiny_models import TEXT_REPO, snapshot_folder, write_tiny_models
 
-from embedstore.embedders import nomic_local, registry
+from embedstore.embedders import registry
 from embedstore.embedders.nomic_local import NomicLocalEmbedder
 from embedstore.embedders.protocol import Embedder
 from embedstore.errors import CredentialsError, ModelNotFoundError, OfflineError
 from embedstore.space import Space
 
-NAMES = ["nomic", "nomic-local", "nomic-local-q", "objects"]
+NAMES = [
+    *("nomic", "nomic-local", "nomic-local-fp16", "nomic-local-q"),
+    *("clip", "jina-clip", "jina-clip-fp16", "jina-clip-q", "siglip2", "siglip2-fp16", "siglip2-q"),
+    "objects",
+]
 KEY = "nk-0123456789-for-a-test"
 
 
@@ -35,13 +40,13 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_models_and_their_spaces() -> None:
-    """There are four models, each makes vectors of a space of its own, and a space leads back to its model."""
+    """Each model makes vectors of a space of its own, and a space leads back to its model."""
     assert list(registry.MODELS) == NAMES
     spaces = [registry.space_of(name) for name in NAMES]
-    assert len(set(spaces)) == 4
+    assert len(set(spaces)) == len(NAMES)
     assert [registry.name_for_space(space) for space in spaces] == NAMES
     assert registry.space_of("nomic-local-q") == Space("nomic-embed-v1.5", "fastembed", "int8", "squash224-1", 768)
-    for nomic in spaces[:3]:
+    for nomic in spaces[:4]:
         assert (nomic.model, nomic.dim) == ("nomic-embed-v1.5", 768)
 
 
@@ -62,7 +67,10 @@ def test_spaces_are_known_without_heavy_libraries() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_made_has_the_space_that_was_promised(name: str, bare_machine: Path) -> None:
     """The embedder that a name gives keeps the protocol, and its space is the one known before it was made."""
-    write_tiny_models(bare_machine, quantised=name == "nomic-local-q")
+    write_tiny_models(bare_machine, quantised=name == "nomic-local-q", half=name == "nomic-local-fp16")
+    family, _, suffix = name.replace("jina-clip", "jina").partition("-")
+    if (family := family.replace("jina", "jina-clip")) in REPOSITORIES:
+        write_tiny_clip(bare_machine, family, {"": "", "fp16": "_fp16", "q": "_quantized"}[suffix])
     options = {"key": KEY} if name == "nomic" else {}
     embedder = registry.make_embedder(name, **options)
     assert isinstance(embedder, Embedder)
@@ -173,8 +181,8 @@ def test_the_list_on_a_bare_machine() -> None:
     """Without key and weights only `objects` is ready; what is not here has no path and no size."""
     models = {info.name: info for info in registry.list_models()}
     assert list(models) == NAMES
-    assert [info.ready for info in models.values()] == [False, False, False, True]
-    assert [info.cached for info in models.values()] == [False, False, False, True]
+    assert [name for name, info in models.items() if info.ready] == ["objects"]
+    assert [name for name, info in models.items() if info.cached] == ["objects"]
     assert all((info.path is None) == (info.size_bytes is None) == (not info.cached) for info in models.values())
     for info in models.values():
         space = registry.space_of(info.name)
@@ -198,9 +206,12 @@ def test_the_list_finds_weights_and_key(bare_machine: Path, monkeypatch: pytest.
     assert (local.ready, local.cached, local.path) == (True, True, str(bare_machine))
     assert local.size_bytes == sum(
         (snapshot_folder(bare_machine, tower.repo) / name).stat().st_size
-        for tower in nomic_local.TOWERS
-        for name in tower.files(quantised=False)
+        for tower in (NomicLocalEmbedder.pictures, NomicLocalEmbedder.texts)
+        for name in tower.files
     )
+    assert local.revisions == {
+        tower.repo: "0" * 40 for tower in (NomicLocalEmbedder.pictures, NomicLocalEmbedder.texts)
+    }
     assert not models["nomic-local-q"].cached
     assert models["nomic"].ready
     assert KEY not in repr(models)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from embedstore import images
-from embedstore.embedders.nomic_api import NomicAPIEmbedder, Retries
-from embedstore.embedders.nomic_transport import Timeouts
+from embedstore.embedders.nomic_api import NomicAPIEmbedder
+from embedstore.embedders.remote import Retries
+from embedstore.embedders.transport import Timeouts
 from embedstore.errors import CredentialsError, QueryError, ServiceError
 from embedstore.searching.queries import Query
 from embedstore.storage.ledger import Ledger
@@ -58,7 +59,7 @@ def assert_vectors_are_the_servers(store: EmbedStore, server: NomicServer) -> No
 
 
 def test_through_faults_of_every_kind_each_picture_is_embedded_once(server: NomicServer, tmp_path: Path) -> None:
-    """2,000 pictures while 5 % of the requests fail in all 17 ways: every row has the server's vector for its own
+    """2,000 pictures while 5 % of the requests fail in all 22 ways: every row has the server's vector for its own
     picture, each picture was delivered exactly once, and computed again only where an answer was lost on the way."""
     server.faults.random(0.05, seed=3, kinds=[Fault(kind, seconds=0.6 if kind == "hung" else 0.01) for kind in KINDS])
     folder = tiny_pictures(tmp_path / "p", 2000)

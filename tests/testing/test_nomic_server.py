@@ -4,10 +4,14 @@ known to, in what it answers and in what it makes the client do wrong."""
 from __future__ import annotations
 
 import io
+import json
+import os
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +216,66 @@ def test_spoilt_answers_are_counted_apart(server: NomicServer) -> None:
     for _ in range(3):
         assert len(embed_one(server).json()["embeddings"]) == 2
     assert (server.images, server.counts.spoilt.total()) == (6, 8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "words"),
+    [("402", 402, "payment"), ("403", 403, "access"), ("plan-403", 403, "plan")],
+)
+def test_final_faults_refuse_in_words(server: NomicServer, kind: Any, status: int, words: str) -> None:
+    """A plan at its end and a key without access are told apart by what the answer says; nothing is done."""
+    server.faults.script([kind])
+    done = embed_one(server)
+    assert (done.status_code, server.images) == (status, 0)
+    assert words in done.json()["detail"]
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_redirect_leads_to_the_same_path(server: NomicServer, status: int) -> None:
+    """A client that follows is answered there, and one that does not sees where to."""
+    server.faults.script([f"redirect-{status}"])  # type: ignore[list-item]
+    done = embed_one(server)
+    assert (done.status_code, [step.status_code for step in done.history]) == (200, [status])
+    assert (server.images, server.counts.statuses[status]) == (2, 1)
+
+
+def test_vectors_are_spoilt_as_ordered(server: NomicServer) -> None:
+    """One too many, each too short, the first one twice; an answer of one vector has none to repeat."""
+    right = embed_one(server).json()["embeddings"]
+    server.faults.script(["extra-vector", "wrong-dim", "duplicate-vectors"])
+    assert embed_one(server).json()["embeddings"] == [*right, right[0]]
+    assert embed_one(server).json()["embeddings"] == [vector[:-1] for vector in right]
+    assert embed_one(server).json()["embeddings"] == [right[0], right[0]]
+    assert (server.images, server.counts.spoilt.total()) == (2, 6)
+    server.faults.script(["duplicate-vectors"])
+    headers = {"Authorization": f"Bearer {server.key}"}
+    body = {"texts": ["one"], "model": "nomic-embed-text-v1.5"}
+    done = requests.post(server.url + "/v1/embedding/text", headers=headers, json=body, timeout=SECONDS)
+    assert done.json()["embeddings"] == [server.text_vector("one").tolist()]
+    assert server.texts == 1
+
+
+def test_retry_after_may_be_a_date(server: NomicServer) -> None:
+    """As HTTP writes it, so many seconds ahead."""
+    server.faults.script([Fault("503", retry_after=90, as_date=True)])
+    moment = parsedate_to_datetime(embed_one(server).headers["Retry-After"])
+    assert 85 < (moment - datetime.now(UTC)).total_seconds() <= 90
+
+
+def test_an_enterprise_login_is_written_as_the_client_does(server: NomicServer, tmp_path: Path) -> None:
+    """The client that reads it goes to the enterprise's address, unless ATLAS_API_PATH leads here."""
+    environment = server.environment(tmp_path / "enterprise", domain="acme.example")
+    login = json.loads((tmp_path / "enterprise" / ".nomic" / "credentials").read_text())
+    assert (login["tenant"], login["api_domain"], login["frontend_domain"]) == (
+        "enterprise",
+        "api.acme.example",
+        "acme.example",
+    )
+    script = "from nomic.dataset import AtlasClass; c = AtlasClass(); print(c.atlas_api_path, c.web_path)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == [server.url, "https://acme.example"], done.stderr
 
 
 def test_a_hung_request_never_answers(server: NomicServer) -> None:

@@ -7,7 +7,9 @@ from email.utils import format_datetime
 
 import pytest
 
-from embedstore.embedders.nomic_transport import is_loopback, retry_after, vectors_of
+from embedstore.embedders.nomic_api import DIM, rows_of
+from embedstore.embedders.remote import sound_vectors
+from embedstore.embedders.transport import is_loopback, retry_after
 from embedstore.errors import ServiceError
 
 
@@ -33,7 +35,7 @@ def answer(**fields: object) -> dict[str, object]:
 
 def test_a_good_answer_is_made_unit_length() -> None:
     """Vectors that are not of unit length are made so."""
-    assert vectors_of(answer(), "m", 2)[:, -1].tolist() == [1.0, 1.0]
+    assert sound_vectors(rows_of(answer(), "m"), 2, DIM)[:, -1].tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -55,4 +57,4 @@ def test_a_good_answer_is_made_unit_length() -> None:
 def test_a_bad_answer_is_told_apart(bad: object, message: str) -> None:
     """Every way in which an answer is not what was asked for is found, and said."""
     with pytest.raises(ServiceError, match=message):
-        vectors_of(bad, "m", 2)
+        sound_vectors(rows_of(bad, "m"), 2, DIM)
