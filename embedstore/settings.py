@@ -37,6 +37,14 @@ _NO_TELEMETRY = dict.fromkeys(
 )
 _NO_NETWORK = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
 
+_LOGIN = "~/.nomic/credentials"
+_PUBLIC = "atlas.nomic.ai"
+_DEPLOYMENTS = {
+    "production": {"frontend_domain": _PUBLIC, "api_domain": "api-atlas.nomic.ai"},
+    "staging": {"frontend_domain": "staging-atlas.nomic.ai", "api_domain": "staging-api-atlas.nomic.ai"},
+}
+"""Nomic's own, as the official client knows them; any other is an enterprise's."""
+
 
 def key_places() -> str:
     """Return the three places of a key, in the order in which they are asked, for messages."""
@@ -210,15 +218,6 @@ def _require_own(key: Key, path: Path) -> None:
             + spelt("", f" (`add` and others: --domain {other})")
             + f"; or name the service's address in {ADDRESS}"
         )
-
-
-_LOGIN = "~/.nomic/credentials"
-_PUBLIC = "atlas.nomic.ai"
-_DEPLOYMENTS = {
-    "production": {"frontend_domain": _PUBLIC, "api_domain": "api-atlas.nomic.ai"},
-    "staging": {"frontend_domain": "staging-atlas.nomic.ai", "api_domain": "staging-api-atlas.nomic.ai"},
-}
-"""Nomic's own, as the official client knows them; any other is an enterprise's."""
 
 
 def _tenant_of(domain: str) -> dict[str, str]:

@@ -28,7 +28,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     for name in list(os.environ):
         if name.startswith("EMBEDSTORE_") and name != "EMBEDSTORE_OFFLINE":
             monkeypatch.delenv(name)
-    monkeypatch.delenv("NOMIC_API_KEY", raising=False)
+    for name in ("NOMIC_API_KEY", "NOMIC_DOMAIN", "ATLAS_API_PATH"):
+        monkeypatch.delenv(name, raising=False)
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("EMBEDSTORE_STATE_DIR", str(home / "state"))

@@ -12,14 +12,13 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from filelock import FileLock
 
 from embedstore import files
-from embedstore.embedders.waits import SAY_EVERY, Notices
+from embedstore.embedders.waits import SAY_EVERY, Notices, moment_after
 from embedstore.errors import ServiceError
 from embedstore.settings import rate_limit, state_dir
 
@@ -88,10 +87,10 @@ class RateLimiter:
             if seconds <= 0:
                 return waited
             if seconds > longest:
-                again = datetime.fromtimestamp(self._clock() + seconds).strftime("%H:%M:%S")
+                again = moment_after(seconds, self._clock())
                 raise LongWaitError(
                     f"{reason}: {seconds:.0f} s are left, and no more than {longest:g} s are waited here, so nothing "
-                    f"was sent. Run the same again at {again}; what was asked before is answered now"
+                    f"was sent; {again}. What was asked before is answered now"
                 )
             self._tell(seconds, reason)
             piece = min(seconds, self._notices.due("limit") or SAY_EVERY)

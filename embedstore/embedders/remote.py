@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 from embedstore.embedders.protocol import require_texts
 from embedstore.embedders.rate_limit import LONGEST_BLOCK, RateLimiter
 from embedstore.embedders.transport import PassingError, Timeouts
-from embedstore.embedders.waits import SAY_EVERY, Notices
+from embedstore.embedders.waits import SAY_EVERY, Notices, moment_after
 from embedstore.errors import BudgetSpentError, QueryError, RejectedImagesError, ServiceError, VectorError
 from embedstore.space import Space
 from embedstore.vectors import Vectors, as_vectors, normalise
@@ -329,7 +329,10 @@ class _Attempts:
 
     def _give_up(self, state: RetryCallState) -> Vectors:
         error, count = _failure(state), counted(state.attempt_number, "request")
-        long = f", as it asks to wait {error.pause:.0f} s" if error.pause > self.retries.longest_pause else ""
+        long, longest = "", self.retries.longest_pause
+        if error.pause > longest:
+            again = moment_after(error.pause)
+            long = f", as it asks to wait {error.pause:.0f} s and no more than {longest:g} s are waited here; {again}"
         raise ServiceError(f"{error}: {self.what} was given up after {count} and {self._spent:.0f} s{long}") from None
 
 

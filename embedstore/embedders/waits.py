@@ -11,12 +11,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Final
 
 LOGGER: Final = "embedstore.waits"
 SAY_EVERY: Final = 8.0  # seconds after which somebody who waits hears of it again
 
 _log = logging.getLogger(LOGGER)
+
+
+def moment_after(seconds: float, now: float | None = None) -> str:
+    """Return when to come back, in words; `now` is in seconds since the epoch."""
+    moment = datetime.fromtimestamp((time.time() if now is None else now) + seconds)
+    return f"run the same again at {moment:%H:%M:%S}"
 
 
 class Notices:

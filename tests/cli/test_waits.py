@@ -41,8 +41,8 @@ def test_a_stored_pause_is_said_at_once(paused: EmbedStore, server: NomicServer)
     result = run("search", paused.path, "a green car")
     assert result.exit_code == 1
     assert re.fullmatch(
-        rf"error: {PAUSE}: (300|29\d) s are left, and no more than 60 s are waited here, so nothing was sent\. "
-        r"Run the same again at \d\d:\d\d:\d\d; what was asked before is answered now\n",
+        rf"error: {PAUSE}: (300|29\d) s are left, and no more than 60 s are waited here, so nothing was sent; "
+        r"run the same again at \d\d:\d\d:\d\d\. What was asked before is answered now\n",
         result.stderr,
     )
     assert server.requests == sent
