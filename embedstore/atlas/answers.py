@@ -17,6 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from embedstore.embedders.transport import Answer, PassingError, Timeouts, Transport, retry_after
+from embedstore.embedders.waits import LOGGER
 from embedstore.errors import AtlasError, CredentialsError
 from embedstore.settings import Key, key_places, require_key
 
@@ -65,7 +66,7 @@ _OF_THE_PLAN: Final = ("plan", "upgrade", "quota", "billing", "payment", "limit"
 LONG: Final = 2.0
 """Seconds that nobody waits without being told."""
 
-_log = logging.getLogger("embedstore.waits")
+_log = logging.getLogger(LOGGER)
 
 
 class AtlasTransport(Transport):

@@ -13,7 +13,7 @@ import json
 import threading
 import time
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from embedstore.testing import features
 from embedstore.testing.quadtree import Tiles
-from embedstore.testing.wire import Refused, Reply
+from embedstore.testing.wire import Refused
 
 ORGANISATION = {
     "organization_id": "6f3d1c1e-2a55-4f0b-9d2f-3f5d3a0e7c11",
@@ -38,8 +38,6 @@ MIN_ROWS = 20
 """A map needs so many rows at least."""
 MAX_ID = 36
 """Characters of an id at most."""
-MOVED = "/moved"
-"""Before a path: where a redirect leads, which answers as the path does."""
 
 
 @dataclass
@@ -176,21 +174,6 @@ class Atlas:
         self.lock = threading.RLock()
         self._datasets: dict[str, Dataset] = {}
         self._jobs: dict[str, str] = {}
-        self._scripted: deque[tuple[str, Reply | None]] = deque()
-
-    def script(self, path: str, *replies: Reply | None) -> None:
-        """Queue answers to the coming requests whose path starts with `path`; None lets one be served."""
-        with self.lock:
-            self._scripted.extend((path, reply) for reply in replies)
-
-    def scripted(self, path: str) -> Reply | None:
-        """Return, once, what was queued for a path; a redirect without an address leads to the same path, moved."""
-        if not self._scripted or not path.startswith(self._scripted[0][0]):
-            return None
-        reply = self._scripted.popleft()[1]
-        if reply is not None and 300 <= reply.status < 400:
-            reply.headers.setdefault("Location", f"{MOVED}{path}")
-        return reply
 
     def datasets(self) -> list[str]:
         """Return the slugs of all datasets."""

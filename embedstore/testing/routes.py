@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pyarrow import feather
 
 from embedstore.testing import features
-from embedstore.testing.atlas_state import MOVED, ORGANISATION, Atlas, Index, topics_of
+from embedstore.testing.atlas_state import ORGANISATION, Atlas, Index, topics_of
 from embedstore.testing.faults import Faults
 from embedstore.testing.wire import Refused, Reply, Request, invalid
 
@@ -130,14 +130,11 @@ class AtlasRoutes:
         self.atlas = atlas
 
     def answer(self, request: Request) -> Reply:
-        """Answer a request, as was scripted or by its route; refuse it with 404 if there is none."""
-        with self.atlas.lock:
-            scripted = self.atlas.scripted(request.path)
-            if scripted is not None:
-                return scripted
-            for method, path, route in _ROUTES:
-                match = re.fullmatch(path, request.path.removeprefix(MOVED))
-                if method == request.method and match:
+        """Answer a request; refuse it with 404 if there is no such route."""
+        for method, path, route in _ROUTES:
+            match = re.fullmatch(path, request.path)
+            if method == request.method and match:
+                with self.atlas.lock:
                     return route(self, request, *match.groups())
         raise Refused(404, "Not Found")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -16,8 +14,7 @@ from click.testing import CliRunner
 from embedstore.cli import main
 from embedstore.errors import AtlasError
 from embedstore.store import EmbedStore
-from embedstore.testing import NomicServer
-from embedstore.testing.wire import Reply
+from embedstore.testing import Fault, Kind, NomicServer
 
 ADD = "/v1/project/data/add/arrow"
 
@@ -27,17 +24,13 @@ def store(tmp_path: Path) -> EmbedStore:
     return vector_store(tmp_path / "s.store", 90)
 
 
-def a_date(seconds: float) -> dict[str, str]:
-    return {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)}
-
-
 @pytest.mark.parametrize("path", [ADD, "/v1/user"])
 def test_asked_to_wait_until_a_date(server: NomicServer, store: EmbedStore, path: str) -> None:
     """A Retry-After that is a date is waited for, in one line that says how long and why."""
     sync(store, where="number < 5")  # so that all is imported when the date is set
     told: list[str] = []
     started = time.monotonic()
-    server.atlas.script(path, Reply({"detail": "Rate limit exceeded"}, 429, a_date(6)))
+    server.faults.script([Fault("429", retry_after=6.0, as_date=True)], path=path)
     assert sync(store, timeout=30.0, progress=told.append).sent == 85
     assert time.monotonic() - started > 3
     [line] = [text for text in told if text.startswith("waiting")]
@@ -47,7 +40,7 @@ def test_asked_to_wait_until_a_date(server: NomicServer, store: EmbedStore, path
 
 def test_a_date_after_the_timeout(server: NomicServer, store: EmbedStore) -> None:
     """When the date lies beyond the timeout the sync ends at once, with what Atlas said."""
-    server.atlas.script("/v1/user", Reply({"detail": "Rate limit exceeded"}, 429, a_date(600)))
+    server.faults.script([Fault("429", retry_after=600.0, as_date=True)], path="/v1/user")
     started = time.monotonic()
     with pytest.raises(AtlasError, match="Rate limit exceeded"):
         sync(store, timeout=20.0)
@@ -55,17 +48,16 @@ def test_a_date_after_the_timeout(server: NomicServer, store: EmbedStore) -> Non
 
 
 @pytest.mark.parametrize(
-    ("reply", "said"),
+    ("kind", "said"),
     [
-        (Reply({"detail": "Payment required"}, 402), "the plan of the organisation does not cover this"),
-        (Reply(b"<html>pay</html>", 402, content_type="text/html"), "plan and billing"),
-        (Reply({"detail": "Upgrade your plan to add more datums"}, 403), "the plan of the organisation"),
-        (Reply({"detail": "You do not have access"}, 403), "has no right to this: ask an owner"),
+        ("402", "the plan of the organisation does not cover this"),
+        ("plan-403", "Look at its plan and billing in Atlas"),
+        ("403", "has no right to this: ask an owner"),
     ],
 )
-def test_refused_in_the_middle(server: NomicServer, store: EmbedStore, reply: Reply, said: str) -> None:
+def test_refused_in_the_middle(server: NomicServer, store: EmbedStore, kind: Kind, said: str) -> None:
     """A 402, and a 403 about plan or rights, in mid-sync ends it at once, says what it means and what is there."""
-    server.atlas.script(ADD, None, reply)
+    server.faults.script([None, kind], path=ADD)
     started = time.monotonic()
     with pytest.raises(AtlasError, match=said) as caught:
         sync(store, shard_rows=30, timeout=60.0)
@@ -75,14 +67,14 @@ def test_refused_in_the_middle(server: NomicServer, store: EmbedStore, reply: Re
     require_whole(server.atlas.dataset("photos"), store)
 
 
-@pytest.mark.parametrize("status", [307, 308])
+@pytest.mark.parametrize("kind", ["redirect-307", "redirect-308"])
 @pytest.mark.parametrize("path", [ADD, "/v1/project/data/get", "/v1/project/create", "/v1/project/index/create"])
-def test_a_redirect_takes_the_body_along(server: NomicServer, store: EmbedStore, status: int, path: str) -> None:
+def test_a_redirect_takes_the_body_along(server: NomicServer, store: EmbedStore, kind: Kind, path: str) -> None:
     """A request that is redirected arrives whole at its new place."""
-    server.atlas.script(path, Reply(b"", status))
+    server.faults.script([kind], path=path)
     report = sync(store, index=True)
     assert (report.sent, report.uploads, report.refused) == (90, 1, 0)
-    assert set(server.counts.statuses) == {200, 201, 404, status}  # 404: there was no such dataset
+    assert set(server.counts.statuses) == {200, 201, 404, int(kind[-3:])}  # 404: there was no such dataset
     require_whole(server.atlas.dataset("photos"), store)
     assert len(server.atlas.dataset("photos").indices) == 1
 
