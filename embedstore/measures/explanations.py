@@ -157,10 +157,11 @@ def advise(
     -----
     With P(positive | score) there, a logistic function of the score (bias-reduced, Firth 1993), the likelihood of the
     scores here has one maximum over the prevalence: where the EM of Saerens, Latinne and Decaestecker (2002) ends. The
-    scores there, reweighted to it, explain those here unless their distance is beyond chance (5 %). So do, tried in the
-    same way, positives that score lower or higher, all scores moved, and all scores spread. A prevalence is advised
-    only where it explains the scores and nothing else does: that *fewer* are there can hardly ever be told from
-    positives that score lower.
+    scores there, reweighted to it, explain those here unless their distance (5 %) or their matched share (3.5 %) is
+    beyond chance. So do, tried in the same way, positives that score lower or higher, all scores moved, and all scores
+    spread. A prevalence is advised only where it explains the scores and nothing else does: that *fewer* are there can
+    hardly be told from positives that score lower, unless thousands are labelled. A match at `threshold` is a score
+    larger than it.
     """
     shift = shift_of(scores, there, threshold, error)
     if not shift.differs:
