@@ -121,8 +121,8 @@ def warn_of_shift(
             output.say(f"warning: {label}: {advice}")
             differ = True
     if differ and origin is not None:
-        there = f"{quote(str(origin))} {quote(classifier.name)} --to {quote(str(store.path))}"
-        output.say(f"what to do then: embedstore carry {there}")
+        home, name, there = (quote(str(word)) for word in (origin, classifier.name, store.path))
+        output.say(f"what to do then: embedstore carry {home} {name} --to {there}")
 
 
 def require_not_its_own(store: EmbedStore, classifier: Classifier) -> None:

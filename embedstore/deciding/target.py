@@ -68,18 +68,19 @@ class Target:
         figures: Mapping[str, float],
         intervals: Mapping[str, Interval] | None = None,
         weights: ArrayLike | None = None,
+        population: ArrayLike | None = None,
     ) -> Target:
         """Return this class with the threshold of `figures`, which are named as by `Metrics.to_dict`, and with them.
 
         Of the scores of the labelled rows, shape (n,), as from `score`, a summary is kept, in which each row counts by
-        its weight, where that is told: see `ScoreSummary.of`.
+        its weight, and of all the rows that they were picked from, where these are told: see `ScoreSummary.of`.
         """
         return dataclasses.replace(
             self,
             threshold=figures["threshold"],
             metrics=dict(figures),
             intervals=dict(intervals or {}),
-            summary=ScoreSummary.of(scores, labels, figures["threshold"], weights),
+            summary=ScoreSummary.of(scores, labels, figures["threshold"], weights, population),
         )
 
     @property

@@ -157,10 +157,11 @@ def advise(
     -----
     With P(positive | score) there, a logistic function of the score (bias-reduced, Firth 1993), the likelihood of the
     scores here has one maximum over the prevalence: where the EM of Saerens, Latinne and Decaestecker (2002) ends. The
-    scores there, reweighted to it, explain those here unless their distance is beyond chance (5 %). So do, tried in the
-    same way, positives that score lower or higher, all scores moved, and all scores spread. A prevalence is advised
-    only where it explains the scores and nothing else does: that *fewer* are there can hardly ever be told from
-    positives that score lower.
+    scores there, reweighted to it, explain those here unless their distance (5 %) or their matched share (3.5 %) is
+    beyond chance. So do, tried in the same way, positives that score lower or higher, all scores moved, and all scores
+    spread. A prevalence is advised only where it explains the scores and nothing else does: that *fewer* are there can
+    hardly be told from positives that score lower, unless thousands are labelled. A match at `threshold` is a score
+    larger than it.
     """
     shift = shift_of(scores, there, threshold, error)
     if not shift.differs:
@@ -302,20 +303,25 @@ class _Seen:
         n_pos, n_neg = there.positive.sum(), there.negative.sum()
         apart = float(knots @ there.positive / n_pos - knots @ there.negative / n_neg)
         both = np.concatenate([there.positive, there.negative]) / (n_pos + n_neg)
-        steps, spreads = apart * _MOVES, _SPREADS
+        steps, spreads, labelled = apart * _MOVES, _SPREADS, there.at_prevalence(there.prevalence, 0.0).size
         tried = (
-            ("the positives score", ("lower", "higher"), steps, [(np.append(knots + by, knots), both) for by in steps]),
-            ("all rows score", ("lower", "higher"), steps, [(knots + by, mass) for by in steps]),
+            (
+                "the positives score",
+                ("lower", "higher"),
+                steps,
+                [(np.append(knots + by, knots), both, labelled) for by in steps],
+            ),
+            ("all rows score", ("lower", "higher"), steps, [(knots + by, mass, there.size) for by in steps]),
             (
                 "the scores lie",
                 ("closer together", "farther apart"),
                 spreads - 1,
-                [(middle + by * (knots - middle), mass) for by in spreads],
+                [(middle + by * (knots - middle), mass, there.size) for by in spreads],
             ),
         )
         words = []
         for what, (down, up), sizes, moved in tried:
-            fitting = [by for by, scores in zip(sizes, moved, strict=True) if self.explained_by(*scores, there.size)]
+            fitting = [by for by, scores in zip(sizes, moved, strict=True) if self.explained_by(*scores)]
             words += [f"{what} {down if np.mean(fitting) < 0 else up} here"] if fitting else []
         return tuple(words)
 

@@ -7,7 +7,7 @@ the rows that the threshold was chosen on.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,11 @@ class ScoreSummary:
     matched_share: float
     """Share of the rows that matched."""
     n: int
-    """Number of rows."""
+    """Number of rows: of the labelled ones, or of those that they were picked from, where the scores of these are
+    known."""
+    rows: Floats | None = None
+    """Shape (k,): how many of the rows that the labelled ones were picked from each knot stands for; None where those
+    are not known, and the labelled ones must do."""
     labelled: bool = True
     """Whether `positive` and `negative` are known; not in a classifier that was saved before they were kept."""
     whole: bool = False
@@ -49,35 +53,65 @@ class ScoreSummary:
 
     @classmethod
     def of(
-        cls, scores: ArrayLike, labels: ArrayLike, threshold: float, weights: ArrayLike | None = None
+        cls,
+        scores: ArrayLike,
+        labels: ArrayLike,
+        threshold: float,
+        weights: ArrayLike | None = None,
+        population: ArrayLike | None = None,
     ) -> ScoreSummary:
         """Sum up the scores of labelled rows, each of shape (n,).
 
-        Rows whose weight is NaN, which nobody knows how they were picked, are left out; where all are, all count alike.
-        Raises InputError and LabelError as `samples.as_scores` and `samples.as_labels` do.
+        Parameters
+        ----------
+        scores, labels : array-like of shape (n,)
+        threshold : float
+        weights : array-like of shape (n,), optional
+            For how many rows each stands; those of weight NaN, which nobody knows how they were picked, are left out,
+            but where all are, all count alike.
+        population : array-like of shape (n_rows,), optional
+            The scores of all the rows that the labelled ones were picked from, if they were not picked at random: then
+            shape and matched share are of these.
+
+        Raises
+        ------
+        InputError, LabelError
+            As `samples.as_scores` and `samples.as_labels`.
         """
-        values: NDArray[Any] = as_scores(scores)
-        truth = as_labels(labels, len(values))
-        weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+        seen: NDArray[Any] = as_scores(scores)
+        truth = as_labels(labels, len(seen))
+        weight = np.ones(len(seen)) if weights is None else np.asarray(weights, dtype=np.float64)
         known = np.isfinite(weight) & (weight > 0)
         if not known.any():
-            weight, known = np.ones(len(values)), np.ones(len(values), dtype=np.bool_)
-        matched = above(values[known], threshold)
-        values, truth, weight = values[known].astype(np.float64), truth[known], weight[known]
-        knots = _knots(values, truth, matched)
-        places = np.searchsorted(knots, values)
-        sides = (np.bincount(places[side], weights=weight[side], minlength=len(knots)) for side in (truth, ~truth))
-        positive, negative = (rows.astype(np.float64) for rows in sides)
-        sizes = _worth(weight), _worth(weight[truth]), _worth(weight[~truth])
-        share = float(weight[matched].sum() / weight.sum())
-        whole = len(knots) == len(np.unique(values))
-        return cls(knots, positive, negative, sizes, share, len(values), whole=whole)
+            weight, known = np.ones(len(seen)), np.ones(len(seen), dtype=np.bool_)
+        seen, truth, weight = seen[known], truth[known], weight[known]
+        every: NDArray[Any] = seen if population is None else as_scores(population)
+        heavy = weight if population is None else np.ones(len(every))
+        matched = above(every, threshold)
+        values, all_values = seen.astype(np.float64), every.astype(np.float64)
+        ends = all_values[~matched].max(initial=-np.inf, keepdims=True)
+        knots = _knots((all_values, values[truth], values[~truth]), ends)
+
+        def counted(side: Floats, sums: Floats) -> Floats:
+            places = np.minimum(np.searchsorted(knots, side), len(knots) - 1)
+            return np.bincount(places, weights=sums, minlength=len(knots)).astype(np.float64)
+
+        return cls(
+            knots,
+            counted(values[truth], weight[truth]),
+            counted(values[~truth], weight[~truth]),
+            (_worth(heavy), _worth(weight[truth]), _worth(weight[~truth])),
+            float(heavy[matched].sum() / heavy.sum()),
+            len(every),
+            None if population is None else counted(all_values, heavy),
+            whole=len(knots) == len(np.unique(np.concatenate([values, all_values]))),
+        )
 
     @property
     def mass(self) -> Floats:
         """Share of the rows that each knot stands for, shape (k,)."""
-        both: Floats = self.positive + self.negative
-        return both / float(both.sum())
+        rows: Floats = self.positive + self.negative if self.rows is None else self.rows
+        return rows / float(rows.sum())
 
     @property
     def size(self) -> float:
@@ -104,6 +138,7 @@ class ScoreSummary:
             "knots": self.knots.tolist(),
             "positive": [_short(value) for value in self.positive.tolist()],
             "negative": [_short(value) for value in self.negative.tolist()],
+            **({} if self.rows is None else {"rows": [_short(value) for value in self.rows.tolist()]}),
         }
 
     @classmethod
@@ -119,11 +154,14 @@ class ScoreSummary:
             half[0] = 0.0
             return cls(knots, half, half, (n, n / 2, n / 2), matched_share, n, labelled=False)
         knots, positive, negative = (np.array(fields[name], np.float64) for name in ("knots", "positive", "negative"))
+        rows = np.array(fields["rows"], dtype=np.float64) if "rows" in fields else None
+        if rows is not None and len(rows) != len(knots):
+            raise ValueError(f"{len(knots)} knots with {len(rows)} numbers of rows")
         if not len(knots) == len(positive) == len(negative) > 0 or not (positive.sum() + negative.sum()) > 0:
             raise ValueError(f"{len(knots)} knots with {len(positive)} and {len(negative)} numbers of rows")
         all_rows, positives, negatives = map(float, fields["sizes"])
         sizes = all_rows, positives, negatives
-        return cls(knots, positive, negative, sizes, matched_share, n, whole=bool(fields["whole"]))
+        return cls(knots, positive, negative, sizes, matched_share, n, rows, whole=bool(fields["whole"]))
 
     def at_prevalence(self, prevalence: float, threshold: float) -> ScoreSummary:
         """Return the summary of rows of another prevalence, in [0, 1], whose positives and negatives score as these.
@@ -135,7 +173,7 @@ class ScoreSummary:
         negative = (1 - prevalence) * self.negative / self.negative.sum()
         size = 1 / (prevalence**2 / n_pos + (1 - prevalence) ** 2 / n_neg)
         moved = dataclasses.replace(
-            self, positive=positive * size, negative=negative * size, sizes=(size, n_pos, n_neg)
+            self, positive=positive * size, negative=negative * size, rows=None, sizes=(size, n_pos, n_neg)
         )
         return dataclasses.replace(moved, matched_share=moved.share_above(threshold))
 
@@ -148,19 +186,19 @@ class ScoreSummary:
         return float(1 - np.interp(threshold, self.knots, at_most))
 
 
-def _knots(values: Floats, truth: NDArray[np.bool_], matched: NDArray[np.bool_]) -> Floats:
-    """Choose the scores that are kept, ascending."""
-    distinct = np.unique(values)
+def _knots(sides: Sequence[Floats], ends: Floats) -> Floats:
+    """Choose the scores that are kept, ascending, of all rows, of the positives and of the negatives."""
+    distinct = np.unique(np.concatenate(sides))
     if len(distinct) <= _WHOLE:
         return distinct
-    edges = [distinct[[0, -1]], values[~matched].max(initial=-np.inf, keepdims=True)]
-    for side in (truth, ~truth):
-        ordered = np.sort(values[side])
+    edges = [distinct[[0, -1]], ends[np.isfinite(ends)]]
+    for side in sides:
+        ordered = np.sort(side)
         if len(ordered):
             even = np.linspace(0, len(ordered) - 1, _STEPS)
             top = len(ordered) - np.geomspace(1, len(ordered), _TAIL)
             edges.append(ordered[np.unique(np.concatenate([even, top]).astype(np.int64))])
-    return np.unique(np.concatenate(edges)[np.isfinite(np.concatenate(edges))])
+    return np.unique(np.concatenate(edges))
 
 
 def _worth(weights: Floats) -> float:

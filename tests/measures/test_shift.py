@@ -189,6 +189,26 @@ def test_weighted_rows_stand_for_others():
     assert shift_of(scores, summary_of(scores[picked], 2.0, truth[picked]), 2.0).differs
 
 
+def test_rows_that_were_picked_on_purpose_are_no_picture_of_all():
+    """With the scores of all rows that 60 labelled ones were picked from, the tests are of those: sharp, and right."""
+    rng = np.random.default_rng(7)
+    truth = rng.random(20_000) < 0.05
+    scores = rng.normal(size=20_000) + 2.5 * truth
+    near = np.argsort(np.abs(scores - 2.0))[:30]
+    drawn = rng.choice(np.setdiff1d(np.arange(20_000), near), 30, replace=False)
+    picked, weights = np.append(near, drawn), np.repeat([1.0, 19_970 / 30], 30)
+    kept = ScoreSummary.of(scores[picked], truth[picked], 2.0, weights, population=scores)
+    back = ScoreSummary.from_dict(json.loads(json.dumps(kept.to_dict())), kept.matched_share)
+    assert (back.n, back.size, back.matched_share) == (20_000, 20_000, (scores > 2.0).mean())
+    assert back.prevalence == pytest.approx(np.average(truth[picked], weights=weights))
+    again = rng.normal(size=20_000) + 2.5 * (rng.random(20_000) < 0.05)
+    assert not shift_of(again, back, 2.0).differs
+    fewer = shift_of(rng.normal(size=20_000) + 2.5 * (rng.random(20_000) < 0.03), back, 2.0)
+    assert fewer.share_differs
+    assert "the 20,000 rows of the calibration" in str(fewer)
+    assert shift_of(scores, back, 2.0).distance < 0.005
+
+
 def test_classifiers_of_before_are_compared_by_their_percentiles():
     """The 101 percentiles and the matched share are enough for both tests, not for more."""
     rng = np.random.default_rng(5)
