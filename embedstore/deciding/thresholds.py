@@ -22,7 +22,7 @@ from embedstore.deciding.labels import Labelled, classes_for, labels_for
 from embedstore.deciding.target import Target
 from embedstore.errors import EmbedderError, LabelError, MissingDependencyError, QueryError
 from embedstore.measures.calibration import Calibration, calibrate_scores
-from embedstore.measures.curves import Curve, as_thresholds, curves, precision_recall
+from embedstore.measures.curves import Curve, as_threshold, as_thresholds, curves, precision_recall
 from embedstore.measures.distribution import ScoreDistribution
 from embedstore.measures.rates import REPORTED, Metrics
 from embedstore.searching.queries import Concept
@@ -299,6 +299,17 @@ def calibrate(
     labelled = labels_for(reader.rows, label_log.own_or(reader, labels, label or named)).within(reader.rows, where)
     calibrated = [_calibrated(reader, concept, labelled, label or named, wishes, where)]
     return _classifier(reader, name or named, calibrated, "single", labelled.source, where)
+
+
+def uncalibrated(reader: Reader, query: Any, threshold: float) -> Classifier:
+    """Return the classifier of a query with a threshold that nobody has measured: where labelling begins.
+
+    It and its class have the name that `calibrate` gives them. See `review.ScoredRows`.
+    """
+    concept = Concept.of(query)
+    vector, opponents = reader.concept_vectors([concept])[0]
+    target = Target(_name_of(concept), as_threshold(threshold), vector, opponents, **concept.words)
+    return Classifier(target.label, reader.space, (target,))
 
 
 def calibrate_classes(
