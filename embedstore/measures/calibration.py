@@ -18,7 +18,12 @@ from embedstore.measures.chance import Interval, Ordering, doubts_of_decision
 from embedstore.measures.choice import Choice, Objective, Wishes
 from embedstore.measures.fitted import Population, doubt_of_sample
 from embedstore.measures.rates import REPORTED, Metrics, MetricsTable
-from embedstore.measures.resampling import bootstrap
+from embedstore.measures.resampling import (
+    TRUSTED,
+    best_threshold_interval,
+    effective_positives,
+    spread_of_figures,
+)
 from embedstore.measures.samples import Sample, Validation, as_sample
 from embedstore.measures.validation import Chooser, held_out_figures, partitions_of
 from embedstore.wording import counted
@@ -26,6 +31,10 @@ from embedstore.wording import counted
 FIGURES = ("precision", "recall", "f1")
 """What is reported with an interval, beside the threshold."""
 FEW_POSITIVES = 20
+FEWEST_POSITIVES = 3
+"""With fewer nothing can be told of other rows: an interval holds all that there can be."""
+FEWEST_FOR_BEST = 5
+"""With fewer nothing can be told of where the best threshold lies: it gets no interval."""
 WIDE_INTERVAL = 0.2
 
 
@@ -40,9 +49,12 @@ class Calibration:
     says otherwise. Counts are means over the repeats of a cross-validation; of weighted rows they are estimates for
     all that these stand for. None where it is not known how any row was picked."""
     intervals: Mapping[str, Interval]
-    """For ``threshold``, ``precision``, ``recall``, ``f1`` and the objective, as in `figures`: where the figure of
-    *another* labelled sample as large as the one measured on would lie, with probability `confidence`. Empty without
-    bootstrap."""
+    """Confidence intervals, by the names of `figures`. For ``precision``, ``recall``, ``f1`` and the objective: where
+    the figure of *this threshold over all rows that there could be* lies. For ``threshold``: where the best one for
+    those lies; not given for a guaranteed choice, nor from fewer than five positives. Empty without resamples."""
+    prediction_intervals: Mapping[str, Interval]
+    """For the same figures: where that of this threshold on *another labelled sample as large* as the one measured on
+    lies, picked in the same way. Wider than a confidence interval, by that sample's chance."""
     confidence: float
     """Of the intervals, and of the constraints when they are guaranteed."""
     validation: str
@@ -76,6 +88,7 @@ class Calibration:
             "roc_auc": None if np.isnan(self.ordering.roc_auc) else self.ordering.roc_auc,
             "roc_auc_by_chance": list(self.ordering.chance),
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            "prediction_intervals": {name: list(pair) for name, pair in self.prediction_intervals.items()},
             "confidence": self.confidence,
             "objective": str(self.choice.objective),
             "constraints": str(self.choice.constraints),
@@ -170,8 +183,8 @@ def calibrate_scores(
         The scores of all rows among which matches are looked for, the labelled ones included. Where the labels are
         not weighted, a warning says whether they can be a random sample of these.
     validation, folds, repeats, test_fraction
-        As above. Of more than 100,000 rows (20,000 with a guarantee or weights) fewer repeats are made: there the
-        folds of one are much like those of another.
+        As above. Of more than 30,000 rows (6,000 with a guarantee or weights) fewer repeats are made: there the folds
+        of one partition are much like those of another.
     resamples : int
         Bootstrap resamples; 0 for no intervals.
     seed : int
@@ -205,14 +218,27 @@ def calibrate_scores(
     measured = held_out_figures(chooser, partitions, choice, validation)
     metrics, goal = measured.metrics, wished.goal
     intervals: dict[str, Interval] = {}
+    others: dict[str, Interval] = {}
     spread = None
     if resamples and metrics is not None:
-        chosen_on, measured_on = (sample, sample) if held is None else (sample[~held], sample[held])
-        fixed = wished.limits.guaranteed or sample.is_weighted
-        spread = bootstrap(chosen_on, measured_on.measurable, metrics, goal, wished.limits, resamples, rng, fixed)
-        intervals = _intervals(spread.another, metrics, goal, wished.confidence)
-        if fixed:
-            del intervals["threshold"]  # the choice was not repeated
+        chosen_on, measured_on = (
+            (sample, sample.measurable) if held is None else (sample[~held], sample[held].measurable)
+        )
+        spread = spread_of_figures(measured_on, metrics, TRUSTED if held is None else 1.0, rng)
+        few = effective_positives(measured_on) < FEWEST_POSITIVES
+        intervals = _intervals(spread.expected, metrics, goal, wished.confidence, few)
+        others = _intervals(spread.another, metrics, goal, wished.confidence, few)
+        if chooser.is_repeatable and effective_positives(chosen_on) >= FEWEST_FOR_BEST:
+            best = best_threshold_interval(
+                chosen_on,
+                chooser.population,
+                chooser.curve(~held if held is not None else whole),
+                choice,
+                resamples,
+                wished.confidence,
+                rng,
+            )
+            intervals = {"threshold": best, **intervals}
     drawn = sample[sample.random] if sample.is_weighted and sample.random.any() else sample
     ordering = Ordering.of(drawn, wished.confidence)
     useless = [
@@ -224,6 +250,7 @@ def calibrate_scores(
         choice,
         metrics,
         intervals,
+        others,
         wished.confidence,
         measured.how,
         n=len(sample.labels),
@@ -234,16 +261,19 @@ def calibrate_scores(
     )
 
 
-def _intervals(spread: MetricsTable, metrics: Metrics, goal: Objective, confidence: float) -> dict[str, Interval]:
-    """Return percentile intervals of the resamples; those of rates are stretched to a reported figure they miss."""
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(spread.threshold, tails).tolist()
-    intervals = {"threshold": (low, high)}
-    rates: dict[str, tuple[float, Any]] = {name: (getattr(metrics, name), getattr(spread, name)) for name in FIGURES}
+def _intervals(
+    spread: MetricsTable, metrics: Metrics, goal: Objective, confidence: float, few: bool
+) -> dict[str, Interval]:
+    """Return percentile intervals, stretched to a reported figure they miss; where there are too few positives, all."""
+    names = {name: (getattr(metrics, name), getattr(spread, name)) for name in FIGURES}
     if own := _own_figure(goal):
-        rates[own] = float(goal.value(metrics)), goal.value(spread)
-    for name, (reported, resampled) in rates.items():
-        low, high = np.quantile(resampled, tails).tolist()
+        names[own] = float(goal.value(metrics)), goal.value(spread)
+    intervals: dict[str, Interval] = {}
+    for name, (reported, drawn) in names.items():
+        if few:
+            intervals[name] = (-1.0 if name == "mcc" else 0.0, 1.0)
+            continue
+        low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
         intervals[name] = (min(reported, low), max(reported, high))
     return intervals
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedstore.errors import spelt
 from embedstore.measures.curves import Curve
-from embedstore.measures.rates import Floats, Ints
+from embedstore.measures.rates import Floats
 from embedstore.measures.samples import Sample, as_scores
 from embedstore.wording import counted
 
@@ -25,6 +25,7 @@ PRIOR_DEVIATION = 2.5
 """Of the slope, per standard deviation of the scores: so weak that 40 labels overrule it, strong enough that labels
 which a threshold separates wholly still give a finite slope."""
 _LEVEL = 0.001
+_BENT = 3.84
 _STEPS = 50
 _LARGEST_STEP = 3.0
 _STEEPEST = 35.0
@@ -62,17 +63,19 @@ class Population:
         """Return scores as standard deviations from the mean."""
         return (scores.astype(np.float64) - self.centre) / self.scale
 
-    def expected_curve(self, sample: Sample) -> Curve:
+    def expected_curve(self, sample: Sample, known: bool = True) -> Curve:
         """Return the counts to be expected over all rows at every cut, by a model fitted to the labelled ones.
 
-        Labelled rows, which are among the rows, count by their label, all others by their chance to match.
+        Labelled rows, which are among the rows, count by their label where that is `known`, and all others by their
+        chance to match.
         """
-        (line,) = fit_lines(self.standard(sample.scores), sample.labels)
+        line = fit_line(self.standard(sample.scores), sample.labels)
         hits = self.rows * chances(line, self.standard(self.scores))
-        places = np.searchsorted(self.scores, sample.scores, side="right") - 1
-        known = sample.labels - chances(line, self.standard(sample.scores))
-        np.add.at(hits, np.maximum(places, 0), known)
-        hits = np.clip(hits, 0.0, self.rows)
+        if known:
+            places = np.searchsorted(self.scores, sample.scores, side="right") - 1
+            more = sample.labels - chances(line, self.standard(sample.scores))
+            np.add.at(hits, np.maximum(places, 0), more)
+            hits = np.clip(hits, 0.0, self.rows)
         tp, fp = (np.append(np.cumsum(side[::-1])[::-1], 0.0) for side in (hits, self.rows - hits))
         return Curve(self.scores, tp, fp, float(tp[0]), float(fp[0]))
 
@@ -101,30 +104,47 @@ def doubt_of_sample(sample: Sample, population: Population) -> str | None:
 
 
 def chances(lines: Floats, standard: Floats) -> Floats:
-    """Return P(match | score) of lines, shape (..., 2), at scores in standard deviations, shape (m,): (..., m)."""
-    steep = lines[..., :1] + lines[..., 1:] * standard
-    return 1 / (1 + np.exp(-np.clip(steep, -_STEEPEST, _STEEPEST)))
+    """Return P(match | score) of lines, shape (..., 2 or 3), at scores in standard deviations, shape (m,): (..., m)."""
+    steep = np.polynomial.polynomial.polyval(standard, np.moveaxis(lines, -1, 0)).astype(np.float64, copy=False)
+    chance: Floats = 1 / (1 + np.exp(-np.clip(steep, -_STEEPEST, _STEEPEST)))
+    return chance
 
 
-def fit_lines(standard: Floats, labels: NDArray[np.bool_], counts: Ints | None = None) -> Floats:
-    """Return intercept and slope of the logistic regression of labels on scores, shape (n_fits, 2).
+def fit_line(standard: Floats, hits: NDArray[Any], rows: Floats | None = None) -> Floats:
+    """Return the line of `fit_lines`, or the bent one where that fits better than by chance: shape (2,) or (3,).
 
-    The slope has a normal prior of mean 0 and deviation `PRIOR_DEVIATION`; the most probable line is found by Newton's
-    steps. `counts`, shape (n_fits, n), says how often each row is taken in each fit; by default once, in one fit.
+    Bent it is where twice the gain in log-likelihood exceeds 3.84, as it does in 5 % of cases if the line holds.
     """
-    taken = np.ones((1, len(labels))) if counts is None else counts.astype(np.float64)
-    lines = np.zeros((len(taken), 2))
-    prior = 1 / PRIOR_DEVIATION**2
+    trials = np.ones(len(standard)) if rows is None else rows
+    straight, bent = (fit_lines(standard, hits, rows, terms)[0] for terms in (2, 3))
+
+    def likelihood(line: Floats) -> float:
+        chance = np.clip(chances(line, standard), 1e-300, 1 - 1e-16)
+        return float(np.sum(hits * np.log(chance) + (trials - hits) * np.log1p(-chance)))
+
+    chosen: Floats = bent if 2 * (likelihood(bent) - likelihood(straight)) > _BENT else straight
+    return chosen
+
+
+def fit_lines(standard: Floats, hits: NDArray[Any], rows: Floats | None = None, terms: int = 2) -> Floats:
+    """Return the coefficients of the logistic regression of labels on scores and their powers, (n_fits, terms).
+
+    At each score of `standard`, shape (m,), `hits` of `rows` match, shape (m,) or (n_fits, m); by default of one row.
+    All but the intercept have a normal prior of mean 0 and deviation `PRIOR_DEVIATION`; the most probable line is found
+    by Newton's steps.
+    """
+    positives = np.atleast_2d(hits).astype(np.float64)
+    trials = np.ones(len(standard)) if rows is None else rows
+    powers = standard ** np.arange(terms)[:, np.newaxis]
+    products = (powers[:, np.newaxis] * powers).reshape(terms * terms, -1).T
+    # That on the intercept only keeps the matrix regular where all labels are equal.
+    prior = np.array([1e-3] + [1 / PRIOR_DEVIATION**2] * (terms - 1))
+    lines = np.zeros((len(positives), terms))
     for _ in range(_STEPS):
         chance = chances(lines, standard)
-        excess = taken * (labels - chance)
-        # The prior on the intercept only keeps the matrix regular where all labels are equal.
-        gradient = np.stack([excess.sum(1) - 1e-3 * lines[:, 0], excess @ standard - prior * lines[:, 1]], axis=1)
-        weight = taken * chance * (1 - chance)
-        across = weight @ standard
-        matrix = np.stack([weight.sum(1) + 1e-3, across, across, weight @ standard**2 + prior], axis=1).reshape(
-            -1, 2, 2
-        )
+        gradient = (positives - trials * chance) @ powers.T - prior * lines
+        curved = (trials * chance * (1 - chance)) @ products
+        matrix = curved.reshape(-1, terms, terms) + np.diag(prior)
         step = np.linalg.solve(matrix, gradient[..., np.newaxis])[..., 0]
         step *= np.minimum(1.0, _LARGEST_STEP / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1e-300))
         lines += step

@@ -20,7 +20,7 @@ from embedstore.measures.rates import Metrics
 from embedstore.measures.samples import Sample, holdouts
 from embedstore.wording import counted
 
-_VISITS = 1_000_000
+_VISITS = 300_000
 """Labelled rows times partitions; for a slow choice a fifth of it."""
 Mask = NDArray[np.bool_]
 
@@ -47,13 +47,19 @@ class Chooser:
         """The rows that a guarantee rests on, one of each picture; None without a guarantee."""
         return self._first & self.sample.random if self.limits.guaranteed else None
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the choice can be made on other samples to see how it varies: not one that rests on tests (which
+        copies would fool), nor one by weights alone, of samples whose picking would have to be repeated too."""
+        return not self.limits.guaranteed and (self.population is not None or not self.weighted)
+
     def choose(self, rows: Mask) -> Choice:
         """Choose on some rows, a mask; a limit on the number of matches is scaled to them.
 
         Raises UnreachableError where no threshold keeps the limits, which for a guarantee is so without evidence too.
         """
         everything = bool(rows.all())
-        curve, limits = self._curve(rows), self.limits
+        curve, limits = self.curve(rows), self.limits
         if limits.max_matches is not None and not everything:
             whole = curve.n if self.population else float(self.sample.weights.sum() if self.weighted else len(rows))
             scaled = max(1, round(limits.max_matches * curve.n / whole))
@@ -66,7 +72,7 @@ class Chooser:
             seen = precision_recall(self.sample.scores[proof], self.sample.labels[proof])
         return dataclasses.replace(choose(curve, self.goal, limits, seen), constraints=self.limits)
 
-    def _curve(self, rows: Mask) -> Curve:
+    def curve(self, rows: Mask) -> Curve:
         """Return the curve to choose on."""
         sample = self.sample
         if self.population is not None and self._thinned is not None:

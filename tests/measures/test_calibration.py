@@ -67,7 +67,7 @@ def test_held_out_figures_do_not_flatter():
 @pytest.mark.parametrize("validation", ["kfold", "split"])
 @pytest.mark.parametrize("copies", [1, 2])
 def test_intervals_cover_another_half(validation, copies):
-    """In 100 draws the 95 % intervals hold the figures of another sample in 86 and more; F1 is not vague.
+    """In 100 draws the 95 % prediction intervals hold the figures of another sample in 86 and more; F1 is not vague.
 
     A rate of 95 % gives fewer than 88 with a probability below 1 in 400. Copies of each row do not narrow them.
     """
@@ -80,9 +80,9 @@ def test_intervals_cover_another_half(validation, copies):
         result = calibrate_scores(*rows, validation=validation, resamples=300, seed=seed)
         figures = precision_recall(scores[other], labels[other]).at(result.threshold)
         for name in covered:
-            low, high = result.intervals[name]
+            low, high = result.prediction_intervals[name]
             covered[name] += low <= getattr(figures, name) <= high
-        widths.append(result.intervals["f1"][1] - result.intervals["f1"][0])
+        widths.append(result.prediction_intervals["f1"][1] - result.prediction_intervals["f1"][0])
     assert min(covered.values()) >= 86, covered
     assert np.mean(widths) < 0.3
 
