@@ -24,7 +24,7 @@ from embedstore.deciding.target import Target
 from embedstore.errors import EmbedderError, InputError, LabelError, MissingDependencyError, QueryError, option
 from embedstore.measures.calibration import Calibration, calibrate_scores
 from embedstore.measures.competition import Competition, compete, swallowing
-from embedstore.measures.curves import Curve, as_thresholds, curves, precision_recall
+from embedstore.measures.curves import Curve, as_threshold, as_thresholds, curves, precision_recall
 from embedstore.measures.distribution import Gap, ScoreDistribution
 from embedstore.measures.ranking import rank_scores
 from embedstore.measures.rates import REPORTED, Ints, Metrics
@@ -358,6 +358,17 @@ def calibrate(
     groups = copies(reader, labelled.positions)
     calibrated = [_calibrated(reader, concept, labelled, label or named, wishes, groups, where)]
     return _classifier(reader, name or named, calibrated, "single", labelled, where, groups)
+
+
+def uncalibrated(reader: Reader, query: Any, threshold: float) -> Classifier:
+    """Return the classifier of a query with a threshold that nobody has measured: where labelling begins.
+
+    It and its class have the name that `calibrate` gives them. See `review.ScoredRows`.
+    """
+    concept = Concept.of(query)
+    vector, opponents = reader.concept_vectors([concept])[0]
+    target = Target(_name_of(concept), as_threshold(threshold), vector, opponents, **concept.words)
+    return Classifier(target.label, reader.space, (target,))
 
 
 def calibrate_classes(
