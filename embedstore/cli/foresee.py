@@ -23,7 +23,7 @@ from embedstore.cli.options import (
     where_option,
 )
 from embedstore.cli.output import Output, value_output
-from embedstore.cli.scored import label_option
+from embedstore.cli.scored import label_option, labels_wanted
 
 if TYPE_CHECKING:
     from embedstore.store import EmbedStore
@@ -66,7 +66,8 @@ def estimate(
     """
     opened = open_store(store)
     asked = _asked(opened, query)
-    found = opened.estimate(asked, labels, threshold=threshold, where=where, confidence=confidence)
+    with labels_wanted():
+        found = opened.estimate(asked, labels, threshold=threshold, where=where, confidence=confidence)
     output.value(found.to_dict(), str(found))
 
 
@@ -105,7 +106,7 @@ def plan_labels(store: Path, labels: Any, output: Output, **options: Any) -> Non
     output.value(plan.to_dict(), str(plan))
     if plan.advice and isinstance(asked, Classifier):
         where, name = quote(str(store)), quote(asked.name)
-        output.say(f"next: embedstore review {where} {name} --near {plan.near} --spread {plan.advice}")
+        output.say(f"next: embedstore review {where} {name} --near {plan.near} --random {plan.advice}")
 
 
 def _asked(store: EmbedStore, words: dict[str, Any]) -> Any:

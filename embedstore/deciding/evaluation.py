@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from embedstore.cells import aligned
 from embedstore.deciding.classifier import Classifier
+from embedstore.deciding.label_log import own_or
 from embedstore.deciding.labels import classes_for, labels_for
 from embedstore.errors import ClassifierError
 from embedstore.measures.curves import precision_recall
@@ -119,20 +120,23 @@ def shifts(reader: Reader, classifier: Classifier, where: Any = None) -> dict[st
     return {label: shift for label, shift in found.items() if shift is not None}
 
 
-def evaluate(reader: Reader, classifier: Classifier, labels: Any, where: Any = None) -> Evaluation:
+def evaluate(reader: Reader, classifier: Classifier, labels: Any = None, where: Any = None) -> Evaluation:
     """Measure a classifier on labelled rows, those that `where` keeps.
 
-    For one class labels are all that `labels.labels_for` reads; for several, the column of class names. There a row of
-    none of the classes is right when nothing is predicted for it.
+    For one class labels are all that `labels.labels_for` reads, by default what the store keeps of the class; for
+    several, the column of class names. There a row of none of the classes is right when nothing is predicted for it.
+    Where it is known how rows were picked, the figures are estimates for the store: see `Labelled.to_measure`.
     """
     scores = classifier.scores_in(reader)
     alone = len(classifier.targets) == 1
+    if alone:
+        labels = own_or(reader, labels, classifier.target.label)
     labelled = labels_for(reader.rows, labels) if alone else classes_for(reader.rows, labels)
-    labelled = labelled.within(reader.rows, where)
+    labelled = labelled.within(reader.rows, where).to_measure()
     metrics = {}
     for target, line in zip(classifier.targets, scores, strict=True):
         truth = labelled.values if alone else labelled.values == target.label
-        curve = precision_recall(line[labelled.positions], truth)
+        curve = precision_recall(line[labelled.positions], truth, labelled.weights)
         metrics[target.label] = curve.at(target.threshold)
     counts = None
     if classifier.mode == "argmax" and not alone:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.cells import aligned
-from embedstore.deciding.census import asked, is_random, taken_for_random
+from embedstore.deciding.census import asked, concept_name, is_random, taken_for_random
+from embedstore.deciding.label_log import own_or
 from embedstore.deciding.labels import NO_LABELS, Labelled, labels_for
-from embedstore.errors import InputError, LabelError, option
+from embedstore.errors import InputError, LabelError, NoLabelsError, option
 from embedstore.measures.choice import Wishes
 from embedstore.measures.logistic import PREVALENCES, SLOPE, match_curves
 from embedstore.measures.rehearsal import Outcome, Rehearsal, Store, rehearse
@@ -199,7 +200,8 @@ def plan_labels(
         As in `census.estimate`.
     labels : optional
         All that `labels.labels_for` reads: the curve is fitted on all of them; those that are a random sample are kept
-        for the certificate too. None: the plan rests on the prior alone.
+        for the certificate too. By default what the store keeps of the query's or the class's name; where that is
+        nothing, the plan rests on the prior alone.
     min_precision, min_recall : float, optional
         In (0, 1); one of them, or both, which then hold together.
     confidence : float
@@ -236,7 +238,7 @@ def plan_labels(
     wished = Wishes(objective, min_precision=min_precision, min_recall=min_recall, confidence=confidence)
     limits = wished.limits
     name, scores, _ = asked(reader, query, words)
-    labelled = NO_LABELS if labels is None else labels_for(reader.rows, labels).within(reader.rows, where)
+    labelled = _labelled(reader, labels, concept_name(query, name), where)
     kept = reader.mask(where)
     rows = np.arange(len(scores)) if kept is None else np.flatnonzero(kept)
     open_rows = np.setdiff1d(rows, labelled.positions)
@@ -277,6 +279,15 @@ def plan_labels(
         len(open_rows),
         tuple(_notes(labelled, len(rows))),
     )
+
+
+def _labelled(reader: Reader, labels: Any, concept: str, where: Any) -> Labelled:
+    """Read labels, or those that the store keeps of a concept, or none."""
+    try:
+        found = own_or(reader, labels, concept)
+    except NoLabelsError:
+        return NO_LABELS
+    return labels_for(reader.rows, found).within(reader.rows, where)
 
 
 def _first_of_each(reader: Reader, positions: Positions) -> NDArray[np.intp]:

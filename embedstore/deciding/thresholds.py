@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embedstore.deciding import label_log
 from embedstore.deciding.classifier import Classifier, Mode
 from embedstore.deciding.labels import Labelled, classes_for, labels_for
 from embedstore.deciding.target import Target
@@ -199,7 +200,10 @@ def sweep(
     scores, mask = reader.concept_scores(concept), reader.mask(where)
     swept = ScoreDistribution.of(scores if mask is None else scores[mask])
     labelled = None if labels is None else labels_for(reader.rows, labels).within(reader.rows, where)
-    curve = None if labelled is None else precision_recall(scores[labelled.positions], labelled.values)
+    curve = None
+    if labelled is not None:
+        labelled = labelled.to_measure()
+        curve = precision_recall(scores[labelled.positions], labelled.values, labelled.weights)
     free = labels is None and reader.space.backend != "nomic-api" and any(q.kind == "text" for q in concept.queries)
 
     def floor() -> float | None:
@@ -214,9 +218,11 @@ def sweep(
 
 
 def rank(
-    reader: Reader, queries: Sequence[Any], labels: Any, *, where: Any = None, **words: Any
+    reader: Reader, queries: Sequence[Any], labels: Any = None, *, where: Any = None, **words: Any
 ) -> list[dict[str, Any]]:
     """Rank queries by how well they sort labelled rows; queries, labels, `where` and `words` are read as in `sweep`.
+
+    By default the labels are those that the store keeps of the first of the queries of which it has any.
 
     Returns ``query``, ``average_precision``, ``roc_auc``, ``best_f1`` (measured on the rows it is chosen on) of each;
     the best average precision first, ties in the order of the queries.
@@ -224,7 +230,10 @@ def rank(
     concepts = [Concept.of(query, **words) for query in queries]
     if not concepts:
         raise QueryError("give at least one query to rank")
-    labelled = labels_for(reader.rows, labels).within(reader.rows, where)
+    names = [_name_of(concept) for concept in concepts]
+    known = next((name for name in names if label_log.history(reader.ledger, name).lines), names[0])
+    labels = label_log.own_or(reader, labels, known)
+    labelled = labels_for(reader.rows, labels).within(reader.rows, where).to_measure()
     scores = np.stack([reader.concept_scores(concept)[labelled.positions] for concept in concepts])
     ranked = [
         {
@@ -233,7 +242,7 @@ def rank(
             "roc_auc": curve.roc_auc,
             "best_f1": float(curve.f1.max()),
         }
-        for concept, curve in zip(concepts, curves(scores, labelled.values), strict=True)
+        for concept, curve in zip(concepts, curves(scores, labelled.values, labelled.weights), strict=True)
     ]
     return sorted(ranked, key=lambda row: -float(row["average_precision"]))
 
@@ -248,7 +257,7 @@ def noise_floor(reader: Reader, query: Any, share: float = 0.01) -> float:
 def calibrate(
     reader: Reader,
     query: Any,
-    labels: Any,
+    labels: Any = None,
     *,
     name: str | None = None,
     label: str | None = None,
@@ -261,7 +270,7 @@ def calibrate(
     ----------
     reader : Reader
     query, labels
-        As in `sweep`.
+        As in `sweep`; by default the labels that the store keeps of the class, see `EmbedStore.labels`.
     name, label : str, optional
         Of the classifier, and of its class; by default made from the query.
     where : str, Expression or mask, optional
@@ -285,7 +294,7 @@ def calibrate(
     """
     concept, wishes = _concept(query, options)
     named = _name_of(concept)
-    labelled = labels_for(reader.rows, labels).within(reader.rows, where)
+    labelled = labels_for(reader.rows, label_log.own_or(reader, labels, label or named)).within(reader.rows, where)
     calibrated = [_calibrated(reader, concept, labelled, label or named, wishes)]
     return _classifier(reader, name or named, calibrated, "single", labelled.source, where)
 

@@ -52,6 +52,19 @@ def test_equal_seeds_give_equal_plans(photo_store: EmbedStore) -> None:
     assert str(photo_store.plan_labels(classifier, labels, min_recall=0.8, seed=3)) == str(plans[0])
 
 
+def test_the_labels_of_the_store_stand_in(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """Where none are given, a plan rests on what the store keeps of the class, or of the query's words."""
+    shutil.copytree(photo_store.path, tmp_path / "photos.store")
+    store = EmbedStore.open(tmp_path / "photos.store")
+    labels = some(store, 60)
+    store.add_labels(labels, "bird", picked="random")
+    given = store.plan_labels("bird", labels, min_recall=0.8)
+    own = store.plan_labels("bird", min_recall=0.8)
+    assert own.table() == given.table()
+    assert (own.n_random, own.notes) == (60, ())
+    assert store.plan_labels("cat", min_recall=0.8).n_labelled == 0
+
+
 def test_labels_that_certify_it_are_enough(photo_store: EmbedStore) -> None:
     """What `calibrate` certifies by these labels takes no more of them."""
     plan = photo_store.plan_labels("bird", "category=bird", min_precision=0.8)
