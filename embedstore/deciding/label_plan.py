@@ -49,7 +49,7 @@ class LabelPlan:
     near: int
     """So many labels nearest to the threshold are worth asking for: none, as only random ones certify."""
     most: int
-    """The largest number that was tried."""
+    """No more were tried."""
     rehearsal: Rehearsal
     """The chance of each number of labels that was tried, and what thresholds are expected to be worth."""
     n_rows: int
@@ -126,7 +126,7 @@ class LabelPlan:
         if self.random is not None:
             return f"{self.random:,} more random labels have a chance of {self.chance:.0%} to certify it"
         if self._is_out_of_reach:
-            return f"cannot be reached, however many labels there are: {best}"
+            return f"cannot be reached, as far as {self.n_labelled:,} labels tell: {best}"
         if tried.possible < self.chance:
             return f"cannot be told yet: {tried.possible:.0%} of what the labels leave open allow it; {best}"
         many = (
@@ -190,8 +190,8 @@ def plan_labels(
     """Say how many more labels are expected to certify a precision or a recall, and what the guarantee costs.
 
     Labelling is tried in simulated worlds: P(match | score) is drawn from what all labels leave open, by logistic
-    regression on a stated prior (`logistic.match_curves`), rows are drawn at random from those without a label and
-    labelled by it, and `choice` is asked whether some threshold keeps the limits, as `calibrate` will be.
+    regression with a bend and a stated prior (`logistic.match_curves`), rows are drawn at random from those without a
+    label and labelled by it, and `choice` is asked whether some threshold keeps the limits, as `calibrate` will be.
 
     Parameters
     ----------
@@ -270,7 +270,7 @@ def plan_labels(
         chance,
         tried.needed,
         0,
-        int(tried.sizes[-1]),
+        min(most, len(open_rows)),
         tried,
         len(rows),
         len(labelled),
@@ -307,7 +307,7 @@ def _notes(labelled: Labelled, n_rows: int) -> list[str]:
         notes.append(
             f"{counted(len(labelled), 'label tells', 'labels tell')} little: the plan rests on a guess (a share of "
             f"{low:.2%} to {high:.0%} is positive; log-odds rise by {SLOPE[0]:g} +- {SLOPE[1]:g} for a standard "
-            f"deviation of the scores); label {_START} random rows and plan again"
+            f"deviation of the scores, more or less so at the top); label {_START} random rows and plan again"
         )
     return notes
 
