@@ -541,7 +541,7 @@ class EmbedStore:
         """Return what the store keeps of the labels of a concept; may stand wherever labels are asked for."""
         from embedstore.deciding import label_log
 
-        return label_log.history(self.reader.ledger, concept)
+        return label_log.history(self.reader.ledger, concept, self.rows)
 
     def add_labels(self, labels: Any, concept: str | None = None, *, picked: str | None = None) -> list[Batch]:
         """Keep labels in the store, such as those of a review's CSV: see `label_log.add`."""

@@ -67,7 +67,9 @@ def _display(rows: ScoredRows, kind: str) -> Display:
     if kind == "histogram":
         display: Display = chosen.from_scores(scores, truth, rows.threshold, **words)
     else:
-        display = chosen.from_curve(precision_recall(scores, truth), rows.threshold, **words)
+        measured = rows.labelled.to_measure()
+        curve = precision_recall(rows.scores[measured.positions], measured.values, measured.weights)
+        display = chosen.from_curve(curve, rows.threshold, **words)
     return display
 
 

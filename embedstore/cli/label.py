@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedstore.cli import completion
-from embedstore.cli.options import Count, command, open_store, store_argument
+from embedstore.cli.options import Count, Number, command, open_store, store_argument
 from embedstore.cli.output import (
     Column,
     Output,
@@ -45,11 +45,19 @@ _COUNTED = (
 )
 
 
-@command("embedstore review photos.store bird -o review.csv --sheet review.png")
+@command(
+    "embedstore review photos.store bird -o review.csv --sheet review.png",
+    "embedstore review photos.store penguin --threshold 0.45",
+)
 @scored_options(labels_required=False)
 @click.option("--near", type=Count(min=0), default=20, show_default=True, help="How many near the threshold.")
 @click.option(
     "--random", "n_random", type=Count(min=0), default=20, show_default=True, help="How many of the others, at random."
+)
+@click.option(
+    "--threshold",
+    type=Number(),
+    help="Near this score, such as one that `sweep` shows; then NAME may be a query that no classifier has yet.",
 )
 @click.option("--mistakes", is_flag=True, help="Instead: the false positives and negatives among the labels.")
 @file_option(
@@ -58,14 +66,16 @@ _COUNTED = (
 @sheet_option
 @force_option
 @quiet_output
-def review(near: int, n_random: int, mistakes: bool, chosen: Path, output: Output, **named: Any) -> None:
+def review(
+    near: int, n_random: int, threshold: float | None, mistakes: bool, chosen: Path, output: Output, **named: Any
+) -> None:
     """Pick the pictures to label next, or the mistakes; fill in the CSV's label column and import it by `labels`.
 
     The label is yes, no, or ? where it cannot be told. Rows near the threshold move it, random ones tell how good it
     is: answer all of a sheet. Rows that have a label, in the store, in --label or in the CSV already, are not picked
     again; labels that are in the CSV are kept.
     """
-    rows = scored(**named, labels_required=mistakes)
+    rows = scored(**named, labels_required=mistakes, threshold=threshold)
     picked = rows.all_mistakes() if mistakes else rows.to_label(near, n_random, None if output.force else chosen)
     kept = picked.save_csv(chosen, output.force)
     also = f"; {counted(kept, 'label')} in it {'was' if kept == 1 else 'were'} kept" if kept else ""
@@ -134,13 +144,17 @@ def _list(store: EmbedStore, concept: str | None, output: Output) -> None:
     """Print the counts, and what there is to say of them."""
     from embedstore.deciding import label_log
 
-    found = label_log.histories(store.reader.ledger, concept)
+    every = label_log.histories(store.reader.ledger, concept)
+    found = label_log.histories(store.reader.ledger, concept, store.rows)
     rows = label_log.counts(found, store.rows).to_pylist()
     if not rows:
         words = quote(str(store.path))
         output.say(f"no labels yet; `embedstore review {words} NAME` picks pictures, --import takes labels in")
     output.table(rows, columns(rows, _COUNTED))
-    for history in found:
+    for history, whole in zip(found, every, strict=True):
+        if changed := len(whole.rows) - len(history.rows):
+            others = counted(changed, "row has another picture", "rows have other pictures")
+            output.say(f"{history.concept}: {others} than when it was labelled, and no label any more")
         for doubt in history.weighed().doubts:
             output.say(f"{history.concept}: {doubt}")
         if history.contradictions:

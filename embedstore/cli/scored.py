@@ -6,6 +6,7 @@ Shared by the commands that apply, measure or show a saved classifier; what is d
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -83,15 +84,24 @@ def scored(
     origin: Path | None,
     label: str | None,
     labels_required: bool,
+    threshold: float | None = None,
 ) -> ScoredRows:
-    """Score the rows of a store by a classifier; where labels are required, the store's own can stand in."""
+    """Score the rows of a store by a classifier; where labels are required, the store's own can stand in.
+
+    With a threshold that takes the place of its own, a name that no classifier has is a query.
+    """
     from embedstore.deciding.review import ScoredRows
+    from embedstore.deciding.thresholds import uncalibrated
 
     opened = open_store(store)
-    classifier = find_classifier(opened, name, origin)
+    if threshold is None or origin is not None or name in opened.classifiers() or name.endswith(".json"):
+        classifier = find_classifier(opened, name, origin)
+    else:
+        classifier = uncalibrated(opened.reader, name, threshold)
     if labels_required:
         labels = labels_or_own(opened, classifier, labels, label)
-    return ScoredRows.of(opened.reader, classifier, labels, where, label)
+    rows = ScoredRows.of(opened.reader, classifier, labels, where, label)
+    return rows if threshold is None else dataclasses.replace(rows, threshold=threshold)
 
 
 def labels_or_own(store: EmbedStore, classifier: Classifier, labels: Any, label: str | None = None) -> Any:

@@ -144,7 +144,7 @@ def evaluate(reader: Reader, classifier: Classifier, labels: Any = None, where: 
         counts = confusion(labelled.values.tolist(), predicted, classifier.labels)
     held_out = classifier.held_out(reader, labelled)
     shift = shifts(reader, classifier, where)
-    return Evaluation(classifier.name, metrics, counts, shift, len(labelled), labelled.source, held_out)
+    return Evaluation(classifier.name, metrics, counts, shift, len(labelled), labelled.described, held_out)
 
 
 def with_columns(reader: Reader, classifier: Classifier | None) -> pa.Table:

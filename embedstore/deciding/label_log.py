@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from embedstore.deciding.label_lines import now
@@ -50,18 +51,25 @@ def concepts(ledger: Ledger) -> list[str]:
     return sorted({events[0].concept for events in ledger.label_batches().values()})
 
 
-def history(ledger: Ledger, concept: str) -> History:
-    """Return all that a store knows of the labels of a concept; a history without lines where that is nothing."""
+def history(ledger: Ledger, concept: str, rows: Rows | None = None) -> History:
+    """Return all that a store knows of the labels of a concept; a history without lines where that is nothing.
+
+    With `rows`, labels of rows that have another picture by now are left out: nobody has looked at that one.
+    """
     batches = ledger.label_batches(concept)
-    return History(concept, tuple(Label(*event[1:]) for events in batches.values() for event in events))
+    lines = [Label(*event[1:]) for events in batches.values() for event in events]
+    if rows is not None and lines:
+        now_ = _contents(rows, [line.row for line in lines])
+        lines = [line for line, content in zip(lines, now_, strict=True) if _is_same(line.content_hash, content)]
+    return History(concept, tuple(lines))
 
 
-def histories(ledger: Ledger, concept: str | None = None) -> list[History]:
-    """Return the history of a concept, or of each; LabelError for a concept that there are no labels of."""
+def histories(ledger: Ledger, concept: str | None = None, rows: Rows | None = None) -> list[History]:
+    """Return the `history` of a concept, or of each; LabelError for a concept that there are no labels of."""
     named = concepts(ledger)
     if concept is not None and concept not in named:
         raise LabelError(_unknown(concept, named))
-    return [history(ledger, name) for name in (named if concept is None else [concept])]
+    return [history(ledger, name, rows) for name in (named if concept is None else [concept])]
 
 
 def add(reader: Reader, labels: Any, concept: str | None = None, picked: str | None = None) -> list[Batch]:
@@ -90,19 +98,21 @@ def add(reader: Reader, labels: Any, concept: str | None = None, picked: str | N
     """
     if picked not in (None, *PICKED):
         raise InputError(f"picked must be one of {', '.join(PICKED)}, found {picked!r}")
-    found = []
+    found, writes = [], []
     for new in histories_in(reader.rows, labels):
         name = new.concept or concept
         if not name:
             raise LabelError(f"these labels do not say what they are of; name it: {spelt('concept=', 'CONCEPT')}")
         if concept not in (None, name):
             raise LabelError(f"these labels are of {name!r}, not of {concept!r}; leave {concept!r} out to take them so")
-        known = history(reader.ledger, name)
+        known = history(reader.ledger, name, reader.rows)
         lines = _news(known, [_stamped(line, picked) for line in new.lines])
-        if lines:
-            reader.ledger.add_labels([LabelEvent(name, *line) for line in lines])
+        contents = _contents(reader.rows, [line.row for line in lines])
+        writes.append([LabelEvent(name, *line[:-1], content) for line, content in zip(lines, contents, strict=True)])
         open_ = sum(line.answer == OPEN for line in lines)
         found.append(Batch(name, len(lines) - open_, open_))
+    for events in filter(None, writes):
+        reader.ledger.add_labels(events)
     return found
 
 
@@ -145,11 +155,25 @@ def own_or(reader: Reader, labels: Any, concept: str) -> Any:
     """
     if labels is not None:
         return labels
-    own = history(reader.ledger, concept)
+    own = history(reader.ledger, concept, reader.rows)
     if not own.lines:
         raise NoLabelsError(f"{_unknown(concept, concepts(reader.ledger))}; {_HOW}")
     _log.warning("by the store's own labels of %r: %s", concept, counted(sum(own.answers != OPEN), "row"))
     return own
+
+
+def _contents(rows: Rows, ids: Sequence[str]) -> list[str]:
+    """Return the content hash of the pictures of rows, "" where that is not known or the row is gone."""
+    places = rows.lookup("id").first_of_each(list(ids))
+    found = np.full(len(places), "", dtype=object)
+    there = places >= 0
+    found[there] = rows.take(places[there], ["content_hash"]).column("content_hash").to_pylist()
+    return [value or "" for value in found.tolist()]
+
+
+def _is_same(seen: str, now_: str) -> bool:
+    """Say whether a row has the picture still that was looked at, as far as that is known."""
+    return not seen or not now_ or seen == now_
 
 
 _HOW = "say which rows are positive, such as 'animal=dog', or label what `embedstore review STORE NAME` picks"

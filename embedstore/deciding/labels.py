@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from embedstore.deciding.label_files import LabelFile, file_of, positions_of, split_value, unquoted, value_among
 from embedstore.deciding.label_lines import as_truth, is_missing, is_yes_or_no, matches
-from embedstore.deciding.rounds import GIVEN, NO, RANDOM, YES, History, Label
+from embedstore.deciding.rounds import GIVEN, NO, RANDOM, SAME_SIZE, YES, History, Label, Weighed
 from embedstore.errors import FilterError, LabelError, did_you_mean
 from embedstore.measures.samples import as_labels
 from embedstore.storage.rows import Rows
@@ -73,6 +74,11 @@ class Labelled:
             return _of_history(rows, self.history, words, condition_text(where), mask)
         kept = mask[self.positions]
         return Labelled(self.positions[kept], self.values[kept], words, self.positive)
+
+    @property
+    def described(self) -> str:
+        """Where the labels came from, and how they count."""
+        return self.source if self.weights is None else f"{self.source}, weighted by how they were picked"
 
     def to_measure(self) -> Labelled:
         """Return the rows of which it is known how they were picked: figures rest on these alone, by their weights.
@@ -130,7 +136,8 @@ def labels_for(rows: Rows, labels: Any) -> Labelled:
         if not labels.lines:
             none = f"the store has no labels of {labels.concept!r}"
             raise LabelError(f"{none}; `embedstore labels STORE` lists what it has")
-        return _of_history(rows, labels, f"the store's labels of {labels.concept!r}")
+        said = int(np.isin(labels.answers.astype(str), (YES, NO)).sum())
+        return _of_history(rows, labels, f"the store's {counted(said, 'label')} of {labels.concept!r}")
     if isinstance(labels, Mapping):
         return _of_pairs(rows, list(labels), list(labels.values()), None, "a mapping", "id")
     if isinstance(labels, os.PathLike) or (isinstance(labels, str) and file_of(labels)):
@@ -241,9 +248,22 @@ def _of_history(
     weights, random = weighed.weights[order], weighed.random[order]
     if (picked == RANDOM).all() and not any(line.probability for line in history.lines):
         weights, random = np.ones(len(order)), np.ones(len(order), np.bool_)  # as somebody says that they are
-    return Labelled(
-        positions[order], values.astype(np.bool_), source, None, picked, weights, random, history, weighed.doubts
-    )
+    doubts = (*weighed.doubts, *_of_others(rows, weighed))
+    return Labelled(positions[order], values.astype(np.bool_), source, None, picked, weights, random, history, doubts)
+
+
+def _of_others(rows: Rows, weighed: Weighed) -> list[str]:
+    """Say where the rounds were picked of more or fewer rows than there are now."""
+    if weighed.population is None:
+        return []
+    mask = rows.mask(weighed.where or None)
+    now = len(rows) if mask is None else int(mask.sum())
+    if math.isclose(weighed.population, now, rel_tol=SAME_SIZE):
+        return []
+    return [
+        f"the rounds were picked of {weighed.population:,.0f} rows, and there are {now:,} now: the figures are of "
+        "those of then; another round brings them up to date"
+    ]
 
 
 def _of_text(rows: Rows, text: str) -> Labelled:

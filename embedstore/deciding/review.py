@@ -198,7 +198,7 @@ class ScoredRows:
 
     def _known(self, concept: str, over: str | os.PathLike[str] | None) -> History:
         """Return what is known of the labels of a concept, here, in the store's log and in a review's CSV."""
-        known = label_log.history(self.reader.ledger, concept)
+        known = label_log.history(self.reader.ledger, concept, self.reader.rows)
         if self.labelled.history is not None:
             known = known.joined(self.labelled.history)
         there = () if over is None else _lines_there(over) or ()
@@ -274,7 +274,7 @@ class ScoredRows:
         if not len(self.labelled):
             return (first,)
         held_out = self.classifier.held_out(reader, self.labelled)
-        return first, f"truth: {len(self.labelled):,} rows labelled by {self.labelled.source}; {held_out}"
+        return first, f"truth: {len(self.labelled):,} rows labelled by {self.labelled.described}; {held_out}"
 
 
 def place_of(reader: Reader) -> str:

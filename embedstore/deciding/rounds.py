@@ -29,7 +29,7 @@ PICKED = (GIVEN, NEAR, RANDOM, SEARCH)
 YES, NO, UNSURE, OPEN = "yes", "no", "?", ""
 """Answers: `UNSURE` where a person looked and cannot tell, `OPEN` where nobody has answered yet."""
 
-_SAME_SIZE = 0.02
+SAME_SIZE = 0.02
 """Rounds of populations that differ by more than this share are not of the same store."""
 
 
@@ -48,6 +48,8 @@ class Label(NamedTuple):
     """The condition of the rows that the round was picked of; empty for all of them."""
     at: str = ""
     """When the row was picked; of rows of no round, when the label came. ISO 8601, UTC."""
+    content_hash: str = ""
+    """Of the picture that was looked at, where that is known."""
 
     @property
     def sheet(self) -> tuple[int, str, str]:
@@ -191,11 +193,15 @@ class Weighed:
     """Shape (n_rows,): which rows alone are a simple random sample of the store (up to rows that cannot be judged)."""
     doubts: tuple[str, ...] = ()
     """Why rounds do not count, in words."""
+    population: float | None = None
+    """Of how many rows the rounds that count were picked: the last of them, which all are like; None for no round."""
+    where: str = ""
+    """The condition of these rows."""
 
     @classmethod
     def of(cls, history: History, where: str = "", inside: NDArray[np.bool_] | None = None) -> Weighed:
         """Weigh the rows of a history for the rows that `where` keeps: `inside`, shape (n_rows,), None for all."""
-        sheets = [_Sheet.of(history, name) for name in sorted({line.sheet for line in history.lines if line.round})]
+        sheets = _sheets_of(history)
         for sheet in sheets:
             if sheet.where and inside is not None:
                 sheet.known[~inside] = False  # they were none of the rows that it was picked of
@@ -209,7 +215,9 @@ class Weighed:
             weights[sheet.known] += share
             random |= sheet.passed(history.concept, ids, ~random)
         weights[weights == 0] = np.nan
-        return cls(weights, random, tuple(doubts))
+        if not counting:
+            return cls(weights, random, tuple(doubts))
+        return cls(weights, random, tuple(doubts), counting[-1].population, counting[-1].where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,22 +234,6 @@ class _Sheet:
     known: NDArray[np.bool_]
     """Which rows were labelled, or asked for, before it was picked."""
     unanswered: int
-
-    @classmethod
-    def of(cls, history: History, name: tuple[int, str, str]) -> _Sheet:
-        round_, at, where = name
-        size = len(history.rows)
-        own, drawn, known = (np.zeros(size, np.bool_) for _ in range(3))
-        probability = np.full(size, np.nan)
-        for line in history.lines:
-            place = history.rows[line.row]
-            if line.sheet == name:
-                own[place], drawn[place] = True, line.picked == RANDOM
-                probability[place] = np.nan if line.probability is None else line.probability
-            elif line.round < round_ if line.round else "" < line.at < at:
-                known[place] = True
-        known &= ~own
-        return cls(round_, at, where, own, drawn, probability, known, int((history.answers[own | known] == OPEN).sum()))
 
     @property
     def n_random(self) -> int:
@@ -266,6 +258,31 @@ class _Sheet:
         return found
 
 
+def _sheets_of(history: History) -> list[_Sheet]:
+    """Return the rows that were picked together, by round and time."""
+    lines, size = history.lines, len(history.rows)
+    places = np.array([history.rows[line.row] for line in lines], dtype=np.int64)
+    rounds = np.array([line.round for line in lines], dtype=np.int64)
+    times = np.array([line.at for line in lines], dtype=str)
+    drawn = np.array([line.picked == RANDOM for line in lines], dtype=np.bool_)
+    chances = np.array([np.nan if line.probability is None else line.probability for line in lines])
+    names = sorted({line.sheet for line in lines if line.round})
+    numbers = {name: number for number, name in enumerate(names)}
+    sheet_of = np.array([numbers.get(line.sheet, -1) if line.round else -1 for line in lines], dtype=np.int64)
+    is_open = history.answers == OPEN
+    found = []
+    for number, (round_, at, where) in enumerate(names):
+        here = sheet_of == number
+        own, random, known = (np.zeros(size, np.bool_) for _ in range(3))
+        probability = np.full(size, np.nan)
+        own[places[here]], random[places[here]], probability[places[here]] = True, drawn[here], chances[here]
+        known[places[np.where(rounds > 0, rounds < round_, (times != "") & (times < at))]] = True
+        known &= ~own
+        unanswered = int(is_open[own | known].sum())
+        found.append(_Sheet(round_, at, where, own, random, probability, known, unanswered))
+    return found
+
+
 def _counting(sheets: Sequence[_Sheet], where: str) -> tuple[list[_Sheet], list[str]]:
     """Return the sheets whose estimates are of the rows that `where` keeps, and why others are not."""
     doubts, whole = [], []
@@ -286,7 +303,7 @@ def _counting(sheets: Sequence[_Sheet], where: str) -> tuple[list[_Sheet], list[
         return [], doubts
     last = whole[-1]
     same = [sheet for sheet in whole if sheet.where == last.where]
-    same = [each for each in same if math.isclose(each.population, last.population, rel_tol=_SAME_SIZE)]
+    same = [each for each in same if math.isclose(each.population, last.population, rel_tol=SAME_SIZE)]
     others = (sheet for sheet in whole if sheet not in same)
     doubts += [
         f"round {each.round} counts no more: it was picked of {each.population:,.0f} rows, the last of "

@@ -22,7 +22,7 @@ from embedstore.deciding.labels import Labelled, classes_for, labels_for
 from embedstore.deciding.target import Target
 from embedstore.errors import EmbedderError, LabelError, MissingDependencyError, QueryError
 from embedstore.measures.calibration import Calibration, calibrate_scores
-from embedstore.measures.curves import Curve, as_thresholds, curves, precision_recall
+from embedstore.measures.curves import Curve, as_threshold, as_thresholds, curves, precision_recall
 from embedstore.measures.distribution import ScoreDistribution
 from embedstore.measures.rates import REPORTED, Metrics
 from embedstore.searching.queries import Concept
@@ -133,10 +133,12 @@ class Sweep:
         """Return what the labels say, in a line; none without labels."""
         if self.curve is None:
             return []
-        best = self.best
+        best, labelled = self.best, self.labelled
         assert best is not None
+        assert labelled is not None
+        weighted = "" if labelled.weights is None else ", weighted by how they were picked"
         return [
-            f"{self.curve.n:,} labelled, {self.curve.n_pos:,} of them yes: average precision "
+            f"{len(labelled):,} labelled, {int(labelled.values.sum()):,} of them yes{weighted}: average precision "
             f"{self.curve.average_precision:.4f}, best F1 {best.f1:.4f} at score > {best.threshold:.4f}"
         ]
 
@@ -231,7 +233,7 @@ def rank(
     if not concepts:
         raise QueryError("give at least one query to rank")
     names = [_name_of(concept) for concept in concepts]
-    known = next((name for name in names if label_log.history(reader.ledger, name).lines), names[0])
+    known = next((name for name in names if label_log.history(reader.ledger, name, reader.rows).lines), names[0])
     labels = label_log.own_or(reader, labels, known)
     labelled = labels_for(reader.rows, labels).within(reader.rows, where).to_measure()
     scores = np.stack([reader.concept_scores(concept)[labelled.positions] for concept in concepts])
@@ -295,8 +297,19 @@ def calibrate(
     concept, wishes = _concept(query, options)
     named = _name_of(concept)
     labelled = labels_for(reader.rows, label_log.own_or(reader, labels, label or named)).within(reader.rows, where)
-    calibrated = [_calibrated(reader, concept, labelled, label or named, wishes)]
+    calibrated = [_calibrated(reader, concept, labelled, label or named, wishes, where)]
     return _classifier(reader, name or named, calibrated, "single", labelled.source, where)
+
+
+def uncalibrated(reader: Reader, query: Any, threshold: float) -> Classifier:
+    """Return the classifier of a query with a threshold that nobody has measured: where labelling begins.
+
+    It and its class have the name that `calibrate` gives them. See `review.ScoredRows`.
+    """
+    concept = Concept.of(query)
+    vector, opponents = reader.concept_vectors([concept])[0]
+    target = Target(_name_of(concept), as_threshold(threshold), vector, opponents, **concept.words)
+    return Classifier(target.label, reader.space, (target,))
 
 
 def calibrate_classes(
@@ -321,7 +334,7 @@ def calibrate_classes(
     for value, query in queries.items():
         concept, wishes = _concept(query, options)
         labelled = labels_for(reader.rows, f"{labels}={value}").within(reader.rows, where)
-        calibrated.append(_calibrated(reader, concept, labelled, value, wishes))
+        calibrated.append(_calibrated(reader, concept, labelled, value, wishes, where))
     source = classes_for(reader.rows, labels).within(reader.rows, where).source
     return _classifier(reader, name, calibrated, mode, source, where)
 
@@ -341,22 +354,34 @@ def _concept(query: Any, options: dict[str, Any]) -> tuple[Concept, dict[str, An
 
 
 def _calibrated(
-    reader: Reader, concept: Concept, labelled: Labelled, label: str, wishes: dict[str, Any]
+    reader: Reader, concept: Concept, labelled: Labelled, label: str, wishes: dict[str, Any], where: Any
 ) -> tuple[Target, Calibration]:
-    """Make the class of a concept, with the threshold that labels choose."""
+    """Make the class of a concept, with the threshold that labels choose for the rows that `where` keeps."""
     if len(labelled) < 2:
         few = counted(len(labelled), "labelled row is", "labelled rows are")
         raise LabelError(f"{labelled.source}: {few} too few to choose a threshold by")
     vector, opponents = reader.concept_vectors([concept])[0]
     asked = Target(label, 0.0, vector, opponents, **concept.words)
-    scores = asked.score(reader.scores(list(asked.vectors)))[labelled.positions]
-    groups = _groups(reader.rows, labelled)
-    calibration = calibrate_scores(scores, labelled.values, groups, **wishes)
+    every, kept = asked.score(reader.scores(list(asked.vectors))), reader.mask(where)
+    scores = every[labelled.positions]
+    calibration = calibrate_scores(
+        scores,
+        labelled.values,
+        _groups(reader.rows, labelled),
+        sample_weight=labelled.weights,
+        random=labelled.random,
+        population=every if kept is None else every[kept],
+        **wishes,
+    )
     if calibration.ordering.is_reversed:
         worse, *others = calibration.warnings
         warnings = (f"{worse}; {_opposite(concept, labelled)}", *others)
         calibration = dataclasses.replace(calibration, warnings=warnings)
-    return asked.measured(scores, calibration.figures, calibration.intervals), calibration
+    if labelled.doubts:
+        calibration = dataclasses.replace(calibration, warnings=(*calibration.warnings, *labelled.doubts))
+    # Rows picked near a threshold are no picture of the scores that it was chosen for.
+    typical = scores if labelled.weights is None else every if kept is None else every[kept]
+    return asked.measured(typical, calibration.figures, calibration.intervals), calibration
 
 
 def _opposite(concept: Concept, labelled: Labelled) -> str:

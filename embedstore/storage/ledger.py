@@ -61,6 +61,8 @@ class LabelEvent(NamedTuple):
     round: int
     condition: str
     at: str
+    content_hash: str = ""
+    """Of the picture that was looked at, where that is known."""
 
 
 UNDONE = "undone"

@@ -47,9 +47,12 @@ CREATE TABLE IF NOT EXISTS log_files (name TEXT PRIMARY KEY, checksum INTEGER NO
 CREATE TABLE IF NOT EXISTS labels (
     id INTEGER PRIMARY KEY AUTOINCREMENT, batch INTEGER NOT NULL, concept TEXT NOT NULL, row TEXT NOT NULL,
     answer TEXT NOT NULL, picked TEXT NOT NULL, probability TEXT NOT NULL, round INTEGER NOT NULL,
-    condition TEXT NOT NULL, at TEXT NOT NULL, seal INTEGER);
+    condition TEXT NOT NULL, at TEXT NOT NULL, content_hash TEXT NOT NULL, seal INTEGER);
 """
-LABEL_COLUMNS = ("id", "batch", "concept", "row", "answer", "picked", "probability", "round", "condition", "at")
+LABEL_COLUMNS = (
+    *("id", "batch", "concept", "row", "answer", "picked"),
+    *("probability", "round", "condition", "at", "content_hash"),
+)
 _SEALED = {
     "paid": ("id", "run", "rows", "content"),
     "queries": ("space", "kind", "text", "vector"),

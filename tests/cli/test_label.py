@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import run
 
@@ -128,3 +129,26 @@ def test_what_cannot_be_done_with_labels_is_said(
     result = run("labels", "p.store", *words)
     assert result.exit_code == status
     assert says in result.stderr
+
+
+def test_labels_can_begin_with_nothing(calibrated: EmbedStore) -> None:
+    """A query and a score are enough for the first sheet; what is labelled there calibrates the query."""
+    asked = run("review", "p.store", "vehicle", "--threshold", 0.4, "--near", 30, "--random", 40)
+    assert asked.exit_code == 0, asked.stderr
+    with open("review.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    scores = calibrated.scores("vehicle")[0].astype(np.float64)
+    ids = np.array(calibrated.to_table(["id"]).column("id").to_pylist())
+    near = np.argsort(np.abs(scores - 0.4), kind="stable")[:30]
+    assert {row["id"] for row in rows if row["picked"] == "near"} == set(ids[near])
+    for row in rows:
+        row["label"] = "yes" if "/vehicle/" in row["uri"] else "no"
+    with open("review.csv", "w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    assert "vehicle: 70 new labels" in run("labels", "p.store", "--import", "review.csv").stderr
+    assert run("calibrate", "p.store", "vehicle").exit_code == 0
+    moved = run("review", "p.store", "bird", "--threshold", 0.3, "-o", "moved.csv")
+    assert moved.exit_code == 0
+    assert "keeps no classifier 'brid'" in run("review", "p.store", "brid").stderr

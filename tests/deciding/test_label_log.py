@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import logging
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import save_picture
 
+import embedstore
 from embedstore import cells
 from embedstore.deciding import label_log, thresholds
 from embedstore.deciding.classifier import Classifier
@@ -19,7 +22,7 @@ from embedstore.deciding.labels import labels_for
 from embedstore.deciding.review import ScoredRows
 from embedstore.deciding.rounds import NO, OPEN, UNSURE, YES
 from embedstore.deciding.target import Target
-from embedstore.errors import InputError, LabelError, NoLabelsError
+from embedstore.errors import DamagedStoreError, InputError, LabelError, NoLabelsError
 from embedstore.store import EmbedStore
 
 
@@ -176,6 +179,63 @@ def test_the_stores_own_labels_are_used_where_none_are_given(
         photos.calibrate("birds")
 
 
+def test_rounds_are_of_the_rows_that_were_there(photos: EmbedStore, tmp_path: Path) -> None:
+    """A store that has lost a quarter of its rows since says so; the next round, of what is left, is weighed anew."""
+    review(photos, tmp_path / "one.csv")
+    photos.add_labels(tmp_path / "one.csv")
+    assert labels_for(photos.rows, photos.labels("bird")).doubts == ()
+    known = {line.row for line in photos.labels("bird").lines}
+    unknown = [name for name in photos.to_table(["id"]).column("id").to_pylist() if name not in known]
+    photos.remove(unknown[:60])
+    [doubt] = labels_for(photos.rows, photos.labels("bird")).doubts
+    assert doubt.startswith("the rounds were picked of 242 rows, and there are 182 now")
+    review(photos, tmp_path / "two.csv")
+    photos.add_labels(tmp_path / "two.csv")
+    found = labels_for(photos.rows, photos.labels("bird"))
+    assert found.doubts == ("round 1 counts no more: it was picked of 242 rows, the last of 182",)
+    assert found.weights is not None
+    assert found.weights.sum() == pytest.approx(182)
+
+
+def test_a_round_of_a_condition_measures_there_alone(photos: EmbedStore, tmp_path: Path) -> None:
+    """Calibrated under the same condition its weights count the rows that are kept; without, there are no figures."""
+    where, file = "id < '9'", tmp_path / "one.csv"
+    ScoredRows.of(photos.reader, bird(photos), where=where).to_label(8, 40).save_csv(file)
+    labelled(file, truth_of(photos))
+    photos.add_labels(file)
+    kept = photos.mask(where)
+    assert kept is not None
+    assert 60 < kept.sum() < len(photos)
+    for history in (photos.labels("bird"), file):
+        found = labels_for(photos.rows, history).within(photos.rows, where)
+        assert found.weights is not None
+        assert found.weights.sum() == pytest.approx(kept.sum())
+        with pytest.raises(LabelError, match=f"its rows are of those where {where}"):
+            labels_for(photos.rows, history).to_measure()
+    assert photos.calibrate("bird", where=where).targets[0].metrics["tp"] > 0
+    everywhere = photos.calibrate("bird")
+    assert "tp" not in everywhere.targets[0].metrics
+    assert any("round 1 does not count" in warning for warning in everywhere.warnings)
+
+
+def test_a_label_is_of_the_picture_that_was_looked_at(store: EmbedStore, pictures: Path, tmp_path: Path) -> None:
+    """When a file is another picture by now its row has no label, and is asked for again; the others keep theirs."""
+    ids = store.to_table(["id", "uri"]).to_pylist()
+    store.add_labels({row["id"]: True for row in ids}, "cat")
+    changed = Path(ids[3]["uri"])
+    save_picture(changed, 999)
+    store.add(pictures, label_from_folder=True)
+    assert {row["id"] for row in store.to_table(["id"]).to_pylist()} == {row["id"] for row in ids}
+    kept = {line.row for line in store.labels("cat").lines}
+    assert kept == {row["id"] for row in ids} - {ids[3]["id"]}
+    assert len(labels_for(store.rows, store.labels("cat"))) == 11
+    target = Target("cat", 0.4, store.query_vectors(["cat"])[0])
+    rows = ScoredRows.of(store.reader, Classifier("cat", store.space, (target,)))
+    assert rows.to_label(5, 5).table.column("id").to_pylist() == [ids[3]["id"]]
+    assert store.add_labels({ids[3]["id"]: True}, "cat") == [label_log.Batch("cat", 1)]
+    assert len(store.labels("cat").lines) == 12
+
+
 def test_labels_say_what_they_are_of(photos: EmbedStore, tmp_path: Path) -> None:
     """Without a concept they are refused, and so are those that say another; so is a way of picking that is none."""
     lines = review(photos, tmp_path / "one.csv")
@@ -210,3 +270,24 @@ def test_counts_are_those_of_the_last_answers(photos: EmbedStore, tmp_path: Path
         expected = [told.count(word) for word in ("yes", "no", "?", "")]
         assert [row[name] for name in ("yes", "no", "cannot_tell", "open")] == expected
     assert photos.labels("bird").answers.tolist().count(UNSURE) == 1
+
+
+def test_a_repair_keeps_every_label_that_is_sound(photos: EmbedStore, tmp_path: Path) -> None:
+    """A label whose bytes were changed is named by verify, refused by calibrate and set aside by repair; no other."""
+    lines = review(photos, tmp_path / "one.csv")
+    photos.add_labels(tmp_path / "one.csv")
+    ledger = photos.reader.ledger.path
+    with sqlite3.connect(ledger) as db:
+        db.execute("UPDATE labels SET answer = 'yes' WHERE row = ?", (lines[7]["id"],))
+    before = photos.verify()
+    assert [problem for problem in before.problems if "of labels does not fit its checksum" in problem]
+    with pytest.raises(DamagedStoreError, match=r"embedstore repair STORE"):
+        photos.calibrate("bird")
+    photos = EmbedStore.open(photos.path)
+    report = embedstore.repair(photos.path)
+    assert any("labels must be given again" in lost for lost in report.lost)
+    assert photos.verify().ok
+    kept = {line.row: line.answer for line in photos.labels("bird").lines}
+    assert kept == {line["id"]: line["label"] for line in lines if line["id"] != lines[7]["id"]}
+    assert photos.add_labels(tmp_path / "one.csv") == [label_log.Batch("bird", 1)]
+    assert labels_for(photos.rows, photos.labels("bird")).to_measure().weights.sum() == pytest.approx(len(photos))

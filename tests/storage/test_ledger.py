@@ -345,6 +345,7 @@ def test_a_label_that_was_changed_is_named_and_not_believed(book: Ledger) -> Non
         "round = 2",
         "condition = 'x'",
         "at = ''",
+        "content_hash = 'x'",
         "batch = 7",
         "id = 9",
     ):
