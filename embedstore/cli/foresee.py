@@ -98,26 +98,33 @@ def plan_labels(store: Path, labels: Any, output: Output, **options: Any) -> Non
     A QUERY is the same as in `search`, or the name of a classifier that the store keeps. Labelling is tried in
     simulated worlds that agree with the labels that there are; nothing is written.
     """
-    from embedstore.deciding.classifier import Classifier
-
     opened = open_store(store)
-    asked = _asked(opened, options)
-    plan = opened.plan_labels(asked, labels, progress=None, **options)
+    words = _plain(options)
+    plan = opened.plan_labels(_asked(opened, options), labels, progress=None, **options)
     output.value(plan.to_dict(), str(plan))
-    if plan.advice and isinstance(asked, Classifier):
-        where, name = quote(str(store)), quote(asked.name)
-        output.say(f"next: embedstore review {where} {name} --near {plan.near} --random {plan.advice}")
+    if not plan.advice or words is None:
+        return
+    place, name, sheet = quote(str(store)), quote(words), f"--near {plan.near} --random {plan.advice}"
+    if words in opened.classifiers():
+        output.say(f"next: embedstore review {place} {name} {sheet}")
+    else:
+        output.say(f"next: embedstore review {place} {name} --threshold {plan.threshold:.4f} {sheet}")
+
+
+def _plain(words: dict[str, Any]) -> str | None:
+    """Return a query of one text, or a classifier's name, that nothing stands beside; None for any other query."""
+    alone = len(words["query"]) == 1 and not any(words[name] for name in _BESIDE)
+    return words["query"][0] if alone else None
 
 
 def _asked(store: EmbedStore, words: dict[str, Any]) -> Any:
     """Take the values of `query_options` out of `words`; return the classifier that they name, or else the query."""
-    query = words["query"]
-    alone = not any(value for name, value in words.items() if name in _BESIDE)
-    if alone and len(query) == 1 and query[0] in store.classifiers():
-        for name in ("query", *_BESIDE):
-            del words[name]
-        return store.classifier(query[0])
-    return concept_of(words)
+    name = _plain(words)
+    if name is None or name not in store.classifiers():
+        return concept_of(words)
+    for option in ("query", *_BESIDE):
+        del words[option]
+    return store.classifier(name)
 
 
 COMMANDS = (estimate, plan_labels)

@@ -52,6 +52,9 @@ class LabelPlan:
     """No more were tried."""
     rehearsal: Rehearsal
     """The chance of each number of labels that was tried, and what thresholds are expected to be worth."""
+    threshold: float
+    """Where matches may be told from others meanwhile: the threshold that is expected to be certified, else the score
+    that one row of twenty exceeds."""
     n_rows: int
     n_labelled: int
     n_pos: int
@@ -90,6 +93,7 @@ class LabelPlan:
             "random": self.random,
             "near": self.near,
             "most": self.most,
+            "threshold": self.threshold,
             "table": self.table(),
             "possible": tried.possible,
             "best_precision": tried.best_precision,
@@ -272,6 +276,7 @@ def plan_labels(
         0,
         min(most, len(open_rows)),
         tried,
+        float(np.quantile(exact[rows], 0.95)) if tried.kept is None else tried.kept.threshold,
         len(rows),
         len(labelled),
         int(truth.sum()),

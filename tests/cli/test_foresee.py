@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 import shutil
@@ -53,6 +54,25 @@ def test_plan_labels_is_the_twin_of_python_and_names_the_next_command(labelled: 
     quiet = run("plan-labels", "photos.store", "bird", "--label", file, "--min-recall", "0.7", "--json", "-q")
     assert json.loads(quiet.stdout) == json.loads(json.dumps(plan.to_dict()))
     assert quiet.stderr == ""
+
+
+def test_a_plan_for_a_query_without_labels_names_a_review_of_it(labelled: tuple[EmbedStore, Path]) -> None:
+    """No classifier and no label is there: the review that is named picks rows, whose labels serve the next plan."""
+    found = run("plan-labels", "photos.store", "a dog", "--min-recall", "0.8", "--most", "50")
+    next_line = next(line for line in found.stderr.splitlines() if line.startswith("next: embedstore "))
+    assert "--near 0 --random" in next_line
+    assert run(*shlex.split(next_line.removeprefix("next: embedstore ")), "-o", "dogs.csv").exit_code == 0
+    with open("dogs.csv", newline="") as file:
+        rows = [{**row, "label": "no" if number else "yes"} for number, row in enumerate(csv.DictReader(file))]
+    with open("dogs.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert run("labels", "photos.store", "--import", "dogs.csv").exit_code == 0
+    again = json.loads(
+        run("plan-labels", "photos.store", "a dog", "--min-recall", "0.8", "--most", "50", "--json").stdout
+    )
+    assert (again["n_random"], again["n_pos"]) == (len(rows), 1)
 
 
 def test_what_means_nothing_is_an_error_in_words_of_the_shell(labelled: tuple[EmbedStore, Path]) -> None:
