@@ -99,16 +99,21 @@ def plan_labels(store: Path, labels: Any, output: Output, **options: Any) -> Non
     simulated worlds that agree with the labels that there are; nothing is written.
     """
     opened = open_store(store)
-    words = _plain(options)
+    words, where = _plain(options), options["where"]
     plan = opened.plan_labels(_asked(opened, options), labels, progress=None, **options)
     output.value(plan.to_dict(), str(plan))
     if not plan.advice or words is None:
         return
-    place, name, sheet = quote(str(store)), quote(words), f"--near {plan.near} --random {plan.advice}"
+    place, name, near, more = quote(str(store)), quote(words), plan.near, plan.advice
     if words in opened.classifiers():
-        output.say(f"next: embedstore review {place} {name} {sheet}")
+        following = f"next: embedstore review {place} {name} --near {near} --random {more}"
     else:
-        output.say(f"next: embedstore review {place} {name} --threshold {plan.threshold:.4f} {sheet}")
+        line = f"{plan.threshold:.4f}"
+        following = f"next: embedstore review {place} {name} --threshold {line} --near {near} --random {more}"
+    given = [labels] if isinstance(labels, str) else labels or []
+    output.say(
+        following + "".join(f" --label {quote(one)}" for one in given) + (f" --where {quote(where)}" if where else "")
+    )
 
 
 def _plain(words: dict[str, Any]) -> str | None:

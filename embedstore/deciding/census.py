@@ -268,7 +268,7 @@ def _more(hits: int, misses: int, rows: int, times: float) -> tuple[int, int]:
 
 def _notes(reader: Reader, query: Any, labelled: Labelled, n_rows: int, own_threshold: bool) -> list[str]:
     """Return why the figures may be wrong: labels that are no random sample, or that chose the threshold."""
-    notes = taken_for_random(labelled, n_rows)
+    notes = [*labelled.doubts, *taken_for_random(labelled, n_rows)]
     if (
         own_threshold
         and len(labelled) < n_rows

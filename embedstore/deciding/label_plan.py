@@ -306,7 +306,7 @@ def _first_of_each(reader: Reader, positions: Positions) -> NDArray[np.intp]:
 
 def _notes(labelled: Labelled, n_rows: int) -> list[str]:
     """Return what a plan rests on that the labels do not tell."""
-    notes = taken_for_random(labelled, n_rows) if len(labelled) else []
+    notes = [*labelled.doubts, *(taken_for_random(labelled, n_rows) if len(labelled) else [])]
     if len(labelled) < FEW_LABELS:
         low, high = PREVALENCES
         notes.append(

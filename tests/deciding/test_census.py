@@ -132,7 +132,7 @@ def test_only_random_labels_count(photo_store: EmbedStore, tmp_path: Path) -> No
     rows = labelled.positions[labelled.random]
     assert (found.n_labelled, found.n_random, found.n_pos) == (70, len(rows), right[rows].sum())
     assert found.interval == tuple(int(end) for end in count_interval(found.n_pos, len(rows), len(right), 0.95))
-    assert found.notes == ()
+    assert found.notes == ("round 1 does not count: none of its rows is random",)
     assert str(store.estimate("bird", threshold=0.4)) == str(found)
 
 
