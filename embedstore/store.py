@@ -520,7 +520,7 @@ class EmbedStore:
 
         return thresholds.calibrate(self.reader, query, labels, **options)
 
-    def estimate(self, query: Any, labels: Any, **options: Any) -> Estimate:
+    def estimate(self, query: Any, labels: Any = None, **options: Any) -> Estimate:
         """Say by random labels how many rows are positive, and how good a threshold is: see `census.estimate`."""
         from embedstore.deciding import census
 

@@ -100,7 +100,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (home / "words.txt").write_text("dog\ncat\n")
     rows = store.to_table(["id", "category"]).to_pylist()[::3]
     answers = [f"{row['id']},{'yes' if row['category'] == 'bird' else 'no'}\n" for row in rows]
-    (home / "labels.csv").write_text("".join(["id,label\n", *answers]))
+    (home / "random.csv").write_text("".join(["id,label\n", *answers]))
     unit = np.eye(4, dtype=np.float32)
     pq.write_table(pa.table({"vector": pa.FixedSizeListArray.from_arrays(unit.ravel(), 4)}), home / "vectors.parquet")
     yield home

@@ -23,7 +23,7 @@ from embedstore.cli.options import (
     where_option,
 )
 from embedstore.cli.output import Output, value_output
-from embedstore.cli.scored import label_option
+from embedstore.cli.scored import label_option, labels_wanted
 
 if TYPE_CHECKING:
     from embedstore.store import EmbedStore
@@ -66,7 +66,8 @@ def estimate(
     """
     opened = open_store(store)
     asked = _asked(opened, query)
-    found = opened.estimate(asked, labels, threshold=threshold, where=where, confidence=confidence)
+    with labels_wanted():
+        found = opened.estimate(asked, labels, threshold=threshold, where=where, confidence=confidence)
     output.value(found.to_dict(), str(found))
 
 
@@ -97,26 +98,38 @@ def plan_labels(store: Path, labels: Any, output: Output, **options: Any) -> Non
     A QUERY is the same as in `search`, or the name of a classifier that the store keeps. Labelling is tried in
     simulated worlds that agree with the labels that there are; nothing is written.
     """
-    from embedstore.deciding.classifier import Classifier
-
     opened = open_store(store)
-    asked = _asked(opened, options)
-    plan = opened.plan_labels(asked, labels, progress=None, **options)
+    words, where = _plain(options), options["where"]
+    plan = opened.plan_labels(_asked(opened, options), labels, progress=None, **options)
     output.value(plan.to_dict(), str(plan))
-    if plan.advice and isinstance(asked, Classifier):
-        where, name = quote(str(store)), quote(asked.name)
-        output.say(f"next: embedstore review {where} {name} --near {plan.near} --random {plan.advice}")
+    if not plan.advice or words is None:
+        return
+    place, name, near, more = quote(str(store)), quote(words), plan.near, plan.advice
+    if words in opened.classifiers():
+        following = f"next: embedstore review {place} {name} --near {near} --random {more}"
+    else:
+        line = f"{plan.threshold:.4f}"
+        following = f"next: embedstore review {place} {name} --threshold {line} --near {near} --random {more}"
+    given = [labels] if isinstance(labels, str) else labels or []
+    output.say(
+        following + "".join(f" --label {quote(one)}" for one in given) + (f" --where {quote(where)}" if where else "")
+    )
+
+
+def _plain(words: dict[str, Any]) -> str | None:
+    """Return a query of one text, or a classifier's name, that nothing stands beside; None for any other query."""
+    alone = len(words["query"]) == 1 and not any(words[name] for name in _BESIDE)
+    return words["query"][0] if alone else None
 
 
 def _asked(store: EmbedStore, words: dict[str, Any]) -> Any:
     """Take the values of `query_options` out of `words`; return the classifier that they name, or else the query."""
-    query = words["query"]
-    alone = not any(value for name, value in words.items() if name in _BESIDE)
-    if alone and len(query) == 1 and query[0] in store.classifiers():
-        for name in ("query", *_BESIDE):
-            del words[name]
-        return store.classifier(query[0])
-    return concept_of(words)
+    name = _plain(words)
+    if name is None or name not in store.classifiers():
+        return concept_of(words)
+    for option in ("query", *_BESIDE):
+        del words[option]
+    return store.classifier(name)
 
 
 COMMANDS = (estimate, plan_labels)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.deciding.classifier import Classifier
+from embedstore.deciding.label_log import own_or
 from embedstore.deciding.labels import Labelled, labels_for
 from embedstore.errors import LabelError
 from embedstore.measures.chance import Interval
@@ -114,7 +115,7 @@ class Estimate:
 def estimate(
     reader: Reader,
     query: Any,
-    labels: Any,
+    labels: Any = None,
     *,
     threshold: float | None = None,
     where: Any = None,
@@ -128,9 +129,10 @@ def estimate(
     reader : Reader
     query : query, list of queries, Concept or Classifier
         All that `Concept.of` reads; or a classifier of one class, which brings its threshold.
-    labels
-        All that `labels.labels_for` reads. Of labels that tell how they were picked only the random ones count; others
-        are taken for a random sample of the rows, and a note says so.
+    labels : optional
+        All that `labels.labels_for` reads; by default what the store keeps of the query's or the class's name. Of
+        labels that tell how they were picked only the random ones count; others are taken for a random sample of the
+        rows, and a note says so.
     threshold : float, optional
         A match is a score larger than this.
     where : str, Expression or mask, optional
@@ -151,15 +153,18 @@ def estimate(
     ------
     LabelError
         The labels do not fit, or none of them is random.
+    NoLabelsError
+        None are given, and the store has none of its own.
     """
     name, scores, own = asked(reader, query, words)
     limit = own if threshold is None else as_threshold(threshold)
-    labelled = labels_for(reader.rows, labels).within(reader.rows, where)
+    labelled = labels_for(reader.rows, own_or(reader, labels, concept_name(query, name))).within(reader.rows, where)
     random = is_random(labelled)
     if not random.any():
         raise LabelError(
             f"{labelled.source}: none of {counted(len(labelled), 'label')} is of a random sample, so nothing can be "
-            "said of the rows that are not labelled; let a review pick rows at random"
+            f"said of the rows that are not labelled; `embedstore review STORE NAME --near 0 --random 100` picks one"
+            + "".join(f"; {doubt}" for doubt in labelled.doubts)
         )
     kept = reader.mask(where)
     rows = np.ones(len(scores), np.bool_) if kept is None else kept
@@ -197,15 +202,19 @@ def asked(reader: Reader, query: Any, words: dict[str, Any]) -> tuple[str, NDArr
     return concept.label, reader.concept_scores(concept), None
 
 
+def concept_name(query: Any, name: str) -> str:
+    """Return under which name the store keeps labels of what is asked for."""
+    return query.target.label if isinstance(query, Classifier) else name
+
+
 def is_random(labelled: Labelled) -> NDArray[np.bool_]:
     """Return which labels are, alone, a simple random sample: all where nothing tells how they were picked."""
-    known = getattr(labelled, "random", None)
-    return np.ones(len(labelled), np.bool_) if known is None else np.asarray(known, np.bool_)
+    return np.ones(len(labelled), np.bool_) if labelled.random is None else labelled.random
 
 
 def taken_for_random(labelled: Labelled, n_rows: int) -> list[str]:
     """Return a sentence where nothing tells how some rows of a store were picked, so that they pass for random ones."""
-    if getattr(labelled, "random", None) is not None or len(labelled) == n_rows:
+    if labelled.random is not None or len(labelled) == n_rows:
         return []
     return [
         f"nothing tells how the {len(labelled):,} labelled rows ({labelled.source}) were picked; they are taken for a "
@@ -259,7 +268,7 @@ def _more(hits: int, misses: int, rows: int, times: float) -> tuple[int, int]:
 
 def _notes(reader: Reader, query: Any, labelled: Labelled, n_rows: int, own_threshold: bool) -> list[str]:
     """Return why the figures may be wrong: labels that are no random sample, or that chose the threshold."""
-    notes = taken_for_random(labelled, n_rows)
+    notes = [*labelled.doubts, *taken_for_random(labelled, n_rows)]
     if (
         own_threshold
         and len(labelled) < n_rows

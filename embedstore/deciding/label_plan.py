@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore.cells import aligned
-from embedstore.deciding.census import asked, is_random, taken_for_random
+from embedstore.deciding.census import asked, concept_name, is_random, taken_for_random
+from embedstore.deciding.label_log import own_or
 from embedstore.deciding.labels import NO_LABELS, Labelled, labels_for
-from embedstore.errors import InputError, LabelError, option
+from embedstore.errors import InputError, LabelError, NoLabelsError, option
 from embedstore.measures.choice import Wishes
 from embedstore.measures.logistic import PREVALENCES, SLOPE, match_curves
 from embedstore.measures.rehearsal import Outcome, Rehearsal, Store, rehearse
@@ -48,9 +49,12 @@ class LabelPlan:
     near: int
     """So many labels nearest to the threshold are worth asking for: none, as only random ones certify."""
     most: int
-    """The largest number that was tried."""
+    """No more were tried."""
     rehearsal: Rehearsal
     """The chance of each number of labels that was tried, and what thresholds are expected to be worth."""
+    threshold: float
+    """Where matches may be told from others meanwhile: the threshold that is expected to be certified, else the score
+    that one row of twenty exceeds."""
     n_rows: int
     n_labelled: int
     n_pos: int
@@ -89,6 +93,7 @@ class LabelPlan:
             "random": self.random,
             "near": self.near,
             "most": self.most,
+            "threshold": self.threshold,
             "table": self.table(),
             "possible": tried.possible,
             "best_precision": tried.best_precision,
@@ -125,7 +130,7 @@ class LabelPlan:
         if self.random is not None:
             return f"{self.random:,} more random labels have a chance of {self.chance:.0%} to certify it"
         if self._is_out_of_reach:
-            return f"cannot be reached, however many labels there are: {best}"
+            return f"cannot be reached, as far as {self.n_labelled:,} labels tell: {best}"
         if tried.possible < self.chance:
             return f"cannot be told yet: {tried.possible:.0%} of what the labels leave open allow it; {best}"
         many = (
@@ -189,8 +194,8 @@ def plan_labels(
     """Say how many more labels are expected to certify a precision or a recall, and what the guarantee costs.
 
     Labelling is tried in simulated worlds: P(match | score) is drawn from what all labels leave open, by logistic
-    regression on a stated prior (`logistic.match_curves`), rows are drawn at random from those without a label and
-    labelled by it, and `choice` is asked whether some threshold keeps the limits, as `calibrate` will be.
+    regression with a bend and a stated prior (`logistic.match_curves`), rows are drawn at random from those without a
+    label and labelled by it, and `choice` is asked whether some threshold keeps the limits, as `calibrate` will be.
 
     Parameters
     ----------
@@ -199,7 +204,8 @@ def plan_labels(
         As in `census.estimate`.
     labels : optional
         All that `labels.labels_for` reads: the curve is fitted on all of them; those that are a random sample are kept
-        for the certificate too. None: the plan rests on the prior alone.
+        for the certificate too. By default what the store keeps of the query's or the class's name; where that is
+        nothing, the plan rests on the prior alone.
     min_precision, min_recall : float, optional
         In (0, 1); one of them, or both, which then hold together.
     confidence : float
@@ -236,7 +242,7 @@ def plan_labels(
     wished = Wishes(objective, min_precision=min_precision, min_recall=min_recall, confidence=confidence)
     limits = wished.limits
     name, scores, _ = asked(reader, query, words)
-    labelled = NO_LABELS if labels is None else labels_for(reader.rows, labels).within(reader.rows, where)
+    labelled = _labelled(reader, labels, concept_name(query, name), where)
     kept = reader.mask(where)
     rows = np.arange(len(scores)) if kept is None else np.flatnonzero(kept)
     open_rows = np.setdiff1d(rows, labelled.positions)
@@ -268,8 +274,9 @@ def plan_labels(
         chance,
         tried.needed,
         0,
-        int(tried.sizes[-1]),
+        min(most, len(open_rows)),
         tried,
+        float(np.quantile(exact[rows], 0.95)) if tried.kept is None else tried.kept.threshold,
         len(rows),
         len(labelled),
         int(truth.sum()),
@@ -277,6 +284,15 @@ def plan_labels(
         len(open_rows),
         tuple(_notes(labelled, len(rows))),
     )
+
+
+def _labelled(reader: Reader, labels: Any, concept: str, where: Any) -> Labelled:
+    """Read labels, or those that the store keeps of a concept, or none."""
+    try:
+        found = own_or(reader, labels, concept)
+    except NoLabelsError:
+        return NO_LABELS
+    return labels_for(reader.rows, found).within(reader.rows, where)
 
 
 def _first_of_each(reader: Reader, positions: Positions) -> NDArray[np.intp]:
@@ -290,13 +306,13 @@ def _first_of_each(reader: Reader, positions: Positions) -> NDArray[np.intp]:
 
 def _notes(labelled: Labelled, n_rows: int) -> list[str]:
     """Return what a plan rests on that the labels do not tell."""
-    notes = taken_for_random(labelled, n_rows) if len(labelled) else []
+    notes = [*labelled.doubts, *(taken_for_random(labelled, n_rows) if len(labelled) else [])]
     if len(labelled) < FEW_LABELS:
         low, high = PREVALENCES
         notes.append(
             f"{counted(len(labelled), 'label tells', 'labels tell')} little: the plan rests on a guess (a share of "
             f"{low:.2%} to {high:.0%} is positive; log-odds rise by {SLOPE[0]:g} +- {SLOPE[1]:g} for a standard "
-            f"deviation of the scores); label {_START} random rows and plan again"
+            f"deviation of the scores, more or less so at the top); label {_START} random rows and plan again"
         )
     return notes
 

@@ -1,4 +1,4 @@
-"""Scores and a few labels -> what is known of P(match | score): draws of logistic curves, all as likely as another.
+"""Scores and a few labels -> what is known of P(match | score): draws of bent logistic curves, all equally likely.
 
 Who labels by score alone (the nearest to a threshold, say) does not bend such a curve, so all labels may be used. What
 is not known stays open: few labels give curves that differ, none gives the prior. The curve is a model, good for plans;
@@ -7,7 +7,6 @@ what is *measured* is measured without one, by `calibration` and `watched`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +19,13 @@ PREVALENCES = (0.0005, 0.9)
 """Before any label: the share of matches lies here, all log-odds alike."""
 SLOPE = (2.5, 1.5)
 """And the log-odds rise by this for a standard deviation of the scores: a normal distribution, mean and spread."""
-_STEEPEST, _FLATTEST = 14.0, 0.02
-_GRID, _ZOOMS = 32, 4
-_TABLE = 24
-_BINS = 400
+BEND = 0.8
+"""And at the highest score they rise exp(b) times as fast as at the mean: b is normal around 0, with this spread."""
+_STEEPEST, _FLATTEST, _MOST_BENT = 14.0, 0.02, 3.2
+_GRID, _ZOOMS = 16, 6
+_UNLIKELY = 11.5
+_POINTS = 10
+_BINS, _FEW_BINS = 300, 120
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,24 +36,29 @@ class Thinned:
     rows: Floats
 
     @classmethod
-    def of(cls, scores: ArrayLike) -> Thinned:
-        """Thin scores to at most some 800 values; up to 400 are kept as they are."""
+    def of(cls, scores: ArrayLike, bins: int = _BINS) -> Thinned:
+        """Thin scores to at most about twice as many values as there are `bins`; so many are kept as they are."""
         ordered = np.sort(as_scores(scores).astype(np.float64))
         n = len(ordered)
-        if n <= _BINS:
+        if n <= bins:
             return cls(ordered, np.ones(n))
-        tail = n - np.geomspace(1, n, _BINS).astype(np.int64)
-        edges = np.unique([*np.linspace(0, n, _BINS).astype(np.int64), *tail])
+        tail = n - np.geomspace(1, n, bins).astype(np.int64)
+        edges = np.unique([*np.linspace(0, n, bins).astype(np.int64), *tail])
         rows = np.diff(edges)
         return cls(np.add.reduceat(ordered, edges[:-1]) / rows, rows.astype(np.float64))
 
 
 @dataclass(frozen=True, eq=False)
 class MatchCurves:
-    """Logistic curves P(match | score), each drawn from what labels leave open; shape (n_draws,) each."""
+    """Curves P(match | score), each drawn from what labels leave open; shape (n_draws,) each.
+
+    With z = (score - centre) / scale the log-odds are ``intercept + slope * z``, and above the mean, where z > 0,
+    ``+ curvature * z**2``, never so much that they fall.
+    """
 
     intercept: Floats
     slope: Floats
+    curvature: Floats
     centre: float
     scale: float
 
@@ -63,19 +70,19 @@ class MatchCurves:
         from scipy.special import expit  # scipy costs a fifth of a second to import
 
         z = (np.asarray(scores, dtype=np.float64) - self.centre) / self.scale
-        if draw is not None:
-            return np.asarray(expit(self.intercept[draw] + self.slope[draw] * z))
-        return np.asarray(expit(self.intercept[:, np.newaxis] + self.slope[:, np.newaxis] * z))
+        which = slice(None) if draw is None else slice(draw, draw + 1)
+        found = np.asarray(expit(_log_odds(self.intercept[which], self.slope[which], self.curvature[which], z)))
+        return found if draw is None else found[0]
 
 
 def match_curves(
     scores: ArrayLike, labelled: ArrayLike, labels: ArrayLike, draws: int, rng: np.random.Generator
 ) -> MatchCurves:
-    """Draw logistic curves from their posterior, given the scores of all rows and the labels of some.
+    """Draw curves from their posterior, given the scores of all rows and the labels of some.
 
-    A curve is told by the share of matches among all rows and by its slope; both have the prior that is stated above.
-    The posterior is laid out on a grid that is narrowed to where it matters, and drawn from: with many labels the
-    curves are that of logistic regression without a penalty.
+    A curve is told by the share of matches among all rows, its slope and its bend, whose prior is stated above. The
+    posterior is laid out on a grid that is narrowed to where it matters, with more and more weight on the labels, and
+    drawn from: with many labels the curves are that of logistic regression, without a penalty, on z and max(z, 0)**2.
 
     Parameters
     ----------
@@ -91,33 +98,77 @@ def match_curves(
     InputError, LabelError
         As `samples.as_scores` and `as_labels`.
     """
-    thin = Thinned.of(scores)
+    thin = Thinned.of(scores, _FEW_BINS)
     centre = float(np.average(thin.values, weights=thin.rows))
     scale = float(np.sqrt(np.average((thin.values - centre) ** 2, weights=thin.rows))) or 1.0
-    intercept_of = _intercepts((thin.values - centre) / scale, thin.rows)
-    seen = _binned(labelled, labels, centre, scale)
-    box = np.array([_log_odds(PREVALENCES), [_FLATTEST, _STEEPEST]])
-    for zoom in range(_ZOOMS + 1):
-        axes = [_centres(*side) for side in box]
-        odds, slope = (axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))
-        weights = _posterior(intercept_of(odds, slope), slope, *seen)
+    z = (thin.values - centre) / scale
+    known = _binned(labelled, labels, centre, scale)
+    # The level is told where matches are seen, so that it does not depend on the slope much.
+    place = float(np.average(known[0], weights=known[1])) if known[1].sum() else float(np.quantile(z, 0.95))
+    grid = _Grid(z, thin.rows / thin.rows.sum(), known, place, max(float(z[-1]), 0.5))
+    box = np.array([[-45.0, 30.0], [_FLATTEST, _STEEPEST], [-_MOST_BENT, _MOST_BENT]])
+    weight = min(1.0, 10.0 / max(float(known[1].sum() + known[2].sum()), 1.0))
+    for trust in np.geomspace(weight, 1.0, _ZOOMS):
         width = (box[:, 1] - box[:, 0]) / _GRID
-        if zoom < _ZOOMS:
-            likely = np.stack([odds, slope])[:, weights > 1e-5 * weights.max()]
-            box = np.stack([likely.min(axis=1) - width / 2, likely.max(axis=1) + width / 2], axis=1)
-    drawn = rng.choice(len(weights), size=draws, p=weights / weights.sum())
-    odds = odds[drawn] + width[0] * (rng.random(draws) - 0.5)
-    slope = slope[drawn] + width[1] * (rng.random(draws) - 0.5)
-    return MatchCurves(intercept_of(odds, slope), slope, centre, scale)
+        middles = [low + (np.arange(_GRID) + 0.5) * step for low, step in zip(box[:, 0], width, strict=True)]
+        cells = np.stack([axis.ravel() for axis in np.meshgrid(*middles, indexing="ij")])
+        posterior = grid.log_posterior(cells, trust)
+        likely = cells[:, posterior > posterior.max() - _UNLIKELY]
+        box = np.stack([likely.min(axis=1) - width / 2, likely.max(axis=1) + width / 2], axis=1)
+    # Points within the cells, weighed anew: the last grid is coarse beside a narrow ridge.
+    drawn = rng.choice(cells.shape[1], size=_POINTS * draws, p=_shares(posterior))
+    points = cells[:, drawn] + width[:, np.newaxis] * (rng.random((3, len(drawn))) - 0.5)
+    weights = _shares(grid.log_posterior(points, 1.0) - posterior[drawn])
+    level, slope, bend = points[:, rng.choice(len(drawn), size=draws, p=weights)]
+    return MatchCurves(*grid.coefficients(level, slope, bend), centre, scale)
 
 
-def _log_odds(share: tuple[float, float]) -> Floats:
-    return np.log(np.divide(share, np.subtract(1, share)))
+def _shares(logarithms: Floats) -> Floats:
+    """Return weights that sum to 1."""
+    weights = np.exp(logarithms - logarithms.max())
+    return np.asarray(weights / weights.sum())
 
 
-def _centres(low: float, high: float) -> Floats:
-    """Return the middles of the cells of a range."""
-    return low + (np.arange(_GRID) + 0.5) * (high - low) / _GRID
+def _log_odds(intercept: Floats, slope: Floats, curvature: Floats, z: Floats) -> Floats:
+    """Return the log-odds of each curve at each z: shape (n_curves, n)."""
+    return np.asarray(
+        intercept[:, np.newaxis] + slope[:, np.newaxis] * z + curvature[:, np.newaxis] * np.square(np.maximum(z, 0))
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """All rows, the labels, and where curves are told: ``level`` is the log-odds at z = `place`."""
+
+    z: Floats
+    share: Floats
+    labels: tuple[Floats, Floats, Floats]
+    place: float
+    top: float
+
+    def coefficients(self, level: Floats, slope: Floats, bend: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return intercept, slope and curvature."""
+        curvature = slope * np.expm1(bend) / (2 * self.top)
+        return level - slope * self.place - curvature * max(self.place, 0) ** 2, slope, curvature
+
+    def log_posterior(self, cells: Floats, trust: float) -> Floats:
+        """Return the logarithm of the prior times the likelihood to the power of `trust`, but for a constant."""
+        from scipy.special import expit, log_expit, logit  # as above
+
+        level, slope, bend = cells
+        curve = self.coefficients(level, slope, bend)
+        chance = expit(_log_odds(*curve, self.z))
+        mean = np.clip(chance @ self.share, 1e-12, 1 - 1e-12)
+        # Uniform in the log-odds of the mean is this in the level.
+        rise = ((chance * (1 - chance)) @ self.share) / (mean * (1 - mean))
+        low, high = logit(PREVALENCES)
+        inside = (logit(mean) > low) & (logit(mean) < high)
+        found = np.log(np.maximum(rise, 1e-300)) - 0.5 * ((slope - SLOPE[0]) / SLOPE[1]) ** 2 - 0.5 * (bend / BEND) ** 2
+        z, hits, misses = self.labels
+        if len(z):
+            line = _log_odds(*curve, z)
+            found = found + trust * (log_expit(line) @ hits + log_expit(-line) @ misses)
+        return np.where(inside, found, -np.inf)
 
 
 def _binned(labelled: ArrayLike, labels: ArrayLike, centre: float, scale: float) -> tuple[Floats, Floats, Floats]:
@@ -128,40 +179,7 @@ def _binned(labelled: ArrayLike, labels: ArrayLike, centre: float, scale: float)
     truth = as_labels(labels, len(values))
     order = np.argsort(values, kind="stable")
     values, truth = values[order], truth[order]
-    starts = np.unique(np.linspace(0, len(values), min(len(values), _BINS) + 1).astype(np.int64)[:-1])
+    starts = np.unique(np.linspace(0, len(values), min(len(values), _FEW_BINS) + 1).astype(np.int64)[:-1])
     rows = np.diff([*starts, len(values)])
     hits = np.add.reduceat(truth.astype(np.float64), starts)
     return (np.add.reduceat(values, starts) / rows - centre) / scale, hits, rows - hits
-
-
-def _posterior(intercept: Floats, slope: Floats, z: Floats, hits: Floats, misses: Floats) -> Floats:
-    """Return prior times likelihood of each curve, the largest being 1."""
-    from scipy.special import log_expit  # as above
-
-    found = -0.5 * ((slope - SLOPE[0]) / SLOPE[1]) ** 2
-    if len(z):
-        line = intercept[:, np.newaxis] + slope[:, np.newaxis] * z
-        found = found + log_expit(line) @ hits + log_expit(-line) @ misses
-    return np.asarray(np.exp(found - found.max()))
-
-
-def _intercepts(z: Floats, rows: Floats) -> Callable[[Floats, Floats], Floats]:
-    """Return what gives the intercept with which a slope has a mean chance over all rows, told by its log-odds.
-
-    The intercepts are found by halving on a table, between which they are smooth.
-    """
-    from scipy.interpolate import RectBivariateSpline  # as above
-    from scipy.special import expit  # as above
-
-    share = rows / rows.sum()
-    least, most = _log_odds(PREVALENCES)
-    odds, slope = np.linspace(least, most, _TABLE), np.linspace(_FLATTEST, _STEEPEST, _TABLE)
-    wanted, steep = (axis.ravel() for axis in np.meshgrid(expit(odds), slope, indexing="ij"))
-    reach = np.abs(z).max() * steep + 20
-    low, high = -reach, reach
-    for _ in range(40):
-        middle = (low + high) / 2
-        less = expit(middle[:, np.newaxis] + steep[:, np.newaxis] * z) @ share < wanted
-        low, high = np.where(less, middle, low), np.where(less, high, middle)
-    table = RectBivariateSpline(odds, slope, ((low + high) / 2).reshape(_TABLE, _TABLE))
-    return lambda some_odds, some_slope: np.asarray(table.ev(some_odds, some_slope))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 import shutil
@@ -47,12 +48,35 @@ def test_plan_labels_is_the_twin_of_python_and_names_the_next_command(labelled: 
     assert found.stdout == f"{plan}\n"
     assert plan.advice
     next_line = next(line for line in found.stderr.splitlines() if line.startswith("next: embedstore "))
-    reviewed = run(*shlex.split(next_line.removeprefix("next: embedstore ")), "-o", "review.csv", "--label", file)
+    assert next_line.endswith(f" --near 0 --random {plan.advice} --label labels.csv")
+    reviewed = run(*shlex.split(next_line.removeprefix("next: embedstore ")), "-o", "review.csv")
     assert reviewed.exit_code == 0
     assert f"{plan.advice} pictures in review.csv" in reviewed.output
     quiet = run("plan-labels", "photos.store", "bird", "--label", file, "--min-recall", "0.7", "--json", "-q")
     assert json.loads(quiet.stdout) == json.loads(json.dumps(plan.to_dict()))
     assert quiet.stderr == ""
+
+
+def test_a_plan_for_a_query_without_labels_names_a_review_of_it(labelled: tuple[EmbedStore, Path]) -> None:
+    """No classifier and no label is there: the review that is named picks rows, whose labels serve the next plan."""
+    asked = ("plan-labels", "photos.store", "a dog", "--min-recall", "0.8", "--most", "50", "--where", "width > 1")
+    found = run(*asked)
+    next_line = next(line for line in found.stderr.splitlines() if line.startswith("next: embedstore "))
+    assert "--near 0 --random" in next_line
+    assert next_line.endswith("--where 'width > 1'")
+    assert run(*shlex.split(next_line.removeprefix("next: embedstore ")), "-o", "dogs.csv").exit_code == 0
+    with open("dogs.csv", newline="") as file:
+        rows = [{**row, "label": "no" if number else "yes"} for number, row in enumerate(csv.DictReader(file))]
+    with open("dogs.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert run("labels", "photos.store", "--import", "dogs.csv").exit_code == 0
+    again = json.loads(run(*asked, "--json").stdout)
+    assert (again["n_random"], again["n_pos"]) == (len(rows), 1)
+    elsewhere = json.loads(run(*asked[:-2], "--json").stdout)
+    assert elsewhere["n_random"] == 0
+    assert "its rows are of those where width > 1" in elsewhere["notes"][0]
 
 
 def test_what_means_nothing_is_an_error_in_words_of_the_shell(labelled: tuple[EmbedStore, Path]) -> None:

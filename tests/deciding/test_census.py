@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from embedstore.deciding import census
-from embedstore.deciding.labels import Labelled
-from embedstore.errors import InputError, LabelError
+from embedstore.deciding.labels import labels_for
+from embedstore.deciding.review import ScoredRows
+from embedstore.errors import InputError, LabelError, NoLabelsError
 from embedstore.measures.watched import Strata, count_interval, rate_intervals
 from embedstore.store import EmbedStore
 
@@ -101,28 +104,36 @@ def test_a_condition_keeps_rows_and_labels(photo_store: EmbedStore) -> None:
     assert found.matches == ((photo_store.scores("bird")[0] > 0.4) & kept).sum()
 
 
-def test_only_random_labels_count(photo_store: EmbedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of labels that tell how they were picked the random ones alone are counted; where none is, that is an error."""
-    rows, labels = some(photo_store, 80)
-    plain = photo_store.estimate("bird", {key: labels[key] for key in list(labels)[:50]}, threshold=0.4)
-    read = census.labels_for
-    random = np.zeros(80, np.bool_)
-    random[np.searchsorted(np.sort(rows), rows[:50])] = True
-
-    def told(*words: object) -> Labelled:
-        found = read(*words)
-        object.__setattr__(found, "random", random)
-        object.__setattr__(found, "within", lambda *_: found)
-        return found
-
-    monkeypatch.setattr(census, "labels_for", told)
-    found = photo_store.estimate("bird", labels, threshold=0.4)
-    assert (found.n_labelled, found.n_random) == (80, 50)
-    assert found.intervals == plain.intervals
-    assert found.notes == ()
-    random[:] = False
-    with pytest.raises(LabelError, match="none of 80 labels is of a random sample"):
-        photo_store.estimate("bird", labels)
+def test_only_random_labels_count(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """Of a review's rows, kept by the store, the random part alone is counted; where none is, that is an error."""
+    shutil.copytree(photo_store.path, tmp_path / "photos.store")
+    store = EmbedStore.open(tmp_path / "photos.store")
+    classifier = store.calibrate("bird", "category=bird", name="bird")
+    with pytest.raises(NoLabelsError, match="has no labels of 'bird'"):
+        store.estimate(classifier)
+    ids, right = store.to_table(["id"]).column("id").to_pylist(), truth(store)
+    yes = {ids[row] for row in np.flatnonzero(right).tolist()}
+    for n_near, n_random in ((15, 0), (15, 40)):
+        ScoredRows.of(store.reader, classifier).to_label(n_near, n_random).save_csv(tmp_path / "r.csv", force=True)
+        with (tmp_path / "r.csv").open(newline="") as file:
+            rows = [{**row, "label": "yes" if row["id"] in yes else "no"} for row in csv.DictReader(file)]
+        with (tmp_path / "r.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        store.add_labels(tmp_path / "r.csv")
+        if not n_random:
+            with pytest.raises(LabelError, match="none of 15 labels is of a random sample"):
+                store.estimate(classifier)
+    found = store.estimate(classifier, threshold=0.4)
+    labelled = labels_for(store.rows, store.labels("bird"))
+    assert labelled.random is not None
+    assert 40 <= labelled.random.sum() < len(labelled) == 70
+    rows = labelled.positions[labelled.random]
+    assert (found.n_labelled, found.n_random, found.n_pos) == (70, len(rows), right[rows].sum())
+    assert found.interval == tuple(int(end) for end in count_interval(found.n_pos, len(rows), len(right), 0.95))
+    assert found.notes == ("round 1 does not count: none of its rows is random",)
+    assert str(store.estimate("bird", threshold=0.4)) == str(found)
 
 
 def test_one_side_without_labels_is_not_made_up(photo_store: EmbedStore) -> None:

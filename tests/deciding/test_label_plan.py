@@ -52,6 +52,19 @@ def test_equal_seeds_give_equal_plans(photo_store: EmbedStore) -> None:
     assert str(photo_store.plan_labels(classifier, labels, min_recall=0.8, seed=3)) == str(plans[0])
 
 
+def test_the_labels_of_the_store_stand_in(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """Where none are given, a plan rests on what the store keeps of the class, or of the query's words."""
+    shutil.copytree(photo_store.path, tmp_path / "photos.store")
+    store = EmbedStore.open(tmp_path / "photos.store")
+    labels = some(store, 60)
+    store.add_labels(labels, "bird", picked="random")
+    given = store.plan_labels("bird", labels, min_recall=0.8)
+    own = store.plan_labels("bird", min_recall=0.8)
+    assert own.table() == given.table()
+    assert (own.n_random, own.notes) == (60, ())
+    assert store.plan_labels("cat", min_recall=0.8).n_labelled == 0
+
+
 def test_labels_that_certify_it_are_enough(photo_store: EmbedStore) -> None:
     """What `calibrate` certifies by these labels takes no more of them."""
     plan = photo_store.plan_labels("bird", "category=bird", min_precision=0.8)
@@ -77,7 +90,7 @@ def test_what_cannot_be_reached_is_said_with_the_best(photo_store: EmbedStore) -
     plan = photo_store.plan_labels("person", some(photo_store, 100, "person"), min_precision=0.9)
     assert (plan.random, plan.advice) == (None, None)
     assert plan.rehearsal.possible < 0.2
-    assert f"cannot be reached, however many labels there are: the best precision expected is {0:.0f}" in str(plan)
+    assert "cannot be reached, as far as 100 labels tell: the best precision expected is 0." in str(plan)
     assert f"{plan.rehearsal.best_precision:.4f} (of thresholds with 29 matches or more" in str(plan)
 
 
@@ -106,7 +119,7 @@ def test_the_answer_of_each_case(photo_store: EmbedStore) -> None:
     undecided = dataclasses.replace(plan, rehearsal=dataclasses.replace(plan.rehearsal, possible=0.6))
     assert "cannot be told yet: 60% of what the labels leave open allow it" in str(undecided)
     lost = dataclasses.replace(plan, rehearsal=dataclasses.replace(plan.rehearsal, possible=0.1))
-    assert "cannot be reached, however many labels there are" in str(lost)
+    assert "cannot be reached, as far as 100 labels tell" in str(lost)
     young = dataclasses.replace(lost, n_labelled=3)
     assert "cannot be told yet" in str(young)
     assert young.advice == 20

@@ -26,7 +26,7 @@ RECALL = Objective("precision"), Constraints(min_recall=0.8)
 def world(n=3_000, slope=3.0, worlds=120, intercept=-2.0):
     """Scores, and one curve as often as there are worlds: nothing is left open."""
     scores = np.random.default_rng(1).standard_normal(n)
-    return scores, MatchCurves(np.full(worlds, intercept), np.full(worlds, slope), 0.0, 1.0)
+    return scores, MatchCurves(np.full(worlds, intercept), np.full(worlds, slope), np.zeros(worlds), 0.0, 1.0)
 
 
 def tried(scores, curves, asked, seen=NOTHING, most=1_000, chance=0.8, seed=0):
