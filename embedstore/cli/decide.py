@@ -132,11 +132,15 @@ def rank(store: Path, texts: tuple[str, ...], labels: str, where: str | None, ou
     ]
     output.table(ranked, columns(shown, _RANKED))
     best = ranked[0]
+    if len(ranked) == 1:
+        return
     if best["corrected"] is None:
         output.say("too few different positives to say what the best owes to luck; label more")
     else:
-        chosen = " without the luck of being the best of those tried" if len(ranked) > 1 else " on further images"
-        output.say(f"{best['query']!r}{chosen}: average precision {best['corrected']:.4f}")
+        output.say(
+            f"{best['query']!r} without the luck of being the best of those tried: average precision "
+            f"{best['corrected']:.4f}"
+        )
 
 
 @command(
