@@ -53,8 +53,8 @@ def test_every_module_is_on_a_floor_and_says_what_it_is_for(rooms: ModuleType) -
 
 PUBLIC = {
     "Classifier": "chosen_on competition confidence constraints created_at from_dict held_out labelled labels load "
-    "match mode n n_pos name objective of_class predict probabilities require_space save score_rows scores space store_id "
-    "store_version targets threshold to_dict to_pandas validation vectors warnings where",
+    "match mode n n_pos name objective of_class predict probabilities require_space save score_rows scores space "
+    "store_id store_version targets threshold to_dict to_pandas validation vectors warnings where",
     "Concept": "all_queries join label of opposing queries template weights words",
     "EmbedStore": "add calibrate classifier classifiers classify columns compact count create created_at embedder "
     "evaluate exceeding id index info mask missing open path plan_add query_vectors refresh remove restore rows "
