@@ -90,6 +90,10 @@ class LabelError(InputError):
     """Labels that do not fit the rows, or leave nothing to measure."""
 
 
+class NoLabelsError(LabelError):
+    """Labels are needed, none are given, and the store has none of its own."""
+
+
 class NotOursError(InputError, FileExistsError):
     """A file that would be overwritten is not ours, or was changed since we wrote it."""
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from embedstore.deciding.classifier import Classifier
     from embedstore.deciding.evaluation import Evaluation
+    from embedstore.deciding.label_log import Batch
+    from embedstore.deciding.rounds import History
     from embedstore.deciding.thresholds import Sweep
     from embedstore.embedders.protocol import Embedder
     from embedstore.ingest.reports import AddPlan, AddReport
@@ -509,17 +511,35 @@ class EmbedStore:
 
         return thresholds.sweep(self.reader, query, labels, **words)
 
-    def calibrate(self, query: Any, labels: Any, **options: Any) -> Classifier:
+    def calibrate(self, query: Any, labels: Any = None, **options: Any) -> Classifier:
         """Choose a threshold by labels and measure it: see `thresholds.calibrate`."""
         from embedstore.deciding import thresholds
 
         return thresholds.calibrate(self.reader, query, labels, **options)
 
-    def evaluate(self, classifier: Classifier, labels: Any, where: Any = None) -> Evaluation:
+    def evaluate(self, classifier: Classifier, labels: Any = None, where: Any = None) -> Evaluation:
         """Measure a classifier on labelled rows that `where` keeps: see `evaluation.evaluate`."""
         from embedstore.deciding import evaluation
 
         return evaluation.evaluate(self.reader, classifier, labels, where)
+
+    def labels(self, concept: str) -> History:
+        """Return what the store keeps of the labels of a concept; may stand wherever labels are asked for."""
+        from embedstore.deciding import label_log
+
+        return label_log.history(self.reader.ledger, concept, self.rows)
+
+    def add_labels(self, labels: Any, concept: str | None = None, *, picked: str | None = None) -> list[Batch]:
+        """Keep labels in the store, such as those of a review's CSV: see `label_log.add`."""
+        from embedstore.deciding import label_log
+
+        return label_log.add(self.reader, labels, concept, picked)
+
+    def undo_labels(self, concept: str | None = None) -> Batch | None:
+        """Take back what `add_labels` added last, of a concept or at all: see `label_log.undo`."""
+        from embedstore.deciding import label_log
+
+        return label_log.undo(self.reader.ledger, concept)
 
     def save_classifier(self, classifier: Classifier) -> None:
         """Keep a classifier in the store, as ``classifiers/NAME.json``."""

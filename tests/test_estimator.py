@@ -329,7 +329,7 @@ def test_fit_chooses_the_threshold_of_the_best_f1(vectors: Any) -> None:
     assert f1_score(BIRD, fitted.predict(vectors)) == best
     assert fitted.predict(vectors) == (scores > fitted.threshold_).tolist()
     assert fitted.calibration_.threshold == fitted.threshold_
-    assert fitted.calibration_.validation == "by 5-fold cross-validation"
+    assert fitted.calibration_.validation == "by 5-fold cross-validation, 10 times"
     assert fitted.curve_.average_precision == pytest.approx(average_precision_score(BIRD, scores), abs=1e-12)
     assert fitted.n_features_in_ == 256
     assert fitted.classes_.tolist() == [False, True]

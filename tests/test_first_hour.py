@@ -46,7 +46,7 @@ def calibrated(name: str = "bird") -> None:
 def test_labels_of_a_person_outlive_a_second_review(place: Path) -> None:
     """Point 1: they are carried over by id; an ending that is not written is refused."""
     calibrated()
-    said("review", "p.store", "bird", "-o", "r.csv", "--near", 2, "--spread", 2)
+    said("review", "p.store", "bird", "-o", "r.csv", "--near", 2, "--random", 2)
     with open("r.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     rows[0]["label"] = "yes"
@@ -54,7 +54,7 @@ def test_labels_of_a_person_outlive_a_second_review(place: Path) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    said("review", "p.store", "bird", "-o", "r.csv", "--near", 2, "--spread", 2, "--seed", 5)
+    said("review", "p.store", "bird", "-o", "r.csv", "--near", 3, "--random", 2)
     with open("r.csv", newline="") as file:
         assert {row["id"]: row["label"] for row in csv.DictReader(file)}[rows[0]["id"]] == "yes"
     Path("mine.csv").write_text("my own work\n")

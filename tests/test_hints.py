@@ -30,6 +30,7 @@ from hints import (
     words_of,
 )
 
+from embedstore.deciding.review import ScoredRows
 from embedstore.errors import InputError, StoreNotFoundError
 from embedstore.store import EmbedStore
 
@@ -80,6 +81,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     store = EmbedStore.create(home / "photos.store", model="objects")
     store.add(home / "photos", progress=False)
     store.save_classifier(store.calibrate("bird", "category=bird", name="bird"))
+    ScoredRows.of(store.reader, store.classifier("bird"), "category=bird").around(12).save_csv(home / "review.csv")
+    lines = (home / "review.csv").read_text().splitlines()
+    (home / "review.csv").write_text("\n".join([lines[0], *(f"{line}yes" for line in lines[1:])]))
+    store.add_labels("category=bird", "bird", picked="random")
     assert (home / "photos.store" / "failures.csv").exists()
     first = store.to_table(["id"]).column("id")[0].as_py()
     (home / "ids.txt").write_text(first)

@@ -68,6 +68,18 @@ def columns(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
     return _beginning(incomplete, names)
 
 
+def concepts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Offer the concepts that the store has labels of."""
+    names: list[str] = []
+    if store := _store(ctx):
+        with contextlib.suppress(EmbedStoreError, OSError):
+            from embedstore.deciding import label_log
+            from embedstore.storage.folder import StoreFolder
+
+            names = label_log.concepts(StoreFolder.open(store).ledger)
+    return _beginning(incomplete, names)
+
+
 def labels(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Offer the names of the store's columns, then files."""
     return columns(ctx, param, incomplete) or files_here(ctx, param, incomplete)

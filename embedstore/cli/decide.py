@@ -28,7 +28,7 @@ from embedstore.cli.options import (
     where_option,
 )
 from embedstore.cli.output import Column, Output, columns, figures_output, value_output
-from embedstore.cli.scored import find_classifier, from_option, label_option
+from embedstore.cli.scored import find_classifier, from_option, label_option, labels_or_own, labels_wanted
 from embedstore.wording import counted
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ _RANKED = (
 @figures_output
 def sweep(
     store: Path,
-    labels: str | None,
+    labels: Any,
     where: str | None,
     thresholds: str | None,
     n: int,
@@ -114,14 +114,15 @@ def sweep(
 @label_option(required=True)
 @where_option
 @figures_output
-def rank(store: Path, texts: tuple[str, ...], labels: str, where: str | None, output: Output) -> None:
+def rank(store: Path, texts: tuple[str, ...], labels: Any, where: str | None, output: Output) -> None:
     """Rank queries by how well they sort labelled images, and say which of them cannot be told from the best.
 
     In brackets: where the average precision over all images like the labelled ones lies, with 95 % probability.
     """
     from embedstore.deciding.thresholds import rank as rank_queries
 
-    ranked = rank_queries(open_store(store).reader, texts, labels, where=where)
+    with labels_wanted():
+        ranked = rank_queries(open_store(store).reader, texts, labels, where=where)
     shown = [
         {
             **row,
@@ -191,7 +192,7 @@ def rank(store: Path, texts: tuple[str, ...], labels: str, where: str | None, ou
 @value_output
 def calibrate(
     store: Path,
-    labels: str,
+    labels: Any,
     cost_fp: float | None,
     cost_fn: float | None,
     no_save: bool,
@@ -205,7 +206,8 @@ def calibrate(
     concept = concept_of(options)
     cost = {name: value for name, value in (("fp", cost_fp), ("fn", cost_fn)) if value is not None}
     opened = open_store(store)
-    classifier = opened.calibrate(concept, labels, cost=cost or None, **options)
+    with labels_wanted():
+        classifier = opened.calibrate(concept, labels, cost=cost or None, **options)
     _print_calibrated(opened, classifier, not no_save, output)
 
 
@@ -289,10 +291,11 @@ def calibrate_classes(
 @where_option
 @from_option
 @value_output
-def evaluate(store: Path, name: str, labels: str, where: str | None, origin: Path | None, output: Output) -> None:
+def evaluate(store: Path, name: str, labels: Any, where: str | None, origin: Path | None, output: Output) -> None:
     """Measure a saved classifier on labelled rows, of its own or of another store."""
     opened = open_store(store)
-    evaluation = opened.evaluate(find_classifier(opened, name, origin), labels, where)
+    classifier = find_classifier(opened, name, origin)
+    evaluation = opened.evaluate(classifier, labels_or_own(opened, classifier, labels), where)
     output.value(evaluation.to_dict(), str(evaluation))
 
 

@@ -12,7 +12,7 @@ import click
 
 from embedstore.cli.options import command, open_store
 from embedstore.cli.output import Output, file_option, force_option, quiet_output
-from embedstore.cli.scored import find_classifier, scored, scored_options
+from embedstore.cli.scored import find_classifier, labels_or_own, scored, scored_options
 from embedstore.result_files import CURVES, PAGES, SHEETS, written_for_people
 from embedstore.wording import quoted
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @quiet_output
 def plot(kind: str, drawing: Path, output: Output, **named: Any) -> None:
     """Draw a curve of a saved classifier over labelled rows, or the pictures around its threshold."""
-    rows = scored(**named)
+    rows = scored(**named, labels_required=True)
     with written_for_people(drawing, output.force):
         if kind == "boundary":
             rows.around().save_sheet(drawing)
@@ -67,7 +67,9 @@ def _display(rows: ScoredRows, kind: str) -> Display:
     if kind == "histogram":
         display: Display = chosen.from_scores(scores, truth, rows.threshold, **words)
     else:
-        display = chosen.from_curve(precision_recall(scores, truth), rows.threshold, **words)
+        measured = rows.labelled.to_measure()
+        curve = precision_recall(rows.scores[measured.positions], measured.values, measured.weights)
+        display = chosen.from_curve(curve, rows.threshold, **words)
     return display
 
 
@@ -77,15 +79,22 @@ def _display(rows: ScoredRows, kind: str) -> Display:
 @force_option
 @quiet_output
 def report(
-    store: Path, name: str, labels: str, origin: Path | None, page: Path, output: Output, **chosen: str | None
+    store: Path,
+    name: str,
+    labels: Any,
+    origin: Path | None,
+    page: Path,
+    output: Output,
+    **chosen: str | None,
 ) -> None:
     """Write one HTML page on a saved classifier: figures, curves, the boundary and the mistakes, class by class."""
     from embedstore.deciding.report import write_report
 
     opened = open_store(store)
     classifier = find_classifier(opened, name, origin)
+    given = labels_or_own(opened, classifier, labels, chosen["label"])
     with written_for_people(page, output.force):
-        write_report(opened.reader, classifier, labels, page, **chosen)
+        write_report(opened.reader, classifier, given, page, **chosen)
     output.say(f"written to {quoted(str(page))}")
 
 

@@ -5,7 +5,9 @@ Shared by the commands that apply, measure or show a saved classifier; what is d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +16,7 @@ import click
 from embedstore.cli import completion
 from embedstore.cli.options import PATH, open_store, options, store_argument, where_option
 from embedstore.cli.output import Output
+from embedstore.errors import NoLabelsError
 
 if TYPE_CHECKING:
     from embedstore.deciding.classifier import Classifier
@@ -24,8 +27,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _LABEL_HELP = (
     "Which rows are positive: COLUMN=VALUE, a condition as in --where, or a CSV, JSON lines or Parquet file with a "
-    "column id (or uri, path, file_name) and a column label of yes and no; FILE:COLUMN=VALUE for others."
+    "column id (or uri, path, file_name) and a column label of yes and no; FILE:COLUMN=VALUE for others. Given "
+    "several times, they add up."
 )
+_OWN_HELP = "  [default: what the store keeps of the class, see `labels`]"
 
 from_option = click.option(
     "--from",
@@ -38,15 +43,25 @@ from_option = click.option(
 
 
 def label_option(required: bool) -> Callable[[F], F]:
-    """Add ``--label``, which says which rows are positive."""
+    """Add ``--label``, which says which rows are positive; where `required`, the store's own can stand in."""
     return click.option(
         "--label",
         "labels",
         metavar="LABELS",
-        required=required,
+        multiple=True,
+        callback=lambda ctx, param, values: (values[0] if len(values) == 1 else list(values)) or None,
         shell_complete=completion.labels,
-        help=_LABEL_HELP,
+        help=_LABEL_HELP + (_OWN_HELP if required else ""),
     )
+
+
+@contextlib.contextmanager
+def labels_wanted() -> Iterator[None]:
+    """Make wrong usage of it where no labels are given, and the store has none of its own."""
+    try:
+        yield
+    except NoLabelsError as error:
+        raise click.UsageError(f"Missing option '--label': {error}") from None
 
 
 def scored_options(labels_required: bool) -> Callable[[F], F]:
@@ -62,13 +77,43 @@ def scored_options(labels_required: bool) -> Callable[[F], F]:
 
 
 def scored(
-    store: Path, name: str, labels: str | None, where: str | None, origin: Path | None, label: str | None
+    store: Path,
+    name: str,
+    labels: Any,
+    where: str | None,
+    origin: Path | None,
+    label: str | None,
+    labels_required: bool,
+    threshold: float | None = None,
 ) -> ScoredRows:
-    """Score the rows of a store by a classifier."""
+    """Score the rows of a store by a classifier; where labels are required, the store's own can stand in.
+
+    With a threshold that takes the place of its own, a name that no classifier has is a query.
+    """
     from embedstore.deciding.review import ScoredRows
+    from embedstore.deciding.thresholds import uncalibrated
 
     opened = open_store(store)
-    return ScoredRows.of(opened.reader, find_classifier(opened, name, origin), labels, where, label)
+    if threshold is None or origin is not None or name in opened.classifiers() or name.endswith(".json"):
+        classifier = find_classifier(opened, name, origin)
+    else:
+        classifier = uncalibrated(opened.reader, name, threshold)
+    if labels_required:
+        labels = labels_or_own(opened, classifier, labels, label)
+    rows = ScoredRows.of(opened.reader, classifier, labels, where, label)
+    return rows if threshold is None else dataclasses.replace(rows, threshold=threshold)
+
+
+def labels_or_own(store: EmbedStore, classifier: Classifier, labels: Any, label: str | None = None) -> Any:
+    """Return what ``--label`` names, else what the store keeps of a classifier's class, which is said."""
+    from embedstore.deciding.label_log import own_or
+
+    if label is None and len(classifier.labels) > 1:
+        if labels is None:
+            raise click.UsageError("Missing option '--label': name the column that holds each image's class")
+        return labels
+    with labels_wanted():
+        return own_or(store.reader, labels, label or classifier.labels[0])
 
 
 def warn_of_shift(store: EmbedStore, classifier: Classifier, where: str | None, output: Output) -> None:

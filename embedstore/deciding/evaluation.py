@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from embedstore.cells import aligned
 from embedstore.deciding.classifier import Classifier
+from embedstore.deciding.label_log import own_or
 from embedstore.deciding.labels import classes_for, labels_for
-from embedstore.errors import ClassifierError, LabelError
+from embedstore.errors import ClassifierError
 from embedstore.measures.competition import swallowing
 from embedstore.measures.curves import precision_recall
 from embedstore.measures.distribution import Shift
@@ -126,24 +127,20 @@ def shifts(reader: Reader, classifier: Classifier, where: Any = None) -> dict[st
     return {label: shift for label, shift in found.items() if shift is not None}
 
 
-def evaluate(reader: Reader, classifier: Classifier, labels: Any, where: Any = None) -> Evaluation:
+def evaluate(reader: Reader, classifier: Classifier, labels: Any = None, where: Any = None) -> Evaluation:
     """Measure a classifier on labelled rows, those that `where` keeps.
 
-    For one class labels are all that `labels.labels_for` reads; for several, the column of class names. There a row of
-    none of the classes is right when nothing is predicted for it. Rows of which it is not known how they were picked
-    are left out.
+    For one class labels are all that `labels.labels_for` reads, by default what the store keeps of the class; for
+    several, the column of class names. There a row of none of the classes is right when nothing is predicted for it.
+    Where it is known how rows were picked, the figures are estimates for the store: see `Labelled.to_measure`.
     """
     scores = classifier.scores_in(reader)
     alone = len(classifier.targets) == 1
+    if alone:
+        labels = own_or(reader, labels, classifier.target.label)
     labelled = labels_for(reader.rows, labels) if alone else classes_for(reader.rows, labels)
-    labelled = labelled.within(reader.rows, where)
-    counted = np.ones(len(labelled), np.bool_) if labelled.weights is None else np.isfinite(labelled.weights)
-    if not counted.any():
-        raise LabelError(
-            f"{labelled.source}: how these rows were picked is not known, so nothing can be measured on them"
-        )
-    positions, truths = labelled.positions[counted], labelled.values[counted]
-    weights = None if labelled.weights is None else labelled.weights[counted]
+    labelled = labelled.within(reader.rows, where).to_measure()
+    positions, truths, weights = labelled.positions, labelled.values, labelled.weights
     metrics, warnings = {}, []
     for target, line in zip(classifier.targets, scores, strict=True):
         curve = precision_recall(line[positions], truths if alone else truths == target.label, weights)
@@ -157,7 +154,7 @@ def evaluate(reader: Reader, classifier: Classifier, labels: Any, where: Any = N
     held_out = classifier.held_out(reader, labelled)
     shift = shifts(reader, classifier, where)
     said = tuple(filter(None, warnings))
-    return Evaluation(classifier.name, metrics, counts, shift, len(positions), labelled.source, held_out, said)
+    return Evaluation(classifier.name, metrics, counts, shift, len(labelled), labelled.described, held_out, said)
 
 
 def with_columns(reader: Reader, classifier: Classifier | None) -> pa.Table:

@@ -1,32 +1,35 @@
-"""Labels in any form -> which rows are labelled, and which of them are positive.
+"""Labels in any form -> which rows are labelled, which of them are positive, and for how many others each stands.
 
-A column of the store, a condition, a file of ids or paths, a mapping or an array: each ends as positions and booleans.
-What is done with them is left to `thresholds`, `evaluation` and `review`.
+A column of the store, a condition, a file of ids or paths, a mapping, an array, what the store's log holds, or several
+of these: each ends as positions and booleans. What is done with them is left to `thresholds`, `evaluation` and
+`review`, the log itself to `label_log`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
+import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from embedstore.deciding.label_files import LabelFile, file_of, positions_of, split_value, unquoted, value_among
+from embedstore.deciding.label_lines import as_truth, is_missing, is_yes_or_no, matches
+from embedstore.deciding.rounds import GIVEN, NO, RANDOM, SAME_SIZE, YES, History, Label, Weighed
 from embedstore.errors import FilterError, LabelError, did_you_mean
 from embedstore.measures.samples import as_labels
 from embedstore.storage.rows import Rows
 from embedstore.vectors import Positions
 from embedstore.wording import counted
 
-_TRUE = ("1", "true", "yes", "y", "t", "x")
-_FALSE = ("0", "false", "no", "n", "f", "-")
-_NAMES = ("id", "uri", "path", "file_name", "file", "image")
+_log = logging.getLogger("embedstore")
 _PLAIN = re.compile(r"""[^=<>!'"()]+==?\s*('[^']*'|"[^"]*"|[^'"=<>()]*)""")
 """A column, and one value of it: nothing that only SQL says."""
 _WORDS = re.compile(r"[\w.-]+( (?!and |or |in |is |not |like )[\w.-]+)*")
@@ -35,7 +38,7 @@ _WORDS = re.compile(r"[\w.-]+( (?!and |or |in |is |not |like )[\w.-]+)*")
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Rows that have a label, by ascending positions."""
+    """Rows that have a label, by ascending positions; all arrays of shape (n,)."""
 
     positions: Positions
     values: NDArray[Any]
@@ -45,11 +48,16 @@ class Labelled:
     positive: str | None = None
     """The value that counts as positive; None where the labels are yes and no, or classes."""
     picked: NDArray[Any] | None = None
-    """How each row came to be labelled (object array of str): given, random, near or search; None: all given."""
+    """How each row was picked, object: given, random, near or search; None where all were given."""
     weights: NDArray[np.float64] | None = None
-    """For how many rows each stands, NaN where that is not known; None: all alike."""
+    """For how many rows of the store each stands, see `rounds.Weighed`: NaN where that is not known. None where all
+    were given: they count alike."""
     random: NDArray[np.bool_] | None = None
-    """Which rows are, alone, a simple random sample; None: all."""
+    """Which rows alone are a simple random sample of the store; None where all were given."""
+    history: History | None = None
+    """What the three above are told by."""
+    doubts: tuple[str, ...] = ()
+    """Why some rows stand for no others, in words."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -59,14 +67,43 @@ class Labelled:
         mask = rows.mask(where)
         if mask is None:
             return self
-        kept = mask[self.positions]
         words = f"{self.source} where {where if isinstance(where, str) else 'a mask holds'}"
-        if not kept.any():
+        if not mask[self.positions].any():
             raise LabelError(f"{words}: none of the {len(self)} labelled rows is kept; loosen the condition")
-        picked = None if self.picked is None else self.picked[kept]
-        weights = None if self.weights is None else self.weights[kept]
-        random = None if self.random is None else self.random[kept]
-        return Labelled(self.positions[kept], self.values[kept], words, self.positive, picked, weights, random)
+        if self.history is not None:
+            return _of_history(rows, self.history, words, condition_text(where), mask)
+        kept = mask[self.positions]
+        return Labelled(self.positions[kept], self.values[kept], words, self.positive)
+
+    @property
+    def described(self) -> str:
+        """Where the labels came from, and how they count."""
+        return self.source if self.weights is None else f"{self.source}, weighted by how they were picked"
+
+    def to_measure(self) -> Labelled:
+        """Return the rows of which it is known how they were picked: figures rest on these alone, by their weights.
+
+        Raises LabelError where there are none.
+        """
+        if self.weights is None:
+            return self
+        known = np.isfinite(self.weights)
+        if not known.any():
+            why = f": {'; '.join(self.doubts)}" if self.doubts else ""
+            raise LabelError(
+                f"{self.source}: how these rows were picked is not known, so they can choose a threshold and measure "
+                f"none{why}. Label what `embedstore review STORE NAME` picks, all of it"
+            )
+        assert self.picked is not None
+        assert self.random is not None
+        return dataclasses.replace(
+            self,
+            positions=self.positions[known],
+            values=self.values[known],
+            picked=self.picked[known],
+            weights=self.weights[known],
+            random=self.random[known],
+        )
 
 
 NO_LABELS = Labelled(np.empty(0, np.int64), np.empty(0, np.bool_), "no labels")
@@ -78,22 +115,32 @@ def labels_for(rows: Rows, labels: Any) -> Labelled:
     Parameters
     ----------
     rows : Rows
-    labels : str, path, mapping or array-like
+    labels : str, path, mapping, array-like, History, or a list of these
         ``"animal=dog"``, or ``"animal == 'dog'"``: a column of the store and the value that is positive. Another
         condition, as `where` takes them: ``"animal = 'dog' and width > 300"``. A boolean column's name. Rows where
         any of these is null have no label. A path of a CSV, JSON lines or Parquet file with a column ``id`` (or
         ``uri``, ``path``, ``file_name``) and a column ``label`` of yes and no; ``"file.csv:kind=dog"`` for
-        another column and value. A mapping from ids to booleans. An array of shape (n_rows,), bool, in the
-        order of the store's rows, None for no label.
+        another column and value; where it has columns ``picked``, ``probability`` and ``round``, as a review has, they
+        are read too. A mapping from ids to booleans. An array of shape (n_rows,), bool, in the order of the store's
+        rows, None for no label. What `EmbedStore.labels` returns. Of several sources in a list the labels add up: of
+        a row that has several the last one counts, which is logged.
 
     Raises
     ------
     LabelError
         They do not fit the rows; the message says how.
     """
+    if (sources := _several(labels)) is not None:
+        return _joined(rows, [labels_for(rows, source) for source in sources])
+    if isinstance(labels, History):
+        if not labels.lines:
+            none = f"the store has no labels of {labels.concept!r}"
+            raise LabelError(f"{none}; `embedstore labels STORE` lists what it has")
+        said = int(np.isin(labels.answers.astype(str), (YES, NO)).sum())
+        return _of_history(rows, labels, f"the store's {counted(said, 'label')} of {labels.concept!r}")
     if isinstance(labels, Mapping):
         return _of_pairs(rows, list(labels), list(labels.values()), None, "a mapping", "id")
-    if isinstance(labels, os.PathLike) or (isinstance(labels, str) and _file_of(labels)):
+    if isinstance(labels, os.PathLike) or (isinstance(labels, str) and file_of(labels)):
         return _of_file(rows, os.fspath(labels))
     if isinstance(labels, str):
         return _of_text(rows, labels)
@@ -104,8 +151,29 @@ def labels_for(rows: Rows, labels: Any) -> Labelled:
     return _of_values(np.arange(len(rows)), values, None, "an array")
 
 
+def histories_in(rows: Rows, labels: Any) -> list[History]:
+    """Read labels with all that is told of how rows were picked, also of rows that nobody has answered yet.
+
+    `labels` is read as by `labels_for`; a file may hold labels of several concepts, each of which is a history. Raises
+    LabelError as there.
+    """
+    if isinstance(labels, os.PathLike) or (isinstance(labels, str) and file_of(labels)):
+        histories = LabelFile.read(os.fspath(labels)).histories(rows)
+        if histories is not None:
+            return histories
+    found = labels_for(rows, labels)
+    return [found.history or _given(rows, found)]
+
+
+def condition_text(where: Any) -> str:
+    """Return the text of a condition, by which rounds are told apart: "" for none, ? for one that is no text."""
+    return "" if where is None else where.strip() if isinstance(where, str) else "?"
+
+
 def classes_for(rows: Rows, labels: str) -> Labelled:
     """Read the names of the classes of a column; rows where it is null have no label."""
+    if not isinstance(labels, str):
+        raise LabelError("of several classes the labels are one column that names each row's class; name it")
     if labels not in rows.columns:
         raise LabelError(_no_column(rows, labels))
     values = np.array(rows.metadata([labels]).column(labels).to_pylist(), dtype=object)
@@ -115,12 +183,95 @@ def classes_for(rows: Rows, labels: str) -> Labelled:
     return Labelled(known, np.array([str(value) for value in values[known]], dtype=object), labels)
 
 
+def _several(labels: Any) -> Sequence[Any] | None:
+    """Return the sources that a list names; None where it is none of sources, but of a value for each row."""
+    if not isinstance(labels, list | tuple) or not labels:
+        return None
+    if any(isinstance(one, Mapping | os.PathLike | History) for one in labels):
+        return labels
+    texts = all(isinstance(one, str) and not is_missing(one) for one in labels)
+    return labels if texts and not any(is_yes_or_no(as_truth(one)) for one in labels) else None
+
+
+def _joined(rows: Rows, parts: Sequence[Labelled]) -> Labelled:
+    """Add up the labels of several sources; of a row that has several the last one counts."""
+    if len(parts) == 1:
+        return parts[0]
+    source = " and ".join(part.source for part in parts)
+    positions = np.concatenate([part.positions for part in parts])
+    values = np.concatenate([part.values for part in parts])
+    found, first = np.unique(positions[::-1], return_index=True)
+    last = len(positions) - 1 - first
+    if twice := len(positions) - len(found):
+        sums = np.zeros((2, len(rows)), np.int64)
+        np.add.at(sums, (values.astype(np.int64), positions), 1)
+        both = int((sums > 0).all(axis=0).sum())
+        _log.warning(
+            "%s: %s labelled in several of these; the last one counts%s",
+            source,
+            counted(twice, "row is", "rows are"),
+            f"; {both:,} of them yes in one and no in another" if both else "",
+        )
+    if all(part.history is None for part in parts):
+        positive = {part.positive for part in parts}
+        return Labelled(found, values[last], source, positive.pop() if len(positive) == 1 else None)
+    history = History("", ())
+    for part in parts:
+        history = history.joined(part.history or _given(rows, part))
+    return _of_history(rows, history, source)
+
+
+def _given(rows: Rows, labelled: Labelled) -> History:
+    """Return labels of which nobody has said how they were picked as a history."""
+    ids = rows.take(labelled.positions, ["id"]).column("id").to_pylist()
+    answers = [YES if value else NO for value in labelled.values.tolist()]
+    return History("", tuple(Label(identity, answer) for identity, answer in zip(ids, answers, strict=True)))
+
+
+def _of_history(
+    rows: Rows, history: History, source: str, where: str = "", mask: NDArray[np.bool_] | None = None
+) -> Labelled:
+    """Find the rows that were answered yes or no, and what they stand for; rows that are gone by now are left out."""
+    positions = rows.lookup("id").first_of_each(list(history.rows))
+    answered = np.isin(history.answers.astype(str), (YES, NO)) & (positions >= 0)
+    if mask is not None:
+        answered &= mask[positions]
+    if not answered.any():
+        raise LabelError(f"{source}: no row has a label")
+    order = np.flatnonzero(answered)[np.argsort(positions[answered])]
+    values = history.answers[order] == YES
+    picked = history.picked[order]
+    if (picked == GIVEN).all():
+        return Labelled(positions[order], values.astype(np.bool_), source)
+    inside = positions >= 0 if mask is None else (positions >= 0) & mask[positions]
+    weighed = history.weighed(where, inside)
+    weights, random = weighed.weights[order], weighed.random[order]
+    if (picked == RANDOM).all() and not any(line.probability for line in history.lines):
+        weights, random = np.ones(len(order)), np.ones(len(order), np.bool_)  # as somebody says that they are
+    doubts = (*weighed.doubts, *_of_others(rows, weighed))
+    return Labelled(positions[order], values.astype(np.bool_), source, None, picked, weights, random, history, doubts)
+
+
+def _of_others(rows: Rows, weighed: Weighed) -> list[str]:
+    """Say where the rounds were picked of more or fewer rows than there are now."""
+    if weighed.population is None:
+        return []
+    mask = rows.mask(weighed.where or None)
+    now = len(rows) if mask is None else int(mask.sum())
+    if math.isclose(weighed.population, now, rel_tol=SAME_SIZE):
+        return []
+    return [
+        f"the rounds were picked of {weighed.population:,.0f} rows, and there are {now:,} now: the figures are of "
+        "those of then; another round brings them up to date"
+    ]
+
+
 def _of_text(rows: Rows, text: str) -> Labelled:
     """Read a column's name, a column and a value, or a condition."""
-    column, value = _split(text)
+    column, value = split_value(text)
     if column in rows.columns:
         values = rows.metadata([column]).column(column).to_pylist()
-        chosen = None if value is None else _value_among(values, value)
+        chosen = None if value is None else value_among(values, value)
         if value is None or chosen is not None:
             return _of_values(np.arange(len(values)), values, chosen, text, lambda row: _no_truth(text, values[row]))
     plain = (_PLAIN if value is not None else _WORDS).fullmatch(text) is not None
@@ -173,60 +324,24 @@ def _no_row(rows: Rows, text: str, column: str) -> str:
     """Say that no row has a column's value, and which values there are."""
     seen = sorted({str(one) for one in rows.metadata([column]).column(0).to_pylist() if one is not None})
     shown = ", ".join(seen[:12]) + (", ..." if len(seen) > 12 else "")
-    guess = did_you_mean(_unquoted(_split(text)[1] or ""), seen)
+    guess = did_you_mean(unquoted(split_value(text)[1] or ""), seen)
     return f"no row has {text}; the values are {shown}" + (f".{guess}" if guess else "")
-
-
-def _split(text: str) -> tuple[str, str | None]:
-    """Split ``column=value`` or ``column == value``; the value is None where none is named."""
-    column, sign, value = text.partition("=")
-    return column.strip().strip('"'), value.strip() if sign else None
-
-
-def _value_among(values: list[Any], value: str) -> str | None:
-    """Return the reading of a value, with or without what is around it in other languages, that some row has."""
-    readings = (value, _unquoted(value))
-    return next((each for each in readings if any(_matches(one, each) for one in values)), None)
-
-
-def _unquoted(value: str) -> str:
-    """Return a value without the second sign of ``==`` and without quotes around it."""
-    value = value.removeprefix("=").strip()
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
-
-
-def _file_of(text: str) -> str | None:
-    """Return the file that a text names, before an optional ``:column=value``."""
-    for end in (len(text), text.rfind(":")):
-        if end > 0 and os.path.isfile(text[:end]):
-            return text[:end]
-    return text if text.lower().endswith((".csv", ".jsonl", ".parquet", ".tsv")) else None
 
 
 def _of_file(rows: Rows, text: str) -> Labelled:
     """Read the labels of a file, by the columns that it has or that the text names."""
-    from embedstore.sources.table_files import read_small
-
-    file = _file_of(text) or text
-    column, value = _split(text[len(file) + 1 :] or "label")
-    try:
-        table = read_small(file)
-    except OSError as error:
-        why = error.strerror or error
-        raise LabelError(f"the labels {file!r} cannot be read: {why}; name a file, or say COLUMN=VALUE") from error
-    key = next((name for name in _NAMES if name in table.column_names), None)
-    if key is None or column not in table.column_names:
-        other = f"; {file}:COLUMN=VALUE takes another" if value is None else ""
-        guess = did_you_mean(column, table.column_names) if column not in table.column_names else ""
+    file = LabelFile.read(text)
+    histories = file.histories(rows)
+    if histories is None:
+        found = _of_pairs(rows, file.names, file.values, file.positive, file.path, file.key, file.neither)
+        return dataclasses.replace(found, source=text)
+    if len(histories) > 1:
+        named = ", ".join(history.concept for history in histories)
         raise LabelError(
-            f"{file} needs a column {column!r} and one that names the rows ({', '.join(_NAMES)}); "
-            f"it has {', '.join(table.column_names)}{other}" + (f".{guess}" if guess else "")
+            f"{text} has labels of {len(histories)} concepts ({named}); keep those of one, as "
+            "`embedstore labels STORE NAME --export labels.csv` writes them"
         )
-    names, values = table.column(key).to_pylist(), table.column(column).to_pylist()
-    if value is not None:
-        value = _value_among(values, value) or value
-    found = _of_pairs(rows, names, values, value, file, key, lambda row: _neither(file, row, column, values[row]))
-    return dataclasses.replace(found, source=text)
+    return _of_history(rows, histories[0], text)
 
 
 def _of_pairs(
@@ -238,20 +353,8 @@ def _of_pairs(
     key: str,
     blame: Callable[[int], str] | None = None,
 ) -> Labelled:
-    """Find the rows that are named; a name that is no row is an error, as a typing mistake would be.
-
-    Relative paths are taken from the folder of the file `source`.
-    """
-    lookup, texts = rows.lookup("id" if key == "id" else "uri"), [str(name) for name in names]
-    positions = lookup.first_of_each(texts)
-    if key != "id":
-        relative = np.flatnonzero(positions < 0)
-        paths = [os.path.abspath(Path(source).parent / texts[place]) for place in relative.tolist()]
-        positions[relative] = lookup.first_of_each(paths)
-    lost = np.flatnonzero(positions < 0)
-    if len(lost):
-        unknown = counted(len(lost), "row that is", "rows that are")
-        raise LabelError(f"{source} names {unknown} not in the store; the first is {names[int(lost[0])]!r}")
+    """Read the labels of rows that are named, each once."""
+    positions = positions_of(rows, names, source, key)
     order = np.argsort(positions)
     positions = positions[order]
     if (positions[1:] == positions[:-1]).any():
@@ -269,20 +372,26 @@ def _of_values(
     blame: Callable[[int], str] | None = None,
 ) -> Labelled:
     """Turn values into booleans, leaving out what has no label; `blame` says of one, by its place, what is wrong."""
-    known = [number for number, value in enumerate(values) if not _is_missing(value)]
+    known = [number for number, value in enumerate(values) if not is_missing(value)]
     if not known:
         raise LabelError(f"{source}: no row has a label")
     kept = [values[number] for number in known]
     if positive is not None:
-        truth = np.array([_matches(value, positive) for value in kept], dtype=np.bool_)
+        found = np.array([matches(value, positive) for value in kept], dtype=np.bool_)
     else:
-        read = [_truth(value) for value in kept]
-        wrong = next((number for number, value in enumerate(read) if not _is_yes_or_no(value)), None)
+        read = [as_truth(value) for value in kept]
+        wrong = next((number for number, value in enumerate(read) if not is_yes_or_no(value)), None)
         if wrong is not None and blame is not None:
             raise LabelError(blame(known[wrong]))
         mixed = None if wrong is None else object  # NumPy would make texts of numbers that stand beside texts
-        truth = as_labels(np.array(read, dtype=mixed), what=source)
-    return Labelled(positions[known], truth, source, positive)
+        found = as_labels(np.array(read, dtype=mixed), what=source)
+    return Labelled(positions[known], found, source, positive)
+
+
+def _line_of(file: str, row: int) -> str:
+    """Name the place of a row in a file."""
+    heads = {".csv": 2, ".tsv": 2, ".jsonl": 1}.get(os.path.splitext(file)[1].lower())
+    return f"{file}, row {row}" if heads is None else f"{file}, line {row + heads}"
 
 
 def _no_truth(column: str, value: Any) -> str:
@@ -290,35 +399,3 @@ def _no_truth(column: str, value: Any) -> str:
         f"{column}: expected true and false (or yes and no), found {value!r}; say which value is positive, as in "
         f"{column}={value}"
     )
-
-
-def _neither(file: str, row: int, column: str, value: Any) -> str:
-    """Say where in a file a value stands that is neither yes nor no."""
-    heads = {".csv": 2, ".tsv": 2, ".jsonl": 1}.get(os.path.splitext(file)[1].lower())
-    place = f"row {row}" if heads is None else f"line {row + heads}"
-    return (
-        f"{file}, {place}: {column} is {value!r}; expected yes or no (true or false, 1 or 0), or nothing where "
-        f"there is no label. Where another word is the positive one, name it: {file}:{column}={value}"
-    )
-
-
-def _is_yes_or_no(value: Any) -> bool:
-    return isinstance(value, bool | np.bool_) or (isinstance(value, int | float | np.number) and value in (0, 1))
-
-
-def _matches(value: Any, wanted: str) -> bool:
-    """Say whether a value is the one that is positive, written as text."""
-    return value is not None and (str(value) == wanted or (isinstance(value, bool) and _truth(wanted) is value))
-
-
-def _is_missing(value: Any) -> bool:
-    """Say whether a value is no label: null, NaN or empty."""
-    return value is None or value != value or value == ""
-
-
-def _truth(value: Any) -> Any:
-    """Read a text of yes or no; anything else is left to `as_labels` to judge."""
-    if isinstance(value, str):
-        lower = value.strip().lower()
-        return True if lower in _TRUE else False if lower in _FALSE else value
-    return value

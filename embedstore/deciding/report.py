@@ -89,7 +89,8 @@ def _parts(rows: ScoredRows) -> list[str]:
     classifier, labelled, threshold = rows.classifier, rows.labelled, rows.threshold
     scores = rows.scores[labelled.positions]
     shown = rows.scores if rows.kept is None else rows.scores[rows.kept]
-    curve = precision_recall(scores, labelled.values)
+    measured = labelled.to_measure()
+    curve = precision_recall(rows.scores[measured.positions], measured.values, measured.weights)
     swept = Sweep(classifier.name, ScoreDistribution.of(shown), curve, labelled, rows.scores)
     displays: list[Display] = [
         PrecisionRecallDisplay.from_curve(curve, threshold),
@@ -106,7 +107,7 @@ def _parts(rows: ScoredRows) -> list[str]:
         *(f"<p class=warning>{escape(text)}</p>" for text in classifier.warnings),
         f"<h2>Figures of the calibration, measured {escape(classifier.validation or 'by nobody')}</h2>",
         _figures(classifier),
-        f"<h2>On {counted(len(labelled), 'labelled row')} ({escape(labelled.source)})</h2>",
+        f"<h2>On {counted(len(measured), 'labelled row')} ({escape(measured.described)})</h2>",
         f"<p class=note>{escape(str(shift))}</p>" if shift is not None else "",
         _thresholds(swept, threshold),
         f"<div class=plots>{''.join(display.svg() for display in displays)}</div>",

@@ -1,8 +1,8 @@
 """A reader, a classifier and labels -> the pictures that a person should look at: near the threshold, and the mistakes.
 
 `ScoredRows` scores the rows and reads the labels once, and makes a `Review` of some: a table, a CSV to be filled in, a
-contact sheet. Labels that a person gives in the CSV come back in through `labels.labels_for`; a review that is written
-over it takes them along.
+contact sheet. Which rows are next is told by `rounds`. Labels that a person gives in the CSV come back in through
+`label_log`, or `labels.labels_for`; a review that is written over it takes them along.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from embedstore import cells
+from embedstore.deciding import label_log
 from embedstore.deciding.classifier import Classifier
-from embedstore.deciding.labels import NO_LABELS, Labelled, labels_for
-from embedstore.errors import InputError
+from embedstore.deciding.label_lines import PICKS, answer_of, now
+from embedstore.deciding.labels import NO_LABELS, Labelled, condition_text, labels_for
+from embedstore.deciding.rounds import NEAR, OPEN, RANDOM, UNSURE, History, Label, pick, random_order
 from embedstore.files import naming, open_regular, replace
 from embedstore.measures.curves import above
 from embedstore.measures.samples import as_labels, as_scores
@@ -31,8 +33,16 @@ from embedstore.searching.reader import Reader
 from embedstore.storage.rows import Rows
 from embedstore.vectors import Mask, Positions
 
-COLUMNS = ("row", "id", "uri", "score", "predicted", "truth", "reason", "label")
-"""Of the CSV: what is known, and last what a person says."""
+COLUMNS = ("row", "id", "uri", "score", "predicted", "truth", "reason", "concept", *PICKS, "label")
+"""Of the CSV: what is known, how the row was picked, and last what a person says."""
+_REASONS = {NEAR: "near the threshold", RANDOM: "at random"}
+_NOTHING_PICKED = {
+    "picked": pa.string(),
+    "probability": pa.float64(),
+    "round": pa.int64(),
+    "where": pa.string(),
+    "at": pa.string(),
+}
 _SURPLUS = "cells beyond the last column"
 _MOST_DRAWN = 400
 
@@ -43,7 +53,8 @@ class Review:
 
     table: pa.Table
     """Columns ``id``, ``uri``, ``score``, ``predicted`` and ``truth`` (the class, or "not" and the class; ``truth`` is
-    null where there is no label), ``reason``."""
+    null where there is no label), ``reason``, ``concept``, and how the row was picked, as in `rounds.Label`: null in a
+    review of mistakes."""
     title: str
     notes: tuple[str, ...] = ()
     """Where the rows are from, and when: lines below the title of a sheet."""
@@ -62,10 +73,11 @@ class Review:
         return [None if truth is None else predicted == truth for predicted, truth in pairs]
 
     def save_csv(self, path: str | os.PathLike[str], force: bool = False) -> int:
-        """Write the rows; fill the column ``label`` with yes or no, and give the file back as labels.
+        """Write the rows; fill the column ``label`` with yes, no or, where it cannot be told, ?, and import the file.
 
-        A review that is there already may hold labels of yours: they are kept, by id, also those of rows that are not
-        in this review any more. Returns how many. Rows are numbered from 1 in the column ``row``, as on a sheet.
+        A review that is there already may hold labels of yours: they are kept, by concept and id, also those of rows
+        that are not in this review any more. Returns how many. Rows are numbered from 1 in the column ``row``, as on a
+        sheet.
 
         Parameters
         ----------
@@ -81,22 +93,23 @@ class Review:
             As `result_files.to_write`: its name does not end in .csv, or its folder is not there.
         """
         file = to_write(path, REVIEWS)
-        labelled = None if force else _labelled_rows(path)
-        carried = dict(labelled or {})
+        there = None if force else _lines_there(path)
+        carried = {(line["concept"], line["id"]): line for line in there or ()}
         lines = []
         for row in self.table.to_pylist():
-            given = carried.pop(str(row["id"]), {})
-            lines.append({**row, "score": f"{row['score']:.6f}", "label": given.get("label")})
+            given = carried.pop((row["concept"], row["id"]), None) or carried.pop(("", row["id"]), {})
+            picks = {name: given[name] for name in PICKS} if given and row["picked"] is None else {}
+            lines.append({**row, **picks, "score": f"{row['score']:.6f}", "label": given.get("label")})
         lines += carried.values()
         text = cells.line(COLUMNS)
         for number, line in enumerate(lines, 1):
             text += cells.line({**line, "row": number}.get(name) for name in COLUMNS)
-        with written_for_people(file, force or labelled is not None):
+        with written_for_people(file, force or there is not None):
             if file.exists() and not file.is_file():
                 file.write_text(text, encoding="utf-8", newline="")
             else:
                 replace(file.resolve(), text)  # whole or not at all: the labels in the old one are somebody's work
-        return len(labelled or {})
+        return sum(bool(line["label"].strip()) for line in there or ())
 
     def save_sheet(self, path: str | os.PathLike[str]) -> None:
         """Draw the pictures with number, score, prediction and truth, and a mark that says whether they agree.
@@ -133,6 +146,8 @@ class ScoredRows:
     labelled: Labelled
     kept: Mask | None = None
     """Which rows are shown at all, shape (n_rows,); None for all."""
+    where: str = ""
+    """The condition that keeps them, in words."""
 
     @classmethod
     def of(
@@ -149,14 +164,46 @@ class ScoredRows:
                 labels = f"{labels}={label}"
         threshold = classifier.threshold
         labelled = NO_LABELS if labels is None else labels_for(reader.rows, labels).within(reader.rows, where)
-        return cls(reader, classifier, threshold, classifier.scores_in(reader)[0], labelled, reader.mask(where))
+        scores, kept = classifier.scores_in(reader)[0], reader.mask(where)
+        return cls(reader, classifier, threshold, scores, labelled, kept, condition_text(where))
 
-    def to_label(self, n_near: int = 20, n_stratified: int = 20, seed: int = 0) -> Review:
-        """Pick unlabelled rows nearest the threshold, and a sample over all scores: see `review_sample`."""
+    def to_label(self, n_near: int = 20, n_random: int = 20, over: str | os.PathLike[str] | None = None) -> Review:
+        """Pick the next round of rows to label: those nearest the threshold, and others at random.
+
+        Rows that are labelled, here, in the store's log or in the review `over` which this one will be written, are not
+        picked. Rows of rounds before that are begun and not yet answered come along. See `rounds.pick`.
+        """
+        concept = self.classifier.target.label
+        known = self._known(concept, over)
         done = np.zeros(len(self.scores), dtype=np.bool_) if self.kept is None else ~self.kept
         done[self.labelled.positions] = True
-        positions, reasons = review_sample(self.scores, self.threshold, n_near, n_stratified, seed, done)
-        return self._review(positions, reasons, "pictures to label")
+        places = self.reader.rows.lookup("id").first_of_each(list(known.rows))
+        done[places[places >= 0]] = True
+        number = known.last_round + 1
+        order = random_order(concept, number, self.reader.rows.metadata(["id"]).column("id").to_pylist())
+        positions, picked, probability = pick(self.scores, self.threshold, order, n_near, n_random, done)
+        at = now()
+        told = {
+            row: Label("", OPEN, how, chance, number, self.where, at)
+            for row, how, chance in zip(positions.tolist(), picked.tolist(), probability.tolist(), strict=True)
+        }
+        open_ = {line.row: line for line in reversed(known.lines) if line.round}
+        for place, row, answer in zip(places.tolist(), known.rows, known.answers.tolist(), strict=True):
+            if place >= 0 and answer == OPEN and row in open_:
+                told[place] = open_[row]
+        rows = np.array(sorted(told, key=lambda row: (-self.scores[row], row)), dtype=np.int64)
+        lines = [told[row] for row in rows.tolist()]
+        reasons = [_REASONS[line.picked] if line.round == number else "not answered yet" for line in lines]
+        return self._review(rows, reasons, "pictures to label", lines)
+
+    def _known(self, concept: str, over: str | os.PathLike[str] | None) -> History:
+        """Return what is known of the labels of a concept, here, in the store's log and in a review's CSV."""
+        known = label_log.history(self.reader.ledger, concept, self.reader.rows)
+        if self.labelled.history is not None:
+            known = known.joined(self.labelled.history)
+        there = () if over is None else _lines_there(over) or ()
+        lines = tuple(_as_label(line) for line in there if line["concept"] in ("", concept))
+        return known.joined(History(concept, lines))
 
     def around(self, n: int = 32) -> Review:
         """Return up to `n` rows around the threshold, half on each side where there are, highest score first."""
@@ -188,7 +235,9 @@ class ScoredRows:
         wrong, missed = errors_of(self.scores[positions], self.labelled.values, self.threshold)
         return positions[wrong], positions[missed]
 
-    def _review(self, positions: Positions, reasons: Sequence[str], title: str) -> Review:
+    def _review(
+        self, positions: Positions, reasons: Sequence[str], title: str, picks: Sequence[Label] | None = None
+    ) -> Review:
         """Make the review of some rows, those that match first, with the labels that are known of them."""
         label = self.classifier.target.label
         truth: NDArray[Any] = np.full(len(self.scores), None)
@@ -202,7 +251,11 @@ class ScoredRows:
             "predicted": pa.array([_in_words(label, match) for match in matched.tolist()], pa.string()),
             "truth": pa.array(truth[positions].tolist(), pa.string()),
             "reason": pa.array(list(reasons), pa.string()),
+            "concept": pa.array([label] * len(rows), pa.string()),
         }
+        for name, kind in _NOTHING_PICKED.items():
+            values = [None] * len(rows) if picks is None else [getattr(line, name) for line in picks]
+            columns[name] = pa.array(values, kind)
         line = f"threshold {self.threshold:.4f}: above, predicted {label}; below, predicted {_in_words(label, False)}"
         rules = {int(matched.sum()): line} if len(positions) else {}
         return Review(pa.table(columns), f"{self.name}: {title}", self.notes, rules, self.reader.rows)
@@ -221,7 +274,7 @@ class ScoredRows:
         if not len(self.labelled):
             return (first,)
         held_out = self.classifier.held_out(reader, self.labelled)
-        return first, f"truth: {len(self.labelled):,} rows labelled by {self.labelled.source}; {held_out}"
+        return first, f"truth: {len(self.labelled):,} rows labelled by {self.labelled.described}; {held_out}"
 
 
 def place_of(reader: Reader) -> str:
@@ -235,8 +288,11 @@ def _in_words(label: str, positive: bool) -> str:
     return label if positive else f"not {label}"
 
 
-def _labelled_rows(path: str | os.PathLike[str]) -> dict[str, dict[str, str]] | None:
-    """Return the rows of a review's CSV that a person has labelled, by id; None where the file is no review of ours."""
+def _lines_there(path: str | os.PathLike[str]) -> list[dict[str, str]] | None:
+    """Return the lines of a review's CSV that hold an answer, and those that were picked together with such a line.
+
+    Each has all `COLUMNS`. None where the file is no review of ours.
+    """
     if not os.path.isfile(path):
         return None
     try:
@@ -250,8 +306,26 @@ def _labelled_rows(path: str | os.PathLike[str]) -> dict[str, dict[str, str]] | 
     rows = list(reader)
     if any(_SURPLUS in row for row in rows):
         return None
-    texts = ({name: cells.read(cell) for name, cell in row.items()} for row in rows)
-    return {row["id"]: row for row in texts if row["label"].strip()}
+    lines = [dict.fromkeys(COLUMNS, "") | {name: cells.read(cell) for name, cell in row.items()} for row in rows]
+    begun = {_sheet_of(line) for line in lines if line["label"].strip() and line["round"]}
+    return [line for line in lines if line["label"].strip() or _sheet_of(line) in begun]
+
+
+def _sheet_of(line: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what lines that were picked together have in common."""
+    return tuple(line[name] for name in ("concept", "round", "where", "at"))
+
+
+def _as_label(line: Mapping[str, str]) -> Label:
+    """Return a line of a review's CSV; what is written there and no answer is one all the same, of a kind."""
+    answer = answer_of(line["label"])
+    try:
+        chance, number = float(line["probability"]), int(line["round"])
+    except ValueError:
+        chance, number = None, 0
+    return Label(
+        line["id"], UNSURE if answer is None else answer, line["picked"], chance, number, line["where"], line["at"]
+    )
 
 
 def draw_sheet(
@@ -284,38 +358,6 @@ def _draw(
     items = list(zip(map(pictures.get, uris), captions, strict=True))
     with naming(place):
         images.contact_sheet(items, 8, **words).save(place)
-
-
-def review_sample(
-    scores: ArrayLike,
-    threshold: float,
-    n_near: int = 20,
-    n_stratified: int = 20,
-    seed: int = 0,
-    labelled: ArrayLike | None = None,
-) -> tuple[Positions, list[str]]:
-    """Return positions, highest score first, of rows to label, and for each the reason, in words.
-
-    They are the `n_near` rows nearest the threshold (of equally near ones the earlier), whose labels move it, and
-    `n_stratified` others, one at random from each of as many slices of equal numbers of rows over the whole range of
-    scores, whose labels tell precision and recall. Rows where `labelled`, shape (n,), is true are left out.
-    """
-    values = as_scores(scores).astype(np.float64)
-    if n_near < 0 or n_stratified < 0:
-        raise InputError(f"numbers of rows cannot be negative, found {n_near} and {n_stratified}")
-    done = np.zeros(len(values), dtype=np.bool_) if labelled is None else as_labels(labelled, len(values))
-    open_rows = np.flatnonzero(~done)
-    near = open_rows[np.argsort(np.abs(values[open_rows] - threshold), kind="stable")[:n_near]]
-    reasons = dict.fromkeys(near.tolist(), "near the threshold")
-    rest = np.setdiff1d(open_rows, near)
-    rest = rest[np.argsort(values[rest], kind="stable")]
-    rng = np.random.default_rng(seed)
-    for part in np.array_split(rest, min(n_stratified, len(rest)) or 1):
-        if n_stratified and len(part):
-            low, high = values[part[0]], values[part[-1]]
-            reasons[int(rng.choice(part))] = f"sample of scores {low:.4f} to {high:.4f}"
-    positions = sorted(reasons, key=lambda row: (-values[row], row))
-    return np.array(positions, dtype=np.int64), [reasons[row] for row in positions]
 
 
 def errors_of(scores: ArrayLike, labels: ArrayLike, threshold: float) -> tuple[Positions, Positions]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embedstore.deciding import label_log
 from embedstore.deciding.classifier import Classifier, Mode
 from embedstore.deciding.labels import Labelled, classes_for, labels_for
 from embedstore.deciding.same_pictures import COPY_COSINE, PictureSet, copies, pictures_of
@@ -23,7 +24,7 @@ from embedstore.deciding.target import Target
 from embedstore.errors import EmbedderError, InputError, LabelError, MissingDependencyError, QueryError, option
 from embedstore.measures.calibration import Calibration, calibrate_scores
 from embedstore.measures.competition import Competition, compete, swallowing
-from embedstore.measures.curves import Curve, as_thresholds, curves, precision_recall
+from embedstore.measures.curves import Curve, as_threshold, as_thresholds, curves, precision_recall
 from embedstore.measures.distribution import ScoreDistribution
 from embedstore.measures.ranking import rank_scores
 from embedstore.measures.rates import REPORTED, Ints, Metrics
@@ -135,10 +136,12 @@ class Sweep:
         """Return what the labels say, in a line; none without labels."""
         if self.curve is None:
             return []
-        best = self.best
+        best, labelled = self.best, self.labelled
         assert best is not None
+        assert labelled is not None
+        weighted = "" if labelled.weights is None else ", weighted by how they were picked"
         return [
-            f"{self.curve.n:,} labelled, {self.curve.n_pos:,} of them yes: average precision "
+            f"{len(labelled):,} labelled, {int(labelled.values.sum()):,} of them yes{weighted}: average precision "
             f"{self.curve.average_precision:.4f}, best F1 {best.f1:.4f} at score > {best.threshold:.4f}"
         ]
 
@@ -202,7 +205,10 @@ def sweep(
     scores, mask = reader.concept_scores(concept), reader.mask(where)
     swept = ScoreDistribution.of(scores if mask is None else scores[mask])
     labelled = None if labels is None else labels_for(reader.rows, labels).within(reader.rows, where)
-    curve = None if labelled is None else precision_recall(scores[labelled.positions], labelled.values)
+    curve = None
+    if labelled is not None:
+        labelled = labelled.to_measure()
+        curve = precision_recall(scores[labelled.positions], labelled.values, labelled.weights)
     free = labels is None and reader.space.backend != "nomic-api" and any(q.kind == "text" for q in concept.queries)
 
     def floor() -> float | None:
@@ -219,7 +225,7 @@ def sweep(
 def rank(
     reader: Reader,
     queries: Sequence[Any],
-    labels: Any,
+    labels: Any = None,
     *,
     where: Any = None,
     confidence: float = 0.95,
@@ -227,6 +233,8 @@ def rank(
     **words: Any,
 ) -> list[dict[str, Any]]:
     """Rank queries by how well they sort labelled rows; queries, labels, `where` and `words` are read as in `sweep`.
+
+    By default the labels are those that the store keeps of the first of the queries of which it has any.
 
     Returns of each query, the best average precision first, ties in the order of the queries: ``query``;
     ``average_precision``, with the ends ``low`` and ``high`` of its interval on further rows; ``behind`` the best, and
@@ -237,7 +245,10 @@ def rank(
     concepts = [Concept.of(query, **words) for query in queries]
     if not concepts:
         raise QueryError("give at least one query to rank")
-    labelled = labels_for(reader.rows, labels).within(reader.rows, where)
+    names = [_name_of(concept) for concept in concepts]
+    known = next((name for name in names if label_log.history(reader.ledger, name, reader.rows).lines), names[0])
+    labels = label_log.own_or(reader, labels, known)
+    labelled = labels_for(reader.rows, labels).within(reader.rows, where).to_measure()
     scores = np.stack([reader.concept_scores(concept)[labelled.positions] for concept in concepts])
     ranking = rank_scores(
         scores,
@@ -276,7 +287,7 @@ def noise_floor(reader: Reader, query: Any, share: float = 0.01) -> float:
 def calibrate(
     reader: Reader,
     query: Any,
-    labels: Any,
+    labels: Any = None,
     *,
     name: str | None = None,
     label: str | None = None,
@@ -289,7 +300,7 @@ def calibrate(
     ----------
     reader : Reader
     query, labels
-        As in `sweep`.
+        As in `sweep`; by default the labels that the store keeps of the class, see `EmbedStore.labels`.
     name, label : str, optional
         Of the classifier, and of its class; by default made from the query.
     where : str, Expression or mask, optional
@@ -313,10 +324,21 @@ def calibrate(
     """
     concept, wishes = _concept(query, options)
     named = _name_of(concept)
-    labelled = labels_for(reader.rows, labels).within(reader.rows, where)
+    labelled = labels_for(reader.rows, label_log.own_or(reader, labels, label or named)).within(reader.rows, where)
     groups = copies(reader, labelled.positions)
-    calibrated = [_calibrated(reader, concept, labelled, label or named, wishes, groups)]
+    calibrated = [_calibrated(reader, concept, labelled, label or named, wishes, where, groups)]
     return _classifier(reader, name or named, calibrated, "single", labelled, where, groups)
+
+
+def uncalibrated(reader: Reader, query: Any, threshold: float) -> Classifier:
+    """Return the classifier of a query with a threshold that nobody has measured: where labelling begins.
+
+    It and its class have the name that `calibrate` gives them. See `review.ScoredRows`.
+    """
+    concept = Concept.of(query)
+    vector, opponents = reader.concept_vectors([concept])[0]
+    target = Target(_name_of(concept), as_threshold(threshold), vector, opponents, **concept.words)
+    return Classifier(target.label, reader.space, (target,))
 
 
 def calibrate_classes(
@@ -349,10 +371,11 @@ def calibrate_classes(
     for value, query in queries.items():
         concept, wishes = _concept(query, options)
         labelled = labels_for(reader.rows, f"{labels}={value}").within(reader.rows, where)
-        calibrated.append(_calibrated(reader, concept, labelled, value, wishes, groups))
+        calibrated.append(_calibrated(reader, concept, labelled, value, wishes, where, groups))
         names[labelled.values] = value
     targets = [target for target, _ in calibrated]
-    warnings = [swallowing(target.label, calibration.metrics) for target, calibration in calibrated]
+    measured = ((target.label, calibration.metrics) for target, calibration in calibrated)
+    warnings = [swallowing(label, metrics) for label, metrics in measured if metrics is not None]
     competition = None
     if competing:
         scores = [target.score(reader.scores(list(target.vectors)))[classes.positions] for target in targets]
@@ -403,21 +426,38 @@ def _calibrated(
     labelled: Labelled,
     label: str,
     wishes: dict[str, Any],
+    where: Any,
     groups: Ints,
 ) -> tuple[Target, Calibration]:
-    """Make the class of a concept, with the threshold that labels choose; `groups` are those of `copies`."""
+    """Make the class of a concept, with the threshold that labels choose for the rows that `where` keeps.
+
+    `groups` are those of `copies`.
+    """
     if len(labelled) < 2:
         few = counted(len(labelled), "labelled row is", "labelled rows are")
         raise LabelError(f"{labelled.source}: {few} too few to choose a threshold by")
     vector, opponents = reader.concept_vectors([concept])[0]
     asked = Target(label, 0.0, vector, opponents, **concept.words)
-    scores = asked.score(reader.scores(list(asked.vectors)))[labelled.positions]
-    calibration = calibrate_scores(scores, labelled.values, groups, **wishes)
+    every, kept = asked.score(reader.scores(list(asked.vectors))), reader.mask(where)
+    scores = every[labelled.positions]
+    calibration = calibrate_scores(
+        scores,
+        labelled.values,
+        groups,
+        sample_weight=labelled.weights,
+        random=labelled.random,
+        population=every if kept is None else every[kept],
+        **wishes,
+    )
     if calibration.ordering.is_reversed:
         worse, *others = calibration.warnings
         warnings = (f"{worse}; {_opposite(concept, labelled)}", *others)
         calibration = dataclasses.replace(calibration, warnings=warnings)
-    return asked.measured(scores, calibration.figures, calibration.intervals), calibration
+    if labelled.doubts:
+        calibration = dataclasses.replace(calibration, warnings=(*calibration.warnings, *labelled.doubts))
+    # Rows picked near a threshold are no picture of the scores that it was chosen for.
+    typical = scores if labelled.weights is None else every if kept is None else every[kept]
+    return asked.measured(typical, calibration.figures, calibration.intervals), calibration
 
 
 def _opposite(concept: Concept, labelled: Labelled) -> str:

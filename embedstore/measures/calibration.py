@@ -11,20 +11,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from embedstore.errors import LabelError, UnreachableError
+from embedstore.errors import LabelError
 from embedstore.measures.chance import Interval, Ordering, doubts_of_decision
-from embedstore.measures.choice import Choice, Constraints, Objective, Wishes, choose
-from embedstore.measures.curves import above, precision_recall
+from embedstore.measures.choice import Choice, Objective, Wishes
+from embedstore.measures.fitted import Population, doubt_of_sample
 from embedstore.measures.rates import REPORTED, Metrics, MetricsTable
-from embedstore.measures.resampling import bootstrap
-from embedstore.measures.samples import Sample, Validation, as_sample, holdouts
+from embedstore.measures.resampling import (
+    TRUSTED,
+    best_threshold_interval,
+    effective_positives,
+    spread_of_figures,
+)
+from embedstore.measures.samples import Sample, Validation, as_sample
+from embedstore.measures.validation import Chooser, held_out_figures, partitions_of
 from embedstore.wording import counted
 
 FIGURES = ("precision", "recall", "f1")
 """What is reported with an interval, beside the threshold."""
 FEW_POSITIVES = 20
+FEWEST_POSITIVES = 3
+"""With fewer nothing can be told of other rows: an interval holds all that there can be."""
+FEWEST_FOR_BEST = 5
+"""With fewer nothing can be told of where the best threshold lies: it gets no interval."""
 WIDE_INTERVAL = 0.2
 
 
@@ -34,13 +44,17 @@ class Calibration:
 
     choice: Choice
     """The threshold, with the figures on the rows it was chosen on."""
-    metrics: Metrics
-    """The figures to report, counts of rows: from rows that the threshold which decided them was not chosen on, unless
-    `validation` says otherwise."""
+    metrics: Metrics | None
+    """The figures to report: from rows that the threshold which decided them was not chosen on, unless `validation`
+    says otherwise. Counts are means over the repeats of a cross-validation; of weighted rows they are estimates for
+    all that these stand for. None where it is not known how any row was picked."""
     intervals: Mapping[str, Interval]
-    """For ``threshold``, ``precision``, ``recall``, ``f1`` and the objective, as in `figures`: where the figure of
-    *another* labelled sample as large as the one measured on would lie, with probability `confidence`. Empty without
-    bootstrap."""
+    """Confidence intervals, by the names of `figures`. For ``precision``, ``recall``, ``f1`` and the objective: where
+    the figure of *this threshold over all rows that there could be* lies. For ``threshold``: where the best one for
+    those lies; not given for a guaranteed choice, nor from fewer than five positives. Empty without resamples."""
+    prediction_intervals: Mapping[str, Interval]
+    """For the same figures: where that of this threshold on *another labelled sample as large* as the one measured on
+    lies, picked in the same way. Wider than a confidence interval, by that sample's chance."""
     confidence: float
     """Of the intervals, and of the constraints when they are guaranteed."""
     validation: str
@@ -61,6 +75,8 @@ class Calibration:
     @property
     def figures(self) -> dict[str, float]:
         """What is reported: threshold, rates and counts; also the objective's value by its name, such as ``f3``."""
+        if self.metrics is None:
+            return {"threshold": self.threshold}
         own = _own_figure(self.choice.objective)
         values = {own: float(self.choice.objective.value(self.metrics))} if own else {}
         return {**self.metrics.to_dict(), **values}
@@ -72,6 +88,7 @@ class Calibration:
             "roc_auc": None if np.isnan(self.ordering.roc_auc) else self.ordering.roc_auc,
             "roc_auc_by_chance": list(self.ordering.chance),
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            "prediction_intervals": {name: list(pair) for name, pair in self.prediction_intervals.items()},
             "confidence": self.confidence,
             "objective": str(self.choice.objective),
             "constraints": str(self.choice.constraints),
@@ -123,8 +140,12 @@ def calibrate_scores(
     labels: ArrayLike,
     groups: ArrayLike | None = None,
     *,
+    sample_weight: ArrayLike | None = None,
+    random: ArrayLike | None = None,
+    population: ArrayLike | None = None,
     validation: Validation = "kfold",
     folds: int = 5,
+    repeats: int = 10,
     test_fraction: float = 0.5,
     resamples: int = 1000,
     seed: int = 0,
@@ -134,11 +155,17 @@ def calibrate_scores(
 
     * ``"kfold"``: the threshold is chosen on all rows. For the figures, each fold is decided by a threshold
       chosen on the other folds, and the decisions are pooled: what the *procedure* is worth, slightly
-      underestimated, as each fold's threshold rests on fewer rows.
+      underestimated, as each fold's threshold rests on fewer rows. Rows are put into folds `repeats` times, and the
+      counts are means over these.
     * ``"split"``: the threshold is chosen on ``1 - test_fraction`` of the pictures and measured on the rest.
     * ``"none"``: chosen and measured on the same rows; the figures flatter, and a warning says so.
 
     Folds are stratified by label, and copies of one picture always lie on one side.
+
+    Rows that were not picked alike, such as those of a review, have weights. Then the threshold is chosen by all of
+    them: with `population` by the figures to be expected over it (see `fitted`), else by weights. The figures are
+    those of the rows whose weight is known, by weights (Horvitz and Thompson 1952); what is guaranteed rests on the
+    `random` rows alone.
 
     Parameters
     ----------
@@ -147,8 +174,17 @@ def calibrate_scores(
     groups : array-like of shape (n,), optional
         Equal values mark copies of one picture, such as the content hash. None: all differ. A guaranteed choice
         counts one row of each picture.
-    validation, folds, test_fraction
-        As above.
+    sample_weight : array-like of shape (n,), optional
+        For how many rows each stands: 1 by its probability of being picked. NaN where that is not known: such a row
+        may help to choose the threshold and measures nothing. None: all alike.
+    random : array-like of shape (n,), bool, optional
+        Rows that alone are a simple random sample. None: all whose weight is known.
+    population : array-like of shape (m,), optional
+        The scores of all rows among which matches are looked for, the labelled ones included. Where the labels are
+        not weighted, a warning says whether they can be a random sample of these.
+    validation, folds, repeats, test_fraction
+        As above. Of more than 30,000 rows (6,000 with a guarantee or weights) fewer repeats are made: there the folds
+        of one partition are much like those of another.
     resamples : int
         Bootstrap resamples; 0 for no intervals.
     seed : int
@@ -162,94 +198,82 @@ def calibrate_scores(
     InputError
         An argument that means nothing.
     LabelError
-        Labels that do not fit, or not one positive.
+        Labels that do not fit, or not one positive; a guarantee is asked for and no row is `random`.
     UnreachableError
         No threshold keeps the constraints.
     """
-    sample = as_sample(scores, labels, groups)
+    sample = as_sample(scores, labels, groups, sample_weight, random)
     wished = Wishes(**wishes)
     if not sample.labels.any():
         raise LabelError(
             f"none of the {len(sample.labels)} labels is positive: there is nothing to find; check the label"
         )
     rng = np.random.default_rng(seed)
-    parts, how = holdouts(sample, validation, folds, test_fraction, rng)
-    chosen_on = measured_on = sample
-    if validation == "split" and parts:
-        chosen_on, measured_on = sample[~parts[0]], sample[parts[0]]
-    goal, limits = wished.goal, wished.limits
-    choice = _choose(chosen_on, goal, limits)
-    metrics, warnings = _pooled(sample, parts, choice, validation)
+    everyone = None if population is None else Population.of(population)
+    chooser = Chooser(sample, wished.goal, wished.limits, everyone)
+    partitions = partitions_of(chooser, validation, folds, repeats, test_fraction, rng)
+    whole = np.ones(len(sample.labels), dtype=np.bool_)
+    held = partitions[0][0] if validation == "split" and partitions else None
+    choice = chooser.choose(whole if held is None else ~held)
+    measured = held_out_figures(chooser, partitions, choice, validation)
+    metrics, goal = measured.metrics, wished.goal
     intervals: dict[str, Interval] = {}
-    spread = bootstrap(chosen_on, measured_on, metrics, goal, limits, resamples, rng) if resamples else None
-    if spread is not None:
-        intervals = _intervals(spread.another, metrics, goal, wished.confidence)
-        if limits.guaranteed:
-            del intervals["threshold"]  # the choice was not repeated
-    ordering = Ordering.of(sample, wished.confidence)
+    others: dict[str, Interval] = {}
+    spread = None
+    if resamples and metrics is not None:
+        chosen_on, measured_on = (
+            (sample, sample.measurable) if held is None else (sample[~held], sample[held].measurable)
+        )
+        spread = spread_of_figures(measured_on, metrics, TRUSTED if held is None else 1.0, rng)
+        few = effective_positives(measured_on) < FEWEST_POSITIVES
+        intervals = _intervals(spread.expected, metrics, goal, wished.confidence, few)
+        others = _intervals(spread.another, metrics, goal, wished.confidence, few)
+        if chooser.is_repeatable and effective_positives(chosen_on) >= FEWEST_FOR_BEST:
+            best = best_threshold_interval(
+                chosen_on,
+                chooser.population,
+                chooser.curve(~held if held is not None else whole),
+                choice,
+                resamples,
+                wished.confidence,
+                rng,
+            )
+            intervals = {"threshold": best, **intervals}
+    drawn = sample[sample.random] if sample.is_weighted and sample.random.any() else sample
+    ordering = Ordering.of(drawn, wished.confidence)
     useless = [
         *([ordering.doubt] if ordering.doubt else []),
-        *doubts_of_decision(goal, metrics, spread and spread.expected, wished.confidence),
+        *(doubts_of_decision(goal, metrics, spread and spread.expected, wished.confidence) if metrics else []),
+        *([doubt] if everyone and (doubt := doubt_of_sample(sample, everyone)) else []),
     ]
     return Calibration(
         choice,
         metrics,
         intervals,
+        others,
         wished.confidence,
-        how,
+        measured.how,
         n=len(sample.labels),
         n_pos=int(sample.labels.sum()),
         n_groups=sample.n_groups,
         ordering=ordering,
-        warnings=(*useless, *warnings, *choice.notes, *_doubts(sample, intervals)),
+        warnings=(*useless, *measured.warnings, *choice.notes, *_doubts(sample, intervals)),
     )
 
 
-def _choose(sample: Sample, goal: Objective, limits: Constraints) -> Choice:
-    """Choose on a sample; a guaranteed choice counts each picture once."""
-    rows = sample.first_of_each if limits.guaranteed else sample
-    return choose(precision_recall(rows.scores, rows.labels), goal, limits)
-
-
-def _pooled(
-    sample: Sample, parts: list[NDArray[np.bool_]], choice: Choice, validation: str
-) -> tuple[Metrics, list[str]]:
-    """Decide each part by a threshold chosen on the others as `choice` was; return the pooled counts and warnings."""
-    decided = np.zeros(len(sample.labels), dtype=np.bool_)
-    matched = np.zeros(len(sample.labels), dtype=np.bool_)
-    for held in parts:
-        try:
-            threshold = _choose(sample[~held], choice.objective, choice.constraints).threshold
-        except UnreachableError:
-            continue
-        matched[held] = above(sample.scores[held], threshold)
-        decided |= held
-    if not decided.any():
-        asked = "" if validation == "none" else " (there are too few rows of one class to hold any out)"
-        flatter = f"the figures are measured on the rows that the threshold was chosen on{asked}; they flatter"
-        return precision_recall(sample.scores, sample.labels).at(choice.threshold), [flatter]
-    counts = [
-        int((decided & (matched == guess) & (sample.labels == truth)).sum())
-        for guess, truth in ((True, True), (True, False), (False, True), (False, False))
-    ]
-    skipped = len(parts) - sum(bool(decided[held].all()) for held in parts)
-    warning = (
-        f"in {skipped} of {len(parts)} folds the constraint could not be kept with the fewer rows there; "
-        "the figures come from the other folds"
-    )
-    return Metrics(choice.threshold, *counts), [warning] if skipped else []
-
-
-def _intervals(spread: MetricsTable, metrics: Metrics, goal: Objective, confidence: float) -> dict[str, Interval]:
-    """Return percentile intervals of the resamples; those of rates are stretched to a reported figure they miss."""
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(spread.threshold, tails).tolist()
-    intervals = {"threshold": (low, high)}
-    rates: dict[str, tuple[float, Any]] = {name: (getattr(metrics, name), getattr(spread, name)) for name in FIGURES}
+def _intervals(
+    spread: MetricsTable, metrics: Metrics, goal: Objective, confidence: float, few: bool
+) -> dict[str, Interval]:
+    """Return percentile intervals, stretched to a reported figure they miss; where there are too few positives, all."""
+    names = {name: (getattr(metrics, name), getattr(spread, name)) for name in FIGURES}
     if own := _own_figure(goal):
-        rates[own] = float(goal.value(metrics)), goal.value(spread)
-    for name, (reported, resampled) in rates.items():
-        low, high = np.quantile(resampled, tails).tolist()
+        names[own] = float(goal.value(metrics)), goal.value(spread)
+    intervals: dict[str, Interval] = {}
+    for name, (reported, drawn) in names.items():
+        if few:
+            intervals[name] = (-1.0 if name == "mcc" else 0.0, 1.0)
+            continue
+        low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
         intervals[name] = (min(reported, low), max(reported, high))
     return intervals
 

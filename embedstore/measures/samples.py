@@ -89,7 +89,7 @@ def as_weights(weights: ArrayLike | None, n: int, what: str = "sample_weight") -
     """Return how much each of `n` rows counts: float64, all 1 where nothing is told.
 
     NaN marks a row that counts nowhere (see `Sample.weights`); InputError for another length, for what is no number,
-    for negative and infinite weights, and where no weight is above 0.
+    for negative and infinite weights, and where no weight is above 0 (unless all are NaN).
     """
     if weights is None:
         return np.ones(n)
@@ -103,7 +103,7 @@ def as_weights(weights: ArrayLike | None, n: int, what: str = "sample_weight") -
     if wrong.any():
         row = int(np.argmax(wrong))
         raise InputError(f"{what}: row {row} has {values[row]}; a weight is a finite number of at least 0")
-    if not (values > 0).any():
+    if not (values > 0).any() and not np.isnan(values).all():
         raise InputError(f"{what}: no row has a weight above 0, so nothing can be counted")
     return values
 

@@ -26,6 +26,7 @@ from embedstore.searching.query_vectors import QueryVectors
 from embedstore.searching.scan import FROM_QUERIES, PartialScan
 from embedstore.searching.shortlist import Shortlist
 from embedstore.space import Space
+from embedstore.storage.ledger import Ledger
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import Snapshot
 from embedstore.vectors import ArrayCache, Mask, Vectors
@@ -56,6 +57,11 @@ class Reader:
     def version(self) -> int:
         """The version that is read."""
         return self.rows.snapshot.version
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of the store, which holds what is no row: queries asked before, labels that people gave."""
+        return self.queries.cache.ledger
 
     def at(self, snapshot: Snapshot) -> Reader:
         """Return the reader of another version, with the same queries, index files and executor."""

@@ -3,12 +3,12 @@
 One SQLite file that all processes share. A batch of new rows is written to it, and synced, before further requests are
 made; `folder` turns what has gathered into a part, and only then do the rows leave. A picture is *claimed* by its
 content hash before it is paid for, so that two adds at once pay once; the claims of a process that has died are free
-again. It also keeps the vectors of queries that were asked before, what Atlas was seen to hold, and checksums of the
-table's log.
+again. It also keeps the vectors of queries that were asked before, what Atlas was seen to hold, checksums of the
+table's log, and the labels that people gave, which nothing deletes.
 
 What does not fit its checksum is never used and never deleted: paid rows are set aside as files. How the file is
 written and mended is `ledger_file`'s business, what the rows mean `ingest`'s, the queries `searching`'s, the
-confirmations `atlas`'.
+confirmations `atlas`', the labels `deciding`'s.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from embedstore import files
-from embedstore.storage.ledger_file import LedgerFile, seal, signed
+from embedstore.storage.ledger_file import LABEL_COLUMNS, DamagedLedgerError, LedgerFile, fits, seal, signed
 from embedstore.vectors import Vectors
 
 MOST_QUERIES = 20_000
@@ -45,6 +46,26 @@ class PaidBatch:
     run: str
     rows: int
     table: pa.Table | None
+
+
+class LabelEvent(NamedTuple):
+    """One event of the log of labels: a row was picked for a concept, or answered; or a whole batch was undone."""
+
+    concept: str
+    row: str
+    """The id; empty where a batch was undone."""
+    answer: str
+    """As `deciding.rounds` writes answers; `UNDONE` where the batch of this number counts no more."""
+    picked: str
+    probability: float | None
+    round: int
+    condition: str
+    at: str
+    content_hash: str = ""
+    """Of the picture that was looked at, where that is known."""
+
+
+UNDONE = "undone"
 
 
 class Ledger:
@@ -257,6 +278,46 @@ class Ledger:
         """Return the remote datasets of which something was written down."""
         return [name for (name,) in self._file.read("SELECT DISTINCT dataset FROM confirmations")]
 
+    # Labels that people gave.
+
+    def add_labels(self, events: Sequence[LabelEvent], undoes: int | None = None) -> int:
+        """Write events down as one batch, and return its number; when this returns they are on the disk.
+
+        An event that undoes a batch stands in that batch, whose number is `undoes`.
+        """
+        with self._file.writing() as db:
+            counts = "SELECT seq FROM sqlite_sequence WHERE name = 'labels' UNION ALL SELECT max(id) FROM labels"
+            count = max((number for (number,) in db.execute(counts) if number), default=0)
+            batch = count + 1 if undoes is None else undoes
+            for number, event in enumerate(events, count + 1):
+                chance = "" if event.probability is None else repr(event.probability)
+                values = (number, batch, *event[:4], chance, *event[5:])
+                db.execute(f"INSERT INTO labels VALUES ({_marks(values)}, ?)", (*values, seal(values)))
+        return batch
+
+    def label_batches(self, concept: str | None = None) -> dict[int, list[LabelEvent]]:
+        """Return the events of a concept, or of all, in order, by the batch that they came in; without undone batches.
+
+        Raises DamagedLedgerError where one of them does not fit its seal: a label that nobody gave would be worse.
+        """
+        query = f"SELECT {', '.join(LABEL_COLUMNS)}, seal FROM labels ORDER BY id"
+        batches: dict[int, list[LabelEvent]] = {}
+        for *values, sealed in self._file.read(query, since=2):  # all of them: a damaged name would be found by none
+            if not fits(LABEL_COLUMNS, values, sealed):
+                raise DamagedLedgerError(
+                    f"{self.path}: label {values[0]} does not fit its checksum; `embedstore repair STORE` sets it "
+                    "aside, and keeps the others"
+                )
+            _, batch, name, row, answer, picked, chance, *rest = values
+            if concept is not None and name != concept:
+                continue
+            if answer == UNDONE:
+                batches.pop(batch, None)
+            else:
+                event = LabelEvent(name, row, answer, picked, float(chance) if chance else None, *rest)
+                batches.setdefault(batch, []).append(event)
+        return batches
+
     # Checksums of the table's log.
 
     def note(self, checksums: Mapping[str, int | None]) -> None:
@@ -298,5 +359,5 @@ def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
     return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
 
 
-def _marks(values: Sequence[str]) -> str:
+def _marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))

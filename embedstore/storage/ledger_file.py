@@ -23,7 +23,8 @@ import xxhash
 from embedstore import files
 from embedstore.errors import DamagedStoreError, FormatVersionError, StoreLockedError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 has labels. A file of version 1 is read as it is, and gets what is new when it is next written to."""
 
 _log = logging.getLogger("embedstore")
 _PATIENCE = 30.0
@@ -43,13 +44,25 @@ CREATE TABLE IF NOT EXISTS confirmations (
     at TEXT NOT NULL, seal INTEGER);
 CREATE INDEX IF NOT EXISTS confirmations_dataset ON confirmations (dataset);
 CREATE TABLE IF NOT EXISTS log_files (name TEXT PRIMARY KEY, checksum INTEGER NOT NULL, seal INTEGER);
+CREATE TABLE IF NOT EXISTS labels (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, batch INTEGER NOT NULL, concept TEXT NOT NULL, row TEXT NOT NULL,
+    answer TEXT NOT NULL, picked TEXT NOT NULL, probability TEXT NOT NULL, round INTEGER NOT NULL,
+    condition TEXT NOT NULL, at TEXT NOT NULL, content_hash TEXT NOT NULL, seal INTEGER);
 """
+LABEL_COLUMNS = (
+    *("id", "batch", "concept", "row", "answer", "picked"),
+    *("probability", "round", "condition", "at", "content_hash"),
+)
 _SEALED = {
     "paid": ("id", "run", "rows", "content"),
     "queries": ("space", "kind", "text", "vector"),
     "confirmations": ("dataset", "about", "value", "at"),
     "log_files": ("name", "checksum"),
+    "labels": LABEL_COLUMNS,
 }
+_BLOBS = ("content", "vector")
+_SINCE = {"labels": 2}
+"""The format versions that brought a table, where that is not the first."""
 _OS_ERRORS = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_IOERR: errno.EIO,
@@ -90,11 +103,11 @@ class LedgerFile:
         try:
             problems = [f"{self.path.name}: {text}" for (text,) in self.read("PRAGMA integrity_check") if text != "ok"]
             for table, columns in _SEALED.items():
-                rows = self.read(f"SELECT rowid, {', '.join(columns)}, seal FROM {table}")
+                rows = self.read(f"SELECT rowid, {', '.join(columns)}, seal FROM {table}", since=_SINCE.get(table, 1))
                 problems += [
                     f"{self.path.name}: row {row[0]} of {table} does not fit its checksum"
                     for row in rows
-                    if seal(row[1:-1]) != row[-1]
+                    if not fits(columns, row[1:-1], row[-1])
                 ]
             stray = "SELECT DISTINCT paid FROM claims WHERE paid IS NOT NULL AND paid NOT IN (SELECT id FROM paid)"
             problems += [
@@ -134,7 +147,7 @@ class LedgerFile:
                 with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as db:
                     query = f"SELECT rowid, {', '.join(columns)} FROM {table} ORDER BY rowid {order}"
                     for number, *row in db.execute(query):
-                        if seal(row[:-1]) == row[-1]:
+                        if fits(columns, row[:-1], row[-1]):
                             found[number] = tuple(row)
             except sqlite3.Error as error:
                 _log.debug("reading %s of %s ended: %s", table, self.path, error)
@@ -147,13 +160,13 @@ class LedgerFile:
             with self._connected() as db:
                 db.executescript("PRAGMA incremental_vacuum")  # `execute` frees one page
 
-    def read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Return the rows of a query; none where there is no file."""
+    def read(self, query: str, values: Sequence[Any] = (), since: int = 1) -> list[Any]:
+        """Return the rows of a query; none where there is no file, or one of a format version before `since`."""
         if not self.path.exists():
             return []
         with self._connected() as db:
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0 and not query.startswith("PRAGMA"):
-                return []  # it is being made
+            if db.execute("PRAGMA user_version").fetchone()[0] < since and not query.startswith("PRAGMA"):
+                return []  # it is being made, or older than what is asked for
             return db.execute(query, tuple(values)).fetchall()
 
     @contextmanager
@@ -161,13 +174,13 @@ class LedgerFile:
         """Give a connection whose statements are committed together and synced, or not at all."""
         new = not self.path.exists()
         with self._connected() as db:
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+            if db.execute("PRAGMA user_version").fetchone()[0] < FORMAT_VERSION:
                 db.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 db.execute("BEGIN EXCLUSIVE")
                 for statement in _SCHEMA.split(";"):
                     db.execute(statement)
                 db.execute("INSERT OR IGNORE INTO about VALUES ('id', ?)", (uuid.uuid4().hex,))
-                db.execute("INSERT OR IGNORE INTO about VALUES ('format', ?)", (str(FORMAT_VERSION),))
+                db.execute("INSERT OR REPLACE INTO about VALUES ('format', ?)", (str(FORMAT_VERSION),))
                 db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
                 db.execute("COMMIT")
             db.execute("BEGIN IMMEDIATE")
@@ -199,6 +212,8 @@ class LedgerFile:
         if version == FORMAT_VERSION or (version == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone()):
             return
         [(said,)] = db.execute("SELECT value FROM about WHERE name = 'format'").fetchall() or [("none",)]
+        if 0 < version < FORMAT_VERSION and said == str(version):
+            return
         if version <= FORMAT_VERSION or said != str(version):
             raise sqlite3.DatabaseError(f"it says format version {version} in one place and {said} in another")
         raise FormatVersionError(
@@ -227,6 +242,12 @@ def seal(values: Iterable[Any]) -> int:
         digest.update(struct.pack("<Q", len(data)))
         digest.update(data)
     return signed(digest.intdigest())
+
+
+def fits(columns: Sequence[str], values: Sequence[Any], sealed: int | None) -> bool:
+    """Tell whether values of columns are what was sealed, in type too: one bit makes bytes, or null, of a text."""
+    typed = all(isinstance(value, bytes) == (name in _BLOBS) for name, value in zip(columns, values, strict=False))
+    return typed and None not in values and seal(values) == sealed
 
 
 def signed(number: int) -> int:

@@ -148,7 +148,8 @@ class _Job:
             aside = ledger.salvage()
             ledger.keep_manifest(self._folder.about.to_text())
             self._report.lost.append(
-                f"what was damaged in the ledger: paid rows, if any, are embedded again by the next `add`; see {aside}"
+                "what was damaged in the ledger: paid rows, if any, are embedded again by the next `add`, labels "
+                f"must be given again; see {aside}"
             )
 
     def _log(self) -> Snapshot:

@@ -55,6 +55,7 @@ def make_template(path: str) -> None:
     from deltalake import DeltaTable
 
     from embedstore.searching.queries import Query
+    from embedstore.storage.ledger import LabelEvent
     from embedstore.store import EmbedStore
 
     store = EmbedStore.create(path, space="torture", dim=16)
@@ -73,6 +74,8 @@ def make_template(path: str) -> None:
     ledger = store.folder.ledger
     ledger.keep_queries(store.space.key, "text", _TEXTS, np.stack([_asked(seed) for seed in range(len(_TEXTS))]))
     ledger.confirm("org/data", "ids", "row-1 row-2")
+    picks = [LabelEvent("even", f"row-{n}", "yes", "random", 0.1, 1, "", "2026-01-01") for n in range(8)]
+    ledger.add_labels(picks)
     for number in range(3):
         waiting = vectors(range(600 + number * 8, 608 + number * 8), 0)
         own = {
@@ -198,6 +201,7 @@ def _answers(store: Any) -> dict[str, Any]:
     return answers(store, _TEXTS) | {
         "approximate": asking(lambda: [store.search(_asked(seed), k=4, approximate=True).id for seed in range(2)]),
         "confirmations": asking(lambda: store.folder.ledger.confirmations("org/data", "ids")),
+        "labels": asking(lambda: store.folder.ledger.label_batches()),
         "versions": asking(lambda: [[str(value) for value in entry.values()] for entry in store.versions()]),
         "older rows": older if isinstance(older, str) else asking(lambda: rows(older)),
         "condition": asking(lambda: store.to_table(["id"], where="name = 'name 1' and number > 100").num_rows),

@@ -140,7 +140,7 @@ def test_evaluate_measures_on_another_store(calibrated: EmbedStore, store: Embed
 def test_a_review_goes_out_and_comes_back_as_labels(calibrated: EmbedStore, tmp_path: Path) -> None:
     """What a person writes into the CSV calibrates again; rows with labels are not asked for twice."""
     file, sheet = tmp_path / "review.csv", tmp_path / "review.png"
-    words = ("review", calibrated.path, "bird", "-o", file, "--sheet", sheet, "--near", 30, "--spread", 30)
+    words = ("review", calibrated.path, "bird", "-o", file, "--sheet", sheet, "--near", 30, "--random", 30)
     assert run(*words).exit_code == 0
     rows = list(csv.DictReader(file.open()))
     assert len(rows) == 60
@@ -186,12 +186,12 @@ def fill(file: Path, answers: list[str]) -> dict[str, str]:
 
 
 def test_a_second_review_keeps_the_labels(calibrated: EmbedStore, tmp_path: Path) -> None:
-    """Run again on the same file, also for other rows: labels stay; only --force drops them."""
+    """Run again on the same file, also for other rows: labels stay, and their round; only --force drops them."""
     file = tmp_path / "review.csv"
-    words = ("review", calibrated.path, "bird", "-o", file, "--near", 5, "--spread", 5)
+    words = ("review", calibrated.path, "bird", "-o", file, "--near", 5, "--random", 5)
     assert run(*words).exit_code == 0
     given = fill(file, ["yes", "no", "", "yes"])
-    for more in ((), ("--seed", 8), ("--mistakes", "--label", "category=bird")):
+    for more in ((), ("--near", 8), ("--mistakes", "--label", "category=bird")):
         result = run(*words, *more)
         assert "3 labels in it were kept" in result.stderr
         assert {row["id"]: row["label"] for row in csv.DictReader(file.open()) if row["label"]} == given
@@ -206,7 +206,7 @@ def test_a_second_review_keeps_the_labels(calibrated: EmbedStore, tmp_path: Path
         (("report", "STORE", "bird", "--label", "category=bird", "-o"), "a.html"),
         (("plot", "STORE", "bird", "--label", "category=bird", "-o"), "a.png"),
         (("review", "STORE", "bird", "-o"), "a.csv"),
-        (("review", "STORE", "bird", "-o", "other.csv", "--near", 1, "--spread", 1, "--sheet"), "a.jpg"),
+        (("review", "STORE", "bird", "-o", "other.csv", "--near", 1, "--random", 1, "--sheet"), "a.jpg"),
         (("search", "STORE", "bird", "-o"), "a.csv"),
         (("search", "STORE", "bird", "-n", 1, "--sheet"), "a.png"),
         (("sweep", "STORE", "bird", "-o"), "a.json"),
@@ -390,7 +390,9 @@ def test_the_report_stands_alone(calibrated: EmbedStore, tmp_path: Path) -> None
         (("sweep", "STORE", "bird", "--thresholds", "a,b"), 2, "'a' is no number"),
         (("sweep", "STORE", "bird", "--template", "{} or {}"), 1, "exactly once"),
         (("calibrate", "STORE", "bird", "--label", "category=bird", "--template", "a"), 1, "exactly once"),
-        (("review", "STORE", "bird", "--mistakes"), 2, "--mistakes needs --label"),
+        (("review", "STORE", "bird", "--mistakes"), 1, "keeps no classifier 'bird'"),
+        (("calibrate", "STORE", "bird"), 2, "Missing option '--label': the store has no labels of 'bird'"),
+        (("rank", "STORE", "bird"), 2, "Missing option '--label': the store has no labels of 'bird'"),
         (("review", "STORE", "bird", "--sheet", "x.svg"), 2, "should end in one of"),
     ],
 )

@@ -172,7 +172,7 @@ def test_one_is_said_as_one(tmp_path: Path) -> None:
 WRITTEN = [
     *((name, "--sheet", ".png", ".jpg .jpeg") for name in ("search", "classify", "count", "review")),
     *((name, "-o", ".parquet", ".csv .tsv .jsonl .json .arrow") for name in ("search", "classify", "export", "sweep")),
-    *((name, "-o", ".parquet", ".csv .tsv .jsonl .json .arrow") for name in ("rank", "versions")),
+    *((name, "-o", ".parquet", ".csv .tsv .jsonl .json .arrow") for name in ("rank", "versions", "labels")),
     ("review", "-o", ".csv", ""),
     ("plot", "-o", ".png", ".svg .pdf"),
     ("plot --kind boundary", "-o", ".png", ".jpg .jpeg"),

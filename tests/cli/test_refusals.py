@@ -62,6 +62,12 @@ VALID: dict[str, list[list[str]]] = {
     ],
     "index": [[STORE]],
     "info": [[STORE]],
+    "labels": [
+        [STORE, "cat", "--import", LABELS],
+        [STORE, "-o", "OUT.csv"],
+        [STORE, "--undo"],
+        [STORE, "--export", "OUT.parquet"],
+    ],
     "models": [[]],
     "models pull": [["objects"]],
     "plot": [

@@ -91,3 +91,87 @@ def test_a_cell_that_is_neither_is_named_with_its_line(store: EmbedStore, tmp_pa
     with pytest.raises(LabelError, match=rf"{file}, line 4: label is 'maybe'; .* name it: {file}:label=maybe"):
         labels_for(store.rows, file)
     assert labels_for(store.rows, f"{file}:label=maybe").values.sum() == 1
+
+
+def test_labels_of_several_sources_add_up(store: EmbedStore, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In their order: of a row that has several the last one counts, which is said, with how many contradict."""
+    ids = [row["id"] for row in store.to_table(["id"]).to_pylist()]
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    one.write_text("id,label\n" + "".join(f"{name},yes\n" for name in ids[:5]))
+    two.write_text("id,label\n" + "".join(f"{name},{'yes' if name == ids[3] else 'no'}\n" for name in ids[3:8]))
+    for sources in ([one, str(two)], (str(one), str(two)), [dict.fromkeys(ids[:5], True), two]):
+        caplog.clear()
+        found = labels_for(store.rows, sources)
+        assert found.positions.tolist() == list(range(8))
+        assert found.values.tolist() == [True] * 4 + [False] * 4
+        assert found.weights is None
+        assert "2 rows are labelled in several of these; the last one counts; 1 of them yes in one" in caplog.text
+    assert labels_for(store.rows, [str(two), str(one)]).values.tolist() == [True] * 5 + [False] * 3
+    caplog.clear()
+    assert len(labels_for(store.rows, ["label=cat", "label=cat"])) == 12
+    assert "of them yes" not in caplog.text
+    assert labels_for(store.rows, [str(one)]).source == str(one)
+
+
+PICKED = "id,label,picked,probability,round\n"
+
+
+def test_a_file_says_how_its_rows_were_picked(store: EmbedStore, tmp_path: Path) -> None:
+    """Its columns make weights; rows that were merely given have none, and those that cannot be told are no labels."""
+    ids = [row["id"] for row in store.to_table(["id"]).to_pylist()]
+    file, given = tmp_path / "picked.csv", tmp_path / "given.csv"
+    lines = [("yes", "near", 1, 1), ("no", "random", 0.25, 1), ("yes", "random", 0.25, 1), ("?", "random", 0.25, 1)]
+    told = (f"{name},{','.join(map(str, line))}\n" for name, line in zip(ids, lines, strict=False))
+    file.write_text(PICKED + "".join(told))
+    found = labels_for(store.rows, file)
+    assert found.positions.tolist() == [0, 1, 2]
+    assert found.picked is not None
+    assert found.picked.tolist() == ["near", "random", "random"]
+    assert found.weights is not None
+    assert found.weights.tolist() == [1, 4, 4]
+    assert found.random is not None
+    assert found.random.tolist() == [False, True, True]
+    given.write_text(f"id,label\n{ids[5]},no\n")
+    both = labels_for(store.rows, [given, file])
+    assert both.weights is not None
+    assert np.array_equal(both.weights, [1, 4, 4, np.nan], equal_nan=True)
+    assert both.to_measure().positions.tolist() == [0, 1, 2]
+    some = both.within(store.rows, "id <> '" + ids[1] + "'")
+    assert some.weights is not None
+    assert np.array_equal(some.weights, [1, 4, np.nan], equal_nan=True)
+
+
+def test_rows_called_random_count_alike(store: EmbedStore, tmp_path: Path) -> None:
+    """Where every row is, and no probability is told, they are a simple random sample of equal weights."""
+    ids = [row["id"] for row in store.to_table(["id"]).to_pylist()]
+    file = tmp_path / "random.csv"
+    file.write_text("id,label,picked\n" + "".join(f"{name},yes,random\n" for name in ids[:4]))
+    found = labels_for(store.rows, file)
+    assert found.weights is not None
+    assert found.weights.tolist() == [1] * 4
+    assert found.random is not None
+    assert found.random.all()
+    file.write_text("id,label,picked\n" + "".join(f"{name},yes,near\n" for name in ids[:4]))
+    with pytest.raises(LabelError, match="how these rows were picked is not known"):
+        labels_for(store.rows, file).to_measure()
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("yes,chance,0.5,1", r"line 2: picked is 'chance'; expected one of given"),
+        ("yes,random,1.5,1", r"line 2: probability is 1.5"),
+        ("yes,random,0,1", r"line 2: probability is 0"),
+        ("yes,random,0.5,-1", r"line 2: round is -1"),
+        ("maybe,random,0.5,1", r"line 2: label is 'maybe'; expected yes or no"),
+        (",random,0.5,1", r"no row has a label"),
+    ],
+)
+def test_a_pick_that_cannot_be_read_is_named_with_its_line(
+    store: EmbedStore, tmp_path: Path, line: str, says: str
+) -> None:
+    """In the column where it stands."""
+    file = tmp_path / "picked.csv"
+    file.write_text(f"{PICKED}{store.to_table(['id']).to_pylist()[0]['id']},{line}\n")
+    with pytest.raises(LabelError, match=says):
+        labels_for(store.rows, file)

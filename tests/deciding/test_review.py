@@ -12,45 +12,13 @@ import pytest
 from embedstore import cells
 from embedstore.deciding import review
 from embedstore.deciding.classifier import Classifier
-from embedstore.deciding.review import ScoredRows, boundary, errors_of, review_sample
+from embedstore.deciding.review import ScoredRows, boundary, errors_of
+from embedstore.deciding.rounds import pick, random_order
 from embedstore.deciding.target import Target
-from embedstore.errors import ClassifierError, InputError, NotOursError
+from embedstore.errors import ClassifierError, NotOursError
 from embedstore.store import EmbedStore
 
 SCORES = np.random.default_rng(0).normal(0.06, 0.01, 500).astype(np.float32)
-
-
-def test_review_takes_the_nearest_and_a_spread():
-    """The nearest rows are those of sorting by distance; the others cover slices of equal numbers of rows."""
-    positions, reasons = review_sample(SCORES, 0.065, n_near=15, n_stratified=10, seed=1)
-    near = [p for p, why in zip(positions, reasons, strict=True) if why == "near the threshold"]
-    distance = np.abs(SCORES.astype(np.float64) - 0.065)
-    assert set(near) == set(np.argsort(distance)[:15])
-    others = sorted(SCORES[p] for p in positions if p not in near)
-    assert len(others) == 10
-    rest = np.sort(np.delete(SCORES, near))
-    for value, part in zip(others, np.array_split(rest, 10), strict=True):
-        assert part[0] <= value <= part[-1]
-    assert (np.diff(SCORES[positions]) <= 0).all()
-    assert len(set(positions.tolist())) == len(reasons) == 25
-
-
-def test_review_leaves_out_labelled_rows_and_repeats_itself():
-    """Rows with a label are never picked; equal seeds pick the same rows, others others."""
-    labelled = np.arange(500) % 2 == 0
-    picked, _ = review_sample(SCORES, 0.065, 15, 10, 3, labelled)
-    assert not labelled[picked].any()
-    assert picked.tolist() == review_sample(SCORES, 0.065, 15, 10, 3, labelled)[0].tolist()
-    assert picked.tolist() != review_sample(SCORES, 0.065, 15, 10, 4, labelled)[0].tolist()
-
-
-def test_review_of_few_rows_takes_them_all():
-    """With fewer rows than asked for, each comes once; with none left, none comes."""
-    assert sorted(review_sample([0.1, 0.2, 0.3], 0.2, 2, 20)[0].tolist()) == [0, 1, 2]
-    assert len(review_sample([0.1, 0.2], 0.2, 2, 2, labelled=[True, True])[0]) == 0
-    assert len(review_sample(SCORES, 0.06, 0, 0)[0]) == 0
-    with pytest.raises(InputError, match="cannot be negative"):
-        review_sample(SCORES, 0.06, -1)
 
 
 def test_errors_come_worst_first():
@@ -111,22 +79,91 @@ def test_a_review_knows_the_labels_and_its_mistakes(photo_store: EmbedStore) -> 
     assert set(unlabelled.around().right) == {None}
 
 
+def answered(file: Path, *answers: str) -> dict[str, str]:
+    """Write answers into the first lines of a review, backwards as a spreadsheet may leave it; return them by id."""
+    lines = read(file)
+    given = {line["id"]: answer for line, answer in zip(lines, answers, strict=False) if answer}
+    write(file, [{**line, "label": given.get(line["id"], line["label"])} for line in reversed(lines)])
+    return given
+
+
 def test_labels_in_a_review_are_kept(photo_store: EmbedStore, tmp_path: Path) -> None:
-    """By id, in whatever order a spreadsheet left them, those of rows that are picked no more too; force drops them."""
+    """By id, in whatever order a spreadsheet left them; so are the open rows of their round, which come again at the
+    top; force drops both."""
     file, rows = tmp_path / "review.csv", ScoredRows.of(photo_store.reader, with_threshold(photo_store, 0.45))
     assert rows.to_label(5, 5).save_csv(file) == 0
-    written = read(file)
-    assert [row["row"] for row in written] == [str(number) for number in range(1, 11)]
-    given = {row["id"]: answer for row, answer in zip(written, ("yes", "no", "maybe, =1"), strict=False)}
-    write(file, [{**row, "label": given.get(row["id"], "")} for row in reversed(written)])
-    other = rows.to_label(5, 5, seed=9)
+    first = read(file)
+    assert [row["row"] for row in first] == [str(number) for number in range(1, 11)]
+    given = answered(file, "yes", "no", "maybe, =1")
+    other = rows.to_label(4, 3, over=file)
     assert other.save_csv(file) == 3
     again = read(file)
     assert {row["id"]: row["label"] for row in again if row["label"]} == given
-    assert [row["id"] for row in again][:10] == other.table.column("id").to_pylist()
-    assert [row["row"] for row in again] == [str(number) for number in range(1, len(again) + 1)]
+    assert {row["id"] for row in again} > {row["id"] for row in first}
+    assert len(again) == 10 + 7
+    assert [row["id"] for row in again][:14] == other.table.column("id").to_pylist()
+    assert [row["row"] for row in again] == [str(number) for number in range(1, 18)]
+    columns = ("picked", "probability", "round", "at")
+    told = {row["id"]: [row[name] for name in columns] for row in first}
+    assert all([row[name] for name in columns] == told.get(row["id"]) for row in again if row["id"] in told)
+    assert {row["round"] for row in again if row["id"] not in told} == {"2"}
     assert other.save_csv(file, force=True) == 0
     assert not any(row["label"] for row in read(file))
+
+
+def test_a_round_that_nobody_has_begun_is_picked_anew(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """The same rows for the same wish, and it stays the first round; others near another threshold."""
+    file = tmp_path / "review.csv"
+    written = []
+    for threshold in (0.45, 0.45, 0.3):
+        rows = ScoredRows.of(photo_store.reader, with_threshold(photo_store, threshold))
+        rows.to_label(5, 5, over=file).save_csv(file)
+        written.append(read(file))
+    assert [line["id"] for line in written[0]] == [line["id"] for line in written[1]]
+    near = [{line["id"] for line in lines if line["picked"] == "near"} for lines in written]
+    assert near[0] != near[2]
+    assert {(len(lines), line["round"]) for lines in written for line in lines} == {(10, "1")}
+
+
+def test_a_review_picks_as_a_round_does(photo_store: EmbedStore) -> None:
+    """What stands in it is what `rounds.pick` says of the store's scores, of those rows that a condition keeps."""
+    where = "category <> 'bird'"
+    rows = ScoredRows.of(photo_store.reader, with_threshold(photo_store, 0.3), where=where)
+    found = rows.to_label(6, 9).table.to_pylist()
+    ids = np.array(photo_store.to_table(["id"]).column("id").to_pylist())
+    left_out = ~photo_store.mask(where)
+    order = random_order("bird", 1, ids)
+    positions, picked, probability = pick(photo_store.scores("bird")[0], 0.3, order, 6, 9, left_out)
+    assert [row["id"] for row in found] == ids[positions].tolist()
+    assert [row["picked"] for row in found] == picked.tolist()
+    assert [row["probability"] for row in found] == probability.tolist()
+    assert {(row["concept"], row["round"], row["where"]) for row in found} == {("bird", 1, where)}
+
+
+def test_mistakes_written_over_a_begun_round_keep_it_whole(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """Its open rows too, with how they were picked: without them a round of half its answers would look whole."""
+    file = tmp_path / "review.csv"
+    rows = ScoredRows.of(photo_store.reader, with_threshold(photo_store, 0.45), "category=bird")
+    unlabelled = ScoredRows.of(photo_store.reader, with_threshold(photo_store, 0.45))
+    unlabelled.to_label(5, 5).save_csv(file)
+    first = {line["id"]: line for line in read(file)}
+    answered(file, "yes")
+    assert rows.all_mistakes().save_csv(file) == 1
+    after = {line["id"]: line for line in read(file)}
+    assert set(first) < set(after)
+    assert all(after[name][column] == first[name][column] for name in first for column in ("picked", "round", "at"))
+
+
+def test_labels_of_another_class_stay_its_own(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """A review of flowers over one of birds gives no flower the answer of a bird, and loses none."""
+    file = tmp_path / "review.csv"
+    ScoredRows.of(photo_store.reader, with_threshold(photo_store, 0.45)).to_label(5, 200).save_csv(file)
+    given = answered(file, *["yes"] * 205)
+    flower = Classifier("flower", photo_store.space, (Target("flower", 0.4, photo_store.query_vectors(["flower"])[0]),))
+    ScoredRows.of(photo_store.reader, flower).to_label(5, 5, over=file).save_csv(file)
+    lines = read(file)
+    assert {line["id"]: line["label"] for line in lines if line["concept"] == "bird"} == given
+    assert [line["label"] for line in lines if line["concept"] == "flower"] == [""] * 10
 
 
 @pytest.mark.parametrize(

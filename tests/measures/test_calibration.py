@@ -20,21 +20,25 @@ def draw(seed, n, distance=2.2, positives=0.5):
     return rng.normal(0.05 + 0.01 * distance * labels, 0.01).astype(np.float32), labels
 
 
-def test_kfold_figures_are_pooled_from_thresholds_of_the_other_folds():
-    """The reported counts are those of a plain loop over the folds; the threshold is that of all rows."""
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_kfold_figures_are_pooled_from_thresholds_of_the_other_folds(repeats):
+    """The counts are the mean, over the partitions, of those of a plain loop; the threshold is that of all rows."""
     scores, labels = draw(2, 157)
-    result = calibrate_scores(scores, labels, folds=4, seed=7, resamples=0)
-    parts, _ = holdouts(as_sample(scores, labels, None), "kfold", 4, 0.5, np.random.default_rng(7))
-    predicted = np.zeros(157, dtype=bool)
-    for held in parts:
-        chosen = choose_threshold(precision_recall(scores[~held], labels[~held]))
-        predicted[held] = scores[held].astype(np.float64) > chosen.threshold
-    assert result.metrics.tp == (predicted & labels).sum()
-    assert result.metrics.fp == (predicted & ~labels).sum()
-    assert result.metrics.fn == (~predicted & labels).sum()
-    assert result.metrics.tn == (~predicted & ~labels).sum()
+    result = calibrate_scores(scores, labels, folds=4, repeats=repeats, seed=7, resamples=0)
+    rng, counts = np.random.default_rng(7), []
+    for _ in range(repeats):
+        parts, _ = holdouts(as_sample(scores, labels, None), "kfold", 4, 0.5, rng)
+        predicted = np.zeros(157, dtype=bool)
+        for held in parts:
+            chosen = choose_threshold(precision_recall(scores[~held], labels[~held]))
+            predicted[held] = scores[held].astype(np.float64) > chosen.threshold
+        pairs = ((predicted, labels), (predicted, ~labels), (~predicted, labels), (~predicted, ~labels))
+        counts.append([(guess & truth).sum() for guess, truth in pairs])
+    metrics = result.metrics
+    assert [metrics.tp, metrics.fp, metrics.fn, metrics.tn] == pytest.approx(np.mean(counts, axis=0), abs=1e-9)
     assert result.threshold == choose_threshold(precision_recall(scores, labels)).threshold
     assert result.intervals == {}
+    assert isinstance(metrics.tp, int) == (repeats == 1)
 
 
 def test_split_chooses_on_one_half_and_measures_on_the_other():
@@ -63,7 +67,7 @@ def test_held_out_figures_do_not_flatter():
 @pytest.mark.parametrize("validation", ["kfold", "split"])
 @pytest.mark.parametrize("copies", [1, 2])
 def test_intervals_cover_another_half(validation, copies):
-    """In 100 draws the 95 % intervals hold the figures of another sample in 86 and more; F1 is not vague.
+    """In 100 draws the 95 % prediction intervals hold the figures of another sample in 86 and more; F1 is not vague.
 
     A rate of 95 % gives fewer than 88 with a probability below 1 in 400. Copies of each row do not narrow them.
     """
@@ -76,9 +80,9 @@ def test_intervals_cover_another_half(validation, copies):
         result = calibrate_scores(*rows, validation=validation, resamples=300, seed=seed)
         figures = precision_recall(scores[other], labels[other]).at(result.threshold)
         for name in covered:
-            low, high = result.intervals[name]
+            low, high = result.prediction_intervals[name]
             covered[name] += low <= getattr(figures, name) <= high
-        widths.append(result.intervals["f1"][1] - result.intervals["f1"][0])
+        widths.append(result.prediction_intervals["f1"][1] - result.prediction_intervals["f1"][0])
     assert min(covered.values()) >= 86, covered
     assert np.mean(widths) < 0.3
 

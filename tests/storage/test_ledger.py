@@ -20,7 +20,7 @@ from embedstore.errors import DamagedStoreError, FormatVersionError
 from embedstore.ingest.row_writer import recover
 from embedstore.storage import arrow_columns, changes, ledger
 from embedstore.storage.folder import SCHEMA
-from embedstore.storage.ledger import Ledger
+from embedstore.storage.ledger import LabelEvent, Ledger
 from embedstore.storage.ledger_file import seal
 from embedstore.store import EmbedStore
 
@@ -259,7 +259,7 @@ def test_a_picture_is_claimed_once(book: Ledger) -> None:
 CLAIM = """
 import sys
 from pathlib import Path
-from embedstore.storage.ledger import Ledger
+from embedstore.storage.ledger import LabelEvent, Ledger
 book = Ledger(Path(sys.argv[1]))
 for start in range(0, 400, 4):
     for name in book.claim(sys.argv[2], [str(n) for n in range(start, start + 4)], lambda run: True):
@@ -308,6 +308,78 @@ def test_confirmations_and_notes_are_read_back(book: Ledger) -> None:
     assert book.noted() == {"1.json": 6}
 
 
+# --- labels ---------------------------------------------------------------------------------------------------
+
+
+def label(row: str, answer: str, concept: str = "bird", chance: float | None = 1 / 3) -> LabelEvent:
+    """An event of a round."""
+    return LabelEvent(concept, row, answer, "random", chance, 1, "", "2026-01-01T00:00:00+00:00")
+
+
+def test_labels_are_read_back_by_batch_until_undone(book: Ledger) -> None:
+    """To the bit, in order, by concept; an undone batch is gone from the answers, and its events are not."""
+    assert book.label_batches() == {}
+    first = [label("a", "yes"), label("b", "?", chance=None)]
+    one, two = book.add_labels(first), book.add_labels([label("c", "no", "cat")])
+    assert Ledger(book.path).label_batches() == {one: first, two: [label("c", "no", "cat")]}
+    assert list(book.label_batches("cat")) == [two]
+    book.add_labels([label("", ledger.UNDONE)], undoes=one)
+    assert list(book.label_batches()) == [two]
+    three = book.add_labels(first)
+    assert book.label_batches("bird") == {three: first}
+    with sqlite3.connect(book.path) as db:
+        assert db.execute("SELECT count(*) FROM labels").fetchone() == (6,)
+    assert book.check() == []
+
+
+def test_a_label_that_was_changed_is_named_and_not_believed(book: Ledger) -> None:
+    """Any column of it, its place among the others too; a repair keeps the other labels, and the old file."""
+    book.add_labels([label(name, "yes") for name in "abc"])
+    sound = book.path.read_bytes()
+    for change in (
+        "answer = 'no'",
+        "concept = 'cat'",
+        "row = 'd'",
+        "picked = 'given'",
+        "probability = '0.5'",
+        "round = 2",
+        "condition = 'x'",
+        "at = ''",
+        "content_hash = 'x'",
+        "batch = 7",
+        "id = 9",
+    ):
+        book.path.write_bytes(sound)
+        with sqlite3.connect(book.path) as db:
+            db.execute(f"UPDATE labels SET {change} WHERE row = 'b'")
+        [problem] = book.check()
+        assert "of labels does not fit its checksum" in problem
+        with pytest.raises(DamagedStoreError, match="embedstore repair"):
+            book.label_batches()
+    aside = book.salvage()
+    assert [event.row for [*events] in book.label_batches().values() for event in events] == ["a", "c"]
+    assert aside.exists()
+    book.add_labels([label("d", "yes")])
+    assert [event.row for [*events] in book.label_batches().values() for event in events] == ["a", "c", "d"]
+
+
+def test_a_ledger_of_before_labels_is_read_and_gets_them(book: Ledger) -> None:
+    """Version 1 has no such table: nothing is written to read it, and the first label makes it one of version 2."""
+    book.pay("a", batch(0, 2)[0])
+    with sqlite3.connect(book.path) as db:
+        db.execute("DROP TABLE labels")
+        db.execute("UPDATE about SET value = '1' WHERE name = 'format'")
+        db.execute("PRAGMA user_version = 1")
+    before = book.path.read_bytes()
+    assert (book.label_batches(), book.check(), book.waiting()) == ({}, [], {"a": 2})
+    assert book.path.read_bytes() == before
+    book.add_labels([label("a", "yes")])
+    assert (len(book.label_batches()), book.check(), book.waiting()) == (1, [], {"a": 2})
+    with sqlite3.connect(book.path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("SELECT value FROM about WHERE name = 'format'").fetchone() == ("2",)
+
+
 # --- damage ---------------------------------------------------------------------------------------------------
 
 
@@ -323,11 +395,13 @@ def filled(book: Ledger) -> Callable[[Ledger], list[object]]:
     for n in range(20):
         book.confirm("d", "ids", f"value {n}")
     book.note({f"{n}.json": n**5 for n in range(30)})
+    book.add_labels([label(f"row {n}", "yes" if n % 3 else "no") for n in range(60)])
 
     def ask(of: Ledger) -> list[object]:
         paid = [(each.id, each.rows, None if each.table is None else each.table.to_pydict()) for each in of.paid()]
         queries = {text: vector.tobytes() for text, vector in of.queries("s", "text", texts).items()}
-        return [paid, queries, of.confirmations("d", "ids"), of.noted()]
+        labels = [event for batch in of.label_batches().values() for event in batch]
+        return [paid, queries, of.confirmations("d", "ids"), of.noted(), labels]
 
     return ask
 
