@@ -138,11 +138,15 @@ def rank(store: Path, texts: tuple[str, ...], labels: Any, where: str | None, ou
     ]
     output.table(ranked, columns(shown, _RANKED))
     best = ranked[0]
+    if len(ranked) == 1:
+        return
     if best["corrected"] is None:
         output.say("too few different positives to say what the best owes to luck; label more")
     else:
-        chosen = " without the luck of being the best of those tried" if len(ranked) > 1 else " on further images"
-        output.say(f"{best['query']!r}{chosen}: average precision {best['corrected']:.4f}")
+        output.say(
+            f"{best['query']!r} without the luck of being the best of those tried: average precision "
+            f"{best['corrected']:.4f}"
+        )
 
 
 @command(
@@ -360,7 +364,8 @@ def carry(
     saves = not no_save
     if saves and not output.force:
         require_not_its_own(opened, classifier)
-    carried = carry_over(opened.reader, classifier, where=where, only_prevalence=only_prevalence)
+    over = None if output.force or no_save else chosen
+    carried = carry_over(opened.reader, classifier, where=where, only_prevalence=only_prevalence, over=over)
     output.value(carried.to_dict(), str(carried))
     there = quote(str(other))
     if carried.classifier is not None:

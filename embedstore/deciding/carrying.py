@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,14 @@ class Carried:
         return "\n".join(f"{label}: {advice}" for label, advice in self.advice.items())
 
 
-def carry(reader: Reader, classifier: Classifier, *, where: Any = None, only_prevalence: bool = False) -> Carried:
+def carry(
+    reader: Reader,
+    classifier: Classifier,
+    *,
+    where: Any = None,
+    only_prevalence: bool = False,
+    over: str | os.PathLike[str] | None = None,
+) -> Carried:
     """Say whether a classifier fits the rows of another store, and make the one that does, or a list to label.
 
     A class whose scores do not differ keeps its threshold. One whose prevalence alone changed gets the threshold that
@@ -70,6 +78,8 @@ def carry(reader: Reader, classifier: Classifier, *, where: Any = None, only_pre
     only_prevalence : bool
         Take it that positives and negatives score there as they did, where scores alone cannot tell: only their shares
         may be others. Where that cannot be, labels are needed all the same.
+    over : path, optional
+        The review that a list to label will be written over: see `review.ScoredRows.to_label`.
 
     Raises
     ------
@@ -92,7 +102,7 @@ def carry(reader: Reader, classifier: Classifier, *, where: Any = None, only_pre
     competing = classifier.mode == "argmax" and not alone
     if all(advice.verdict == "none" if competing else fits[label] for label, advice in found.items()):
         return Carried(found, _moved(classifier, found), None)
-    review = ScoredRows.of(reader, classifier, where=where).to_label() if alone else None
+    review = ScoredRows.of(reader, classifier, where=where).to_label(over=over) if alone else None
     return Carried(found, None, review)
 
 

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedstore.cells import aligned
 from embedstore.deciding.census import asked, concept_name, is_random, taken_for_random
 from embedstore.deciding.label_log import own_or
 from embedstore.deciding.labels import NO_LABELS, Labelled, labels_for
+from embedstore.deciding.same_pictures import copies
 from embedstore.errors import InputError, LabelError, NoLabelsError, option
 from embedstore.measures.choice import Wishes
 from embedstore.measures.logistic import PREVALENCES, SLOPE, match_curves
 from embedstore.measures.rehearsal import Outcome, Rehearsal, Store, rehearse
 from embedstore.searching.reader import Reader
-from embedstore.vectors import Positions
 from embedstore.wording import counted
 
 FEW_LABELS = 20
@@ -249,7 +248,8 @@ def plan_labels(
     if not len(rows):
         raise LabelError("there is no row to label; add images first, or loosen the condition")
     random = is_random(labelled)
-    once = np.flatnonzero(random)[_first_of_each(reader, labelled.positions[random])]
+    drawn = np.flatnonzero(random)
+    once = drawn[np.unique(copies(reader, labelled.positions[drawn]), return_index=True)[1]]
     exact = scores.astype(np.float64)
     seen, truth = exact[labelled.positions], labelled.values.astype(np.bool_)
     rng = np.random.default_rng(seed)
@@ -293,15 +293,6 @@ def _labelled(reader: Reader, labels: Any, concept: str, where: Any) -> Labelled
     except NoLabelsError:
         return NO_LABELS
     return labels_for(reader.rows, found).within(reader.rows, where)
-
-
-def _first_of_each(reader: Reader, positions: Positions) -> NDArray[np.intp]:
-    """Return the places of one row for each picture: copies certify nothing, as `calibrate` has it."""
-    hashes = reader.rows.take(positions, ["content_hash"]).column("content_hash").to_pylist()
-    first: dict[str, int] = {}
-    for place, value in enumerate(hashes):
-        first.setdefault(value or f"row {place}", place)
-    return np.array(list(first.values()), dtype=np.intp)
 
 
 def _notes(labelled: Labelled, n_rows: int) -> list[str]:

@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from embedstore.measures.rates import Ints
 from embedstore.searching.reader import Reader
@@ -68,7 +66,7 @@ def linked(vectors: Vectors, bound: float = COPY_COSINE) -> Ints:
     Nothing is left out. Rows that lie too far apart in one direction are passed over; the others are multiplied in the
     `_HEAD` strongest directions, where their dot product, plus the product of the lengths of what is left, is no less
     than the whole (Cauchy and Schwarz); and those that reach the bound so, in all. 100,000 rows of 768 dimensions take
-    some 20 seconds of one core.
+    10 to 20 seconds of one core.
     """
     n = len(vectors)
     labels = np.arange(n, dtype=np.int64)
@@ -86,6 +84,9 @@ def _joined(labels: Ints, edges: Sequence[NDArray[np.int64]]) -> Ints:
     """Return the numbers of the components that edges, shape (2, n_edges) each, make of components."""
     if not edges:
         return labels
+    from scipy import sparse  # to apply a classifier takes none of it
+    from scipy.sparse.csgraph import connected_components
+
     ends = labels[np.concatenate(edges, axis=1)]
     graph = sparse.coo_matrix((np.ones(ends.shape[1], np.int8), tuple(ends)), shape=(len(labels), len(labels)))
     joined: Ints = connected_components(graph, directed=False)[1].astype(np.int64)[labels]

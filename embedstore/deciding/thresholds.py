@@ -356,7 +356,7 @@ def calibrate(
     named = _name_of(concept)
     labelled = labels_for(reader.rows, label_log.own_or(reader, labels, label or named)).within(reader.rows, where)
     groups = copies(reader, labelled.positions)
-    calibrated = [_calibrated(reader, concept, labelled, label or named, wishes, groups, where)]
+    calibrated = [_calibrated(reader, concept, labelled, label or named, wishes, where, groups)]
     return _classifier(reader, name or named, calibrated, "single", labelled, where, groups)
 
 
@@ -401,10 +401,11 @@ def calibrate_classes(
     for value, query in queries.items():
         concept, wishes = _concept(query, options)
         labelled = labels_for(reader.rows, f"{labels}={value}").within(reader.rows, where)
-        calibrated.append(_calibrated(reader, concept, labelled, value, wishes, groups, where))
+        calibrated.append(_calibrated(reader, concept, labelled, value, wishes, where, groups))
         names[labelled.values] = value
     targets = [target for target, _ in calibrated]
-    warnings = [swallowing(target.label, found.metrics) for target, found in calibrated if found.metrics is not None]
+    measured = ((target.label, calibration.metrics) for target, calibration in calibrated)
+    warnings = [swallowing(label, metrics) for label, metrics in measured if metrics is not None]
     competition = None
     if competing:
         scores = [target.score(reader.scores(list(target.vectors)))[classes.positions] for target in targets]
@@ -455,8 +456,8 @@ def _calibrated(
     labelled: Labelled,
     label: str,
     wishes: dict[str, Any],
-    groups: Ints,
     where: Any,
+    groups: Ints,
 ) -> tuple[Target, Calibration]:
     """Make the class of a concept, with the threshold that labels choose for the rows that `where` keeps.
 
@@ -468,14 +469,14 @@ def _calibrated(
     vector, opponents = reader.concept_vectors([concept])[0]
     asked = Target(label, 0.0, vector, opponents, **concept.words)
     every, kept = asked.score(reader.scores(list(asked.vectors))), reader.mask(where)
-    scores = every[labelled.positions]
+    scores, population = every[labelled.positions], every if kept is None else every[kept]
     calibration = calibrate_scores(
         scores,
         labelled.values,
         groups,
         sample_weight=labelled.weights,
         random=labelled.random,
-        population=every if kept is None else every[kept],
+        population=population,
         **wishes,
     )
     if calibration.ordering.is_reversed:
@@ -484,8 +485,10 @@ def _calibrated(
         calibration = dataclasses.replace(calibration, warnings=warnings)
     if labelled.doubts:
         calibration = dataclasses.replace(calibration, warnings=(*calibration.warnings, *labelled.doubts))
-    figures, intervals = calibration.figures, calibration.intervals
-    return asked.measured(scores, labelled.values, figures, intervals, labelled.weights), calibration
+    figures, intervals, weights = calibration.figures, calibration.intervals, labelled.weights
+    # Given labels are compared with themselves: whether they are like the store is another question.
+    sampled_from = None if weights is None else population
+    return asked.measured(scores, labelled.values, figures, intervals, weights, sampled_from), calibration
 
 
 def _opposite(concept: Concept, labelled: Labelled) -> str:

@@ -1,7 +1,7 @@
 """Scores of several queries on the same labelled rows -> which sorts them best, and how sure that is.
 
 The best of many average precisions is best by luck too, and few positives make all of them look better than they are:
-of 20 equal queries on 150 rows with 15 positives the winner was reported .20 too high. So the winner's is measured
+of 20 equal queries on 150 rows with 15 positives the winner was reported .21 too high. So the winner's is measured
 again where it was not chosen, and queries that the rows cannot tell from it are named. The average precision itself is
 that of `curves`.
 """
