@@ -56,8 +56,8 @@ PUBLIC = {
     "match mode n n_pos name objective of_class predict probabilities require_space save score_rows scores space "
     "store_id store_version targets threshold to_dict to_pandas validation vectors warnings where",
     "Concept": "all_queries join label of opposing queries template weights words",
-    "EmbedStore": "add add_labels calibrate carry classifier classifiers classify columns compact count create created_at "
-    "embedder estimate evaluate exceeding id index info labels mask missing open path plan_add plan_labels "
+    "EmbedStore": "add add_labels calibrate carry classifier classifiers classify columns compact count create "
+    "created_at embedder estimate evaluate exceeding id index info labels mask missing open path plan_add plan_labels "
     "query_vectors refresh remove restore rows save_classifier scores search search_many snapshot space sweep "
     "to_pandas to_table undo_labels vacuum vectors verify version versions",
     "ImageClassifierFromTextQuery": "calibration_ classes_ decision_function embed fit get_params predict "
