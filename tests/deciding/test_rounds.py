@@ -184,9 +184,8 @@ def test_weights_are_the_sums_over_rounds_that_are_written_out_here(sizes: list[
             lines.append(Label(f"row {row}", NO, how, share, number, "", f"{2 * number + 1}"))
             known.add(row)
     history = History("c", tuple(lines))
-    drawn = [
-        sum(line.round == number and line.picked == RANDOM for line in lines) for number in range(1, len(sizes) + 1)
-    ]
+    numbers = range(1, len(sizes) + 1)
+    drawn = [sum(line.round == number and line.picked == RANDOM for line in lines) for number in numbers]
     expected = {}
     for row in history.rows:
         own = [line for line in lines if line.row == row]
@@ -196,11 +195,7 @@ def test_weights_are_the_sums_over_rounds_that_are_written_out_here(sizes: list[
                 continue
             share = drawn[number - 1] / sum(drawn)
             mine = [line for line in own if line.round == number]
-            before = [
-                line
-                for line in own
-                if (line.round or 99) < number or (not line.round and line.at < f"{2 * number + 1}")
-            ]
+            before = [line for line in own if line.at < f"{2 * number + 1}"]
             weight += share / mine[0].probability if mine else share if before else 0
         expected[row] = weight or np.nan
     found = dict(zip(history.rows, history.weighed().weights.tolist(), strict=True))
