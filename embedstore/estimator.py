@@ -252,9 +252,9 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         asked = dataclasses.replace(self._target, label=label or name, **self._concept.words)
         if self._calibrated:
             calibration = self.calibration_
-            measured = asked.measured(found, calibration.figures, calibration.intervals)
+            measured = asked.measured(found, truth, calibration.figures, calibration.intervals)
             return Classifier.of(name, self._space, [(measured, calibration)])
-        measured = asked.measured(found, self.curve_.at(threshold).to_dict())
+        measured = asked.measured(found, truth, self.curve_.at(threshold).to_dict())
         how = f"on {counted(len(found), 'labelled picture')}, which a given threshold was not chosen on"
         n_pos = int(truth.sum())
         return Classifier(name, self._space, (measured,), validation=how, n=len(found), n_pos=n_pos)

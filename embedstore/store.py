@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from embedstore.deciding.carrying import Carried
     from embedstore.deciding.classifier import Classifier
     from embedstore.deciding.evaluation import Evaluation
     from embedstore.deciding.label_log import Batch
@@ -540,6 +541,12 @@ class EmbedStore:
         from embedstore.deciding import label_log
 
         return label_log.undo(self.reader.ledger, concept)
+
+    def carry(self, name: str, other: EmbedStore, **options: Any) -> Carried:
+        """Say whether a classifier of this store fits the rows of another: see `carrying.carry`."""
+        from embedstore.deciding import carrying
+
+        return carrying.carry(other.reader, self.classifier(name), **options)
 
     def save_classifier(self, classifier: Classifier) -> None:
         """Keep a classifier in the store, as ``classifiers/NAME.json``."""

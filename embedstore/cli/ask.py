@@ -122,7 +122,7 @@ def classify(
     opened = open_store(store, version)
     if name is not None:
         decider = find_classifier(opened, name, origin)
-        warn_of_shift(opened, decider, where, output)
+        warn_of_shift(opened, decider, where, output, origin)
         if len(decider.targets) > 1:
             if threshold is not None:
                 raise click.UsageError(f"{name!r} has a threshold for each class; leave --threshold out")

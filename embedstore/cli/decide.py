@@ -1,7 +1,7 @@
 """Commands that decide: from thresholds and their figures to saved classifiers.
 
-sweep, rank, calibrate, calibrate-classes, evaluate, classifiers. Each parses labels and a query and hands them to the
-module of `deciding` whose business it is.
+sweep, rank, calibrate, calibrate-classes, evaluate, carry, classifiers. Each parses labels and a query and hands them
+to the module of `deciding` whose business it is.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import click
 
 from embedstore.cli import completion
 from embedstore.cli.options import (
+    PATH,
     Count,
     Number,
     command,
@@ -27,9 +28,17 @@ from embedstore.cli.options import (
     store_argument,
     where_option,
 )
-from embedstore.cli.output import Column, Output, columns, figures_output, value_output
-from embedstore.cli.scored import find_classifier, from_option, label_option, labels_or_own, labels_wanted
-from embedstore.wording import counted
+from embedstore.cli.output import Column, Output, columns, figures_output, file_option, force_option, value_output
+from embedstore.cli.scored import (
+    find_classifier,
+    from_option,
+    label_option,
+    labels_or_own,
+    labels_wanted,
+    require_not_its_own,
+)
+from embedstore.result_files import REVIEWS
+from embedstore.wording import counted, quoted
 
 if TYPE_CHECKING:
     from embedstore.deciding.classifier import Classifier
@@ -98,14 +107,10 @@ def sweep(
         precision, area = swept.curve.average_precision, swept.curve.roc_auc
         best = f"best F1 {swept.best.f1:.4f} at score > {swept.best.threshold:.4f}"
         output.say(f"{best}; average precision {precision:.4f}, ROC AUC {area:.4f}")
-    elif (gap := swept.distribution.gap()) is not None:
-        output.say(
-            f"without labels: the widest gap for its rank is at score > {gap.threshold:.4f}, "
-            f"{counted(gap.matches, 'match', 'matches')}, "
-            f"{gap.prominence:.1f} times the mean" + ("" if gap.prominence >= 8 else " (no more than chance)")
-        )
-    if swept.floor is not None:
-        output.say(f"queries that mean nothing exceed {swept.floor:.4f} on at most 1 % of the images")
+        if swept.floor is not None:
+            output.say(f"queries that mean nothing exceed {swept.floor:.4f} on at most 1 % of the images")
+    else:
+        output.say(f"without labels: {swept.suggestion}")
 
 
 @command('embedstore rank photos.store bird "a bird in flight" penguin --label category=bird')
@@ -299,6 +304,87 @@ def evaluate(store: Path, name: str, labels: Any, where: str | None, origin: Pat
     output.value(evaluation.to_dict(), str(evaluation))
 
 
+@command(
+    "embedstore carry photos.store bird --to other.store",
+    "embedstore carry photos.store bird --to other.store --only-prevalence",
+)
+@store_argument
+@click.argument("name", metavar="NAME", shell_complete=completion.classifiers)
+@click.option(
+    "--to",
+    "other",
+    type=PATH,
+    required=True,
+    metavar="STORE",
+    shell_complete=completion.stores,
+    help="The store whose pictures it is to decide on.",
+)
+@where_option
+@click.option("--class", "label", metavar="CLASS", help="Of several classes: this one.")
+@click.option(
+    "--only-prevalence",
+    is_flag=True,
+    help="Where scores alone cannot tell: take it that only the share of positives changed, not how they score.",
+)
+@click.option("--no-save", is_flag=True, help="Print what was found, write nothing.")
+@file_option(
+    "-o",
+    "chosen",
+    endings=REVIEWS,
+    default=Path("review.csv"),
+    show_default=True,
+    help="The CSV file for the pictures to label, where some must be.",
+)
+@force_option
+@value_output
+def carry(
+    store: Path,
+    name: str,
+    other: Path,
+    where: str | None,
+    label: str | None,
+    only_prevalence: bool,
+    no_save: bool,
+    chosen: Path,
+    output: Output,
+) -> None:
+    """Say whether a classifier fits another store, and make it fit, or list what to label there.
+
+    Where the scores there are like those of its calibration, it is saved there as it is. Where only more or fewer
+    pictures match, its threshold is chosen anew, without labels. Where the scores themselves differ, or nothing can
+    tell, the pictures to label are written to a CSV.
+    """
+    from embedstore.deciding.carrying import carry as carry_over
+
+    opened, classifier = open_store(other), find_classifier(open_store(store), name)
+    if label is not None:
+        classifier = classifier.of_class(label)
+    if opened.path.resolve() == store.resolve():
+        raise click.UsageError(f"{other} is the store that keeps it; name another with --to")
+    saves = not no_save
+    if saves and not output.force:
+        require_not_its_own(opened, classifier)
+    carried = carry_over(opened.reader, classifier, where=where, only_prevalence=only_prevalence)
+    output.value(carried.to_dict(), str(carried))
+    there = quote(str(other))
+    if carried.classifier is not None:
+        as_it_is = "with the new threshold" if carried.moved else "as it is"
+        if saves:
+            opened.save_classifier(carried.classifier)
+            used = f"embedstore classify {there} --classifier {quote(classifier.name)}"
+            output.say(f"saved there {as_it_is}; use it with: {used}")
+    elif carried.review is None:
+        output.say(f"carry one class at a time, with --class: {', '.join(carried.advice)}")
+    elif saves:
+        carried.review.save_csv(chosen, output.force)
+        text = " ".join(map(quote, classifier.target.queries)) if len(classifier.target.queries) == 1 else "QUERY"
+        again = f"embedstore calibrate {there} {text} --label {quote(str(chosen))} --name {quote(classifier.name)}"
+        output.say(
+            f"{counted(len(carried.review), 'picture')} in {quoted(str(chosen))}: fill in its column label, yes or no, "
+            f"then: {again}"
+        )
+
+
 @command("embedstore classifiers photos.store", "embedstore classifiers photos.store bird")
 @store_argument
 @click.argument("name", required=False, metavar="[NAME]", shell_complete=completion.classifiers)
@@ -362,4 +448,4 @@ def _classifier_lines(classifier: Classifier) -> Iterator[str]:
     yield from (f"  warning: {text}" for text in classifier.warnings)
 
 
-COMMANDS = (sweep, rank, calibrate, calibrate_classes, evaluate, classifiers)
+COMMANDS = (sweep, rank, calibrate, calibrate_classes, evaluate, carry, classifiers)

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -116,15 +117,36 @@ def labels_or_own(store: EmbedStore, classifier: Classifier, labels: Any, label:
         return own_or(store.reader, labels, label or classifier.labels[0])
 
 
-def warn_of_shift(store: EmbedStore, classifier: Classifier, where: str | None, output: Output) -> None:
+def warn_of_shift(
+    store: EmbedStore, classifier: Classifier, where: str | None, output: Output, origin: Path | None = None
+) -> None:
     """Say where the scores of another store than a classifier's own differ from those of its calibration."""
     if classifier.store_id == store.id:
         return
-    from embedstore.deciding.evaluation import shifts
+    from embedstore.deciding.evaluation import advices
 
-    for label, shift in shifts(store.reader, classifier, where).items():
-        if shift.differs:
-            output.say(f"warning: {label}: {shift}")
+    differ = False
+    for label, advice in advices(store.reader, classifier, where).items():
+        if advice.shift.differs:
+            output.say(f"warning: {label}: {advice}")
+            differ = True
+    if differ and origin is not None:
+        home, name, there = (quote(str(word)) for word in (origin, classifier.name, store.path))
+        output.say(f"what to do then: embedstore carry {home} {name} --to {there}")
+
+
+def require_not_its_own(store: EmbedStore, classifier: Classifier) -> None:
+    """Refuse with ClassifierError where a store keeps another classifier of that name, which its own labels chose."""
+    from embedstore.errors import ClassifierError
+
+    if classifier.name not in store.classifiers():
+        return
+    kept = store.classifier(classifier.name)
+    if kept.store_id == store.id and kept.to_dict() != classifier.to_dict():
+        raise ClassifierError(
+            f"{store.path} keeps a classifier {classifier.name!r} that was calibrated there, which knows more of it; "
+            "--no-save only says what would be done, --force replaces it"
+        )
 
 
 def find_classifier(store: EmbedStore, name: str, origin: Path | None = None) -> Classifier:

@@ -17,11 +17,13 @@ from embedstore.cells import aligned
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.label_log import own_or
 from embedstore.deciding.labels import classes_for, labels_for
-from embedstore.errors import ClassifierError
+from embedstore.errors import ClassifierError, InputError
+from embedstore.measures.choice import Wishes
 from embedstore.measures.competition import swallowing
 from embedstore.measures.curves import precision_recall
-from embedstore.measures.distribution import Shift
+from embedstore.measures.explanations import Advice
 from embedstore.measures.rates import REPORTED, Confusion, Metrics, confusion
+from embedstore.measures.shift import ERROR, Shift
 from embedstore.searching.matches import Matches
 from embedstore.searching.reader import Reader
 from embedstore.vectors import total_order
@@ -36,8 +38,8 @@ class Evaluation:
     """By class: of its own threshold, which does not decide where several classes compete."""
     confusion: Confusion | None
     """For classifiers of several classes that decide for one: of that decision."""
-    shift: dict[str, Shift]
-    """By class, where it is known: how the scores here differ from those of the calibration."""
+    advice: dict[str, Advice]
+    """By class, where it is known: whether the scores here differ from those of the calibration, and why."""
     n: int
     labelled: str
     """Where the labels came from, in words."""
@@ -45,6 +47,11 @@ class Evaluation:
     """Whether all was chosen on other pictures, in words: see `Classifier.held_out`."""
     warnings: tuple[str, ...] = ()
     """Of classes that match nearly everything, and the like."""
+
+    @property
+    def shift(self) -> dict[str, Shift]:
+        """By class, where it is known: how the scores here differ from those of the calibration."""
+        return {label: advice.shift for label, advice in self.advice.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain JSON values; ``confusion`` is there for classifiers that decide for one class."""
@@ -56,6 +63,7 @@ class Evaluation:
             "held_out": self.held_out,
             "metrics": metrics,
             "warnings": list(self.warnings),
+            "shift": {label: advice.to_dict() for label, advice in self.advice.items()},
         }
         return figures if self.confusion is None else {**figures, "confusion": self.confusion.to_dict()}
 
@@ -73,7 +81,9 @@ class Evaluation:
         if self.confusion is not None:
             lines += ["", "decided for one class, or none:", *self.confusion.lines(), "", str(self.confusion)]
         alone = len(self.metrics) == 1
-        lines += [str(shift) if alone else f"{label}: {shift}" for label, shift in self.shift.items()]
+        for label, advice in self.advice.items():
+            again = " Calibrate again by these labels." if advice.verdict != "none" else ""
+            lines.append(("" if alone else f"{label}: ") + advice.findings + again)
         return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
 
 
@@ -116,15 +126,29 @@ def predict(reader: Reader, classifier: Classifier, where: Any = None) -> pa.Tab
     return pa.table({**columns, "uri": rows.column("uri")}).take(pa.array(order))
 
 
-def shifts(reader: Reader, classifier: Classifier, where: Any = None) -> dict[str, Shift]:
-    """Say for each class how the scores here differ from those of the calibration, where those are known."""
+def advices(reader: Reader, classifier: Classifier, where: Any = None) -> dict[str, Advice]:
+    """Say for each class whether the scores here differ from those of the calibration, and why, where those are known.
+
+    The chance of telling a difference where there is none is 5 % for all classes together.
+    """
     mask = reader.mask(where)
     scores = classifier.scores_in(reader)
+    wishes = wishes_of(classifier)
     found = {
-        target.label: target.shift(line if mask is None else line[mask])
+        target.label: target.advice(line if mask is None else line[mask], wishes, ERROR / len(scores))
         for target, line in zip(classifier.targets, scores, strict=True)
     }
-    return {label: shift for label, shift in found.items() if shift is not None}
+    return {label: advice for label, advice in found.items() if advice is not None}
+
+
+def wishes_of(classifier: Classifier) -> Wishes:
+    """Return what a classifier's thresholds were chosen for, without a guarantee; F1 where that is not known."""
+    if not classifier.objective:
+        return Wishes(guarantee=False)
+    try:
+        return Wishes.of_words(classifier.objective, classifier.constraints)
+    except InputError:  # words of somebody who made the classifier himself
+        return Wishes(guarantee=False)
 
 
 def evaluate(reader: Reader, classifier: Classifier, labels: Any = None, where: Any = None) -> Evaluation:
@@ -152,9 +176,9 @@ def evaluate(reader: Reader, classifier: Classifier, labels: Any = None, where: 
         counts = confusion(truths.tolist(), predicted, classifier.labels, weights)
         warnings += [swallowing(label, one, "is decided for") for label, one in counts.by_class.items()]
     held_out = classifier.held_out(reader, labelled)
-    shift = shifts(reader, classifier, where)
+    advice = advices(reader, classifier, where)
     said = tuple(filter(None, warnings))
-    return Evaluation(classifier.name, metrics, counts, shift, len(labelled), labelled.described, held_out, said)
+    return Evaluation(classifier.name, metrics, counts, advice, len(labelled), labelled.described, held_out, said)
 
 
 def with_columns(reader: Reader, classifier: Classifier | None) -> pa.Table:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.deciding.classifier import Classifier
-from embedstore.deciding.evaluation import evaluate
+from embedstore.deciding.evaluation import evaluate, wishes_of
 from embedstore.deciding.plots import (
     Display,
     PrecisionRecallDisplay,
@@ -99,7 +99,7 @@ def _parts(rows: ScoredRows) -> list[str]:
         ScoreHistogramDisplay.from_scores(scores, labelled.values, threshold),
     ]
     wrong, missed = rows.mistakes()
-    shift = classifier.target.shift(shown)
+    advice = classifier.target.advice(shown, wishes_of(classifier))
     return [
         f"<h1>{escape(rows.name)}</h1>",
         f"<p class=note>{escape(_summary(classifier, rows.reader))}</p>",
@@ -108,7 +108,7 @@ def _parts(rows: ScoredRows) -> list[str]:
         f"<h2>Figures of the calibration, measured {escape(classifier.validation or 'by nobody')}</h2>",
         _figures(classifier),
         f"<h2>On {counted(len(measured), 'labelled row')} ({escape(measured.described)})</h2>",
-        f"<p class=note>{escape(str(shift))}</p>" if shift is not None else "",
+        f"<p class=note>{escape(advice.findings)}</p>" if advice is not None else "",
         _thresholds(swept, threshold),
         f"<div class=plots>{''.join(display.svg() for display in displays)}</div>",
         "<h2>Around the threshold</h2>",

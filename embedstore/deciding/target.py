@@ -19,8 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedstore.errors import ClassifierError
 from embedstore.measures.chance import Interval
+from embedstore.measures.choice import Wishes
 from embedstore.measures.curves import above
-from embedstore.measures.distribution import ScoreDistribution, Shift, distribution_shift
+from embedstore.measures.explanations import Advice, advise
+from embedstore.measures.score_summary import ScoreSummary
+from embedstore.measures.shift import ERROR, Shift, shift_of
 from embedstore.searching.queries import opposed
 from embedstore.vectors import Vectors, as_vectors
 from embedstore.wording import counted
@@ -47,10 +50,8 @@ class Target:
     """Figures by name, as from `Metrics.to_dict`; empty when nobody measured."""
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     """(low, high) by name, as in `calibration.Calibration`."""
-    summary: Mapping[str, Any] = field(default_factory=dict)
-    """Of the scores of the calibration rows, by `ScoreDistribution.summary`; empty when there were none."""
-    matched_share: float = 0.0
-    """Share of the calibration rows that matched."""
+    summary: ScoreSummary | None = None
+    """Of the scores of the calibration rows; None when there were none."""
 
     def __post_init__(self) -> None:
         """Refuse a threshold that nothing can be compared with, and vectors of different length."""
@@ -61,21 +62,31 @@ class Target:
         object.__setattr__(self, "opponents", np.asarray(self.opponents, np.float32).reshape(shape))
 
     def measured(
-        self, scores: ArrayLike, figures: Mapping[str, float], intervals: Mapping[str, Interval] | None = None
+        self,
+        scores: ArrayLike,
+        labels: ArrayLike,
+        figures: Mapping[str, float],
+        intervals: Mapping[str, Interval] | None = None,
+        weights: ArrayLike | None = None,
+        population: ArrayLike | None = None,
     ) -> Target:
         """Return this class with the threshold of `figures`, which are named as by `Metrics.to_dict`, and with them.
 
-        Of the scores of the labelled rows, shape (n,), as from `score`, a summary is kept.
+        Of the scores of the labelled rows, shape (n,), as from `score`, a summary is kept, in which each row counts by
+        its weight, and of all the rows that they were picked from, where these are told: see `ScoreSummary.of`.
         """
-        seen = ScoreDistribution.of(scores)
         return dataclasses.replace(
             self,
             threshold=figures["threshold"],
             metrics=dict(figures),
             intervals=dict(intervals or {}),
-            summary=seen.summary(),
-            matched_share=seen.matches(figures["threshold"]) / len(seen),
+            summary=ScoreSummary.of(scores, labels, figures["threshold"], weights, population),
         )
+
+    @property
+    def matched_share(self) -> float:
+        """Share of the calibration rows that matched; 0 when there were none."""
+        return 0.0 if self.summary is None else self.summary.matched_share
 
     @property
     def figures(self) -> dict[str, float]:
@@ -99,11 +110,15 @@ class Target:
         """Return which scores match: ``score > threshold``."""
         return above(np.asarray(scores), self.threshold)
 
-    def shift(self, scores: ArrayLike) -> Shift | None:
+    def shift(self, scores: ArrayLike, error: float = ERROR) -> Shift | None:
         """Say how scores here differ from those of the calibration; None when nothing is known of those."""
-        if not self.summary:
+        return None if self.summary is None else shift_of(scores, self.summary, self.threshold, error)
+
+    def advice(self, scores: ArrayLike, wishes: Wishes, error: float = ERROR) -> Advice | None:
+        """Say why they differ, and which threshold fits what is wished; None when nothing is known of those there."""
+        if self.summary is None:
             return None
-        return distribution_shift(scores, self.summary, self.threshold, self.matched_share)
+        return advise(scores, self.summary, self.threshold, wishes.goal, wishes.limits, error=error)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; vectors as base64 of little-endian float32."""
@@ -116,7 +131,7 @@ class Target:
             "opposing": list(self.opposing),
             "metrics": dict(self.metrics),
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
-            "summary": dict(self.summary),
+            "summary": {} if self.summary is None else self.summary.to_dict(),
             "matched_share": self.matched_share,
             "vector": _encode(self.vector),
             "opponents": [_encode(row) for row in self.opponents],
@@ -129,6 +144,7 @@ class Target:
         Raises KeyError where a field is missing, and ClassifierError where one holds something else than it should.
         """
         try:
+            summary = dict(fields["summary"])
             return cls(
                 label=str(fields["label"]),
                 threshold=float(fields["threshold"]),
@@ -140,8 +156,7 @@ class Target:
                 opposing=tuple(map(str, fields["opposing"])),
                 metrics=dict(fields["metrics"]),
                 intervals={name: (float(pair[0]), float(pair[1])) for name, pair in fields["intervals"].items()},
-                summary=dict(fields["summary"]),
-                matched_share=float(fields["matched_share"]),
+                summary=ScoreSummary.from_dict(summary, float(fields["matched_share"])) if summary else None,
             )
         except (TypeError, ValueError, AttributeError, IndexError) as error:
             raise ClassifierError(f"a class of the classifier cannot be read: {error}") from error

@@ -25,7 +25,7 @@ from embedstore.errors import EmbedderError, InputError, LabelError, MissingDepe
 from embedstore.measures.calibration import Calibration, calibrate_scores
 from embedstore.measures.competition import Competition, compete, swallowing
 from embedstore.measures.curves import Curve, as_threshold, as_thresholds, curves, precision_recall
-from embedstore.measures.distribution import ScoreDistribution
+from embedstore.measures.distribution import Gap, ScoreDistribution
 from embedstore.measures.ranking import rank_scores
 from embedstore.measures.rates import REPORTED, Ints, Metrics
 from embedstore.searching.queries import Concept
@@ -41,6 +41,8 @@ _SHOWN = 10
 _FEW_COPIES = 0.05
 NONSENSE = ("flurble", "qwxz", "the of and", "zzz", "lorem ipsum dolor", "blorptastic", "a b c", "vnrk")
 """Texts that mean nothing: what they score is the noise that a real match must exceed."""
+NOISE_SHARE = 0.01
+"""Of the rows that each of them exceeds the floor of the noise on, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,34 @@ class Sweep:
         """The threshold that queries which mean nothing exceed on at most 1 % of the rows; None where not known."""
         return None if self.noise is None else self.noise()
 
+    @cached_property
+    def gap(self) -> Gap | None:
+        """The gap that stands out near the top, above the floor of the noise where that is known; None for none."""
+        found = self.distribution.gap()
+        return None if found is None or (self.floor is not None and found.threshold < self.floor) else found
+
+    @property
+    def suggestion(self) -> str:
+        """Where to look first when nothing is labelled, in words; that nothing stands out, where nothing does.
+
+        The floor of the noise leads, where it is known: the share of the rows above it is compared with the 1 % that
+        queries which mean nothing reach. A gap above it comes second.
+        """
+        n, floor, gap = len(self.distribution), self.floor, self.gap
+        found = ""
+        if gap is not None:
+            found = (
+                f"{counted(gap.matches, 'image stands', 'images stand')} out, score > {gap.threshold:.4f} (the gap "
+                f"below is {gap.prominence:.0f} times as wide as usual, chance makes one of {gap.limit:.0f})"
+            )
+        if floor is None:
+            return found or "nothing here stands out: no gap near the top is wider than chance makes one"
+        above = self.distribution.matches(floor)
+        noise = f"{above:,} of {n:,} images score above {floor:.4f}, queries that mean nothing do on at most 1 %"
+        if above <= int(NOISE_SHARE * n) and not found:
+            return f"nothing here stands out: {noise}"
+        return f"{noise}; {found or 'no gap shows where the matches end'}"
+
     @property
     def best(self) -> Metrics | None:
         """The figures at the threshold of the best F1, of equal ones the highest; None without labels."""
@@ -74,7 +104,7 @@ class Sweep:
         They are ``threshold``, ``matches``, ``percentile``; with labels also ``precision``, ``recall``, ``f1``, ``tp``,
         ``fp``, ``fn``, ``tn``. By default about `n` thresholds are taken where the choice is: with labels from recall
         1 to precision 1, the best F1 among them (see `Curve.telling`); without, at shares of the rows that halve and
-        halve again towards the top, with the widest gap and the floor of the noise.
+        halve again towards the top, with the floor of the noise, and the gap where one stands out.
         """
         chosen = self._telling(n) if thresholds is None else np.atleast_1d(as_thresholds(thresholds))
         columns: dict[str, NDArray[Any]] = {
@@ -133,9 +163,9 @@ class Sweep:
         return said + (", no labels" if self.curve is None else "")
 
     def _measured(self) -> list[str]:
-        """Return what the labels say, in a line; none without labels."""
+        """Return what the labels say, in a line; without labels where to look first."""
         if self.curve is None:
-            return []
+            return [self.suggestion] if len(self.distribution) else []
         best, labelled = self.best, self.labelled
         assert best is not None
         assert labelled is not None
@@ -163,12 +193,12 @@ class Sweep:
         return head, texts, best
 
     def mark(self, threshold: float) -> str:
-        """Say in words what is special of a threshold: that of the best F1, the widest gap, the noise; or ""."""
+        """Say in words what is special of a threshold: that of the best F1, the gap, the noise; or ""."""
         marks = []
         if self.curve is not None and self.curve.cut(threshold) == self.curve.best_cut:
             marks.append("best F1")
-        if self.curve is None and (gap := self.distribution.gap()) is not None and threshold == gap.threshold:
-            marks.append("widest gap")
+        if self.curve is None and self.gap is not None and threshold == self.gap.threshold:
+            marks.append("a gap")
         if self.floor is not None and threshold == self.floor:
             marks.append("floor of the noise")
         return ", ".join(marks)
@@ -177,7 +207,7 @@ class Sweep:
         """Return about `n` thresholds where there is something to choose, ascending."""
         if self.curve is not None:
             return self.curve.thresholds[self.curve.telling(n)]
-        special = [gap.threshold] if (gap := self.distribution.gap()) is not None else []
+        special = [self.gap.threshold] if self.gap is not None else []
         special += [self.floor] if self.floor is not None else []
         tail = np.geomspace(len(self.distribution) / 2, 1, max(2, n - len(special)))
         return np.unique([*(self.distribution.threshold_for(int(count)) for count in tail), *special])
@@ -215,7 +245,7 @@ def sweep(
         # Where the model is not here the query's own vector may be known, and these not.
         with contextlib.suppress(*() if noise else (EmbedderError,)):
             nonsense = reader.scores(reader.query_vectors(NONSENSE))
-            return swept.noise_floor(nonsense if mask is None else nonsense[:, mask])
+            return swept.noise_floor(nonsense if mask is None else nonsense[:, mask], NOISE_SHARE)
         return None
 
     asked = floor if noise or (noise is None and free) else None
@@ -277,7 +307,7 @@ def rank(
     return sorted(ranked, key=lambda row: -float(row["average_precision"]))
 
 
-def noise_floor(reader: Reader, query: Any, share: float = 0.01) -> float:
+def noise_floor(reader: Reader, query: Any, share: float = NOISE_SHARE) -> float:
     """Return the threshold that nonsense queries exceed on at most `share` of the rows each."""
     distribution = ScoreDistribution.of(reader.concept_scores(Concept.of(query)))
     # As vectors, for which nobody is warned that they hold no known word.
@@ -456,8 +486,11 @@ def _calibrated(
     if labelled.doubts:
         calibration = dataclasses.replace(calibration, warnings=(*calibration.warnings, *labelled.doubts))
     # Rows picked near a threshold are no picture of the scores that it was chosen for.
-    typical = scores if labelled.weights is None else every if kept is None else every[kept]
-    return asked.measured(typical, calibration.figures, calibration.intervals), calibration
+    picked_from = None if labelled.weights is None else every if kept is None else every[kept]
+    made = asked.measured(
+        scores, labelled.values, calibration.figures, calibration.intervals, labelled.weights, picked_from
+    )
+    return made, calibration
 
 
 def _opposite(concept: Concept, labelled: Labelled) -> str:

@@ -76,6 +76,28 @@ class Wishes:
             needed = f"{option('min_precision', 0.9)} or {option('max_matches', 100)}"
             raise InputError(f"the objective 'recall' needs {needed} or the like, else all match")
 
+    @classmethod
+    def of_words(cls, objective: str, constraints: str) -> Wishes:
+        """Read what `Objective` and `Constraints` say of themselves, as a classifier keeps it; without a guarantee.
+
+        InputError for what they do not say.
+        """
+        words: dict[str, Any] = {"guarantee": False}
+        name, _, prices = objective.partition(" ")
+        pairs = [price.split("=") for price in prices.split(", ")] if prices else []
+        limits = re.sub(r" \(confidence [^)]*\)$", "", constraints)
+        try:
+            words |= {"cost": {key: float(value) for key, value in pairs}} if pairs else {}
+            for limit in [] if limits == "no constraint" else limits.split(" and "):
+                if limit.startswith("at most "):
+                    words["max_matches"] = int(limit.split()[2].replace(",", ""))
+                else:
+                    rate, _, least = limit.partition(" >= ")
+                    words[f"min_{rate}"] = float(least)
+            return cls(name, **words)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"no objective and limits: {objective!r} with {constraints!r}") from error
+
     @property
     def goal(self) -> Objective:
         """What is made as large as possible; InputError for an objective that is none."""

@@ -1,13 +1,11 @@
-"""Scores without labels -> counts and shares at any threshold, and how two sets of scores differ.
+"""Scores without labels -> counts and shares at any threshold, and where to look first: the noise floor, a gap.
 
-What can be known before anybody labels: the suggestions here (gap, noise floor) are guesses to start from; a measured
-threshold comes from `calibration`. A summary of the scores that it was measured on says later, by a `Shift`, whether
-the threshold is still at home.
+What can be known before anybody labels. The suggestions here are guesses to start from; a measured threshold comes
+from `calibration`, and whether one is still at home among other scores is said by `shift`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -18,10 +16,10 @@ from embedstore.errors import InputError
 from embedstore.measures.curves import as_thresholds, floors, midway
 from embedstore.measures.rates import Floats, Ints
 from embedstore.measures.samples import as_scores
-from embedstore.wording import counted
 
-PRACTICAL = 0.1
-"""Distributions nearer than this are taken for equal, however sure the difference."""
+_TOP, _SHALLOWEST = 0.05, 32
+"""A gap is looked for in this share of the scores, from the top, and among so many at least."""
+_FEWEST = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,31 +72,42 @@ class ScoreDistribution:
         """Return scores at shares of the rows, 0 the smallest and 1 the largest; linear between rows."""
         return np.quantile(self.scores.astype(np.float64), np.asarray(shares, dtype=np.float64))
 
-    def gap(self, top: float = 0.5, fewest: int = 1) -> Gap | None:
-        """Suggest a threshold in the most prominent gap near the top; None when all scores are equal.
-
-        Towards the top scores lie farther apart anyhow: with a tail that falls exponentially the gap below
-        the k-th largest score is 1/k of the mean gap wide on average (Rényi 1953). So each gap is weighed by
-        its rank k, and the largest of these is taken. `prominence` is that over their mean; below about 8
-        among a thousand rows it is no more than chance.
+    def gap(self, error: float = 0.05) -> Gap | None:
+        """Suggest a threshold in the gap near the top that is wider than chance makes one; None where none is.
 
         Parameters
         ----------
-        top : float
-            Share of the rows, from the top, among which to look.
-        fewest : int
-            The gap must have at least so many matches above it.
+        error : float
+            In (0, 1): about the chance of a gap where the scores fall as those of one source do.
+
+        Notes
+        -----
+        Towards the top scores lie farther apart anyhow: with a tail that falls exponentially the gap below the k-th
+        largest score, k times, is exponentially distributed, of one mean and independently of the others (Rényi 1953).
+        With other tails the mean changes slowly with k: as a power of k in the tail (Beirlant, Dierckx, Goegebeur and
+        Matthys 1999), which is fitted to ranks from 8 downwards, to the logarithms, so that single gaps hardly count.
+        A gap stands out that is more than ``log(k * h / error)`` times as wide as that mean, h the sum of 1/k over
+        the ranks that are looked at: so the chances ``error / (k * h)`` of all ranks sum up to `error`. The more rows,
+        the wider it must be. Looked at are 5 % of the distinct scores, at least 32; of several gaps that stand out,
+        the one is taken that exceeds its limit by most. A tail that is much heavier than an exponential one may have a
+        gap by chance twice as often. Of fewer than 20 distinct scores no gap is told.
         """
-        descending = self.scores[::-1].astype(np.float64)
-        depth = min(len(descending) - 1, max(fewest, int(np.ceil(top * len(descending)))))
-        ranks = np.arange(1, depth + 1)
-        weighed = ranks * (descending[:depth] - descending[1 : depth + 1])
-        if depth < fewest or not weighed[fewest - 1 :].any():
+        descending = np.unique(self.scores)[::-1].astype(np.float64)
+        if len(descending) < _FEWEST:
             return None
-        place = fewest - 1 + int(np.argmax(weighed[fewest - 1 :]))
-        pair = self.scores[::-1][place : place + 2][::-1]
+        ranks = np.arange(1, len(descending))
+        weighed = ranks * (descending[:-1] - descending[1:])
+        depth = min(len(descending) // 2, max(_SHALLOWEST, int(_TOP * len(descending))))
+        times = weighed[:depth] / _trend(weighed, max(2 * depth, 2 * _SHALLOWEST))[:depth]
+        limits = np.log(ranks[:depth] * (1 / ranks[:depth]).sum() / error)
+        place = int(np.argmax(times - limits))
+        if times[place] <= limits[place]:
+            return None
+        upper = self.scores.dtype.type(descending[place])
+        below = int(np.searchsorted(self.scores, upper))
         width = float(descending[place] - descending[place + 1])
-        return Gap(midway(pair, 1), place + 1, width, float(weighed[place] / weighed.mean()))
+        threshold = midway(self.scores[below - 1 : below + 1], 1)
+        return Gap(threshold, len(self) - below, width, float(times[place]), float(limits[place]))
 
     def noise_floor(self, nonsense: ArrayLike, share: float = 0.01) -> float:
         """Return the threshold that queries which mean nothing exceed on at most `share` of the rows each.
@@ -125,81 +134,38 @@ class ScoreDistribution:
         allowed = int(share * len(self.scores))
         return max(ScoreDistribution.of(row).threshold_for(allowed) for row in matrix)
 
-    def summary(self) -> dict[str, Any]:
-        """Return the number of rows and the 101 percentiles of the scores, as plain JSON values."""
-        return {"n": len(self.scores), "percentiles": self.quantile(np.linspace(0, 1, 101)).tolist()}
-
 
 @dataclass(frozen=True)
 class Gap:
-    """A gap between neighbouring scores near the top: its middle, the rows above it, the difference of the two scores.
+    """A gap between neighbouring scores near the top that is wider than chance makes one.
 
-    It is `prominence` times wider than gaps at that rank are on average; see `ScoreDistribution.gap`.
+    Its middle, the rows above it, the difference of the two scores; it is `prominence` times as wide as a gap at its
+    rank is on average, more than the `limit` up to which that is chance: see `ScoreDistribution.gap`.
     """
 
     threshold: float
     matches: int
     width: float
     prominence: float
+    limit: float
 
 
-@dataclass(frozen=True)
-class Shift:
-    """How the scores of some rows, here, differ from those of the rows that a threshold was calibrated on, there."""
+def _trend(every: Floats, depth: int) -> Floats:
+    """Return the mean of the weighed gaps that a power of the rank fits, at the ranks down to `depth`.
 
-    distance: float
-    """Kolmogorov and Smirnov's: the largest difference of the two cumulative shares, 0 (equal) to 1, taken at the
-    percentiles of the calibration (so at most 0.01 too small)."""
-    critical: float
-    """A larger distance happens by chance in fewer than 5 % of cases."""
-    median_shift: float
-    """Median here minus median there."""
-    expected_share: float
-    """Share of the rows that matched there."""
-    seen_share: float
-    """Share of the rows that match here."""
-    n_there: int
-    n_here: int
-
-    @property
-    def differs(self) -> bool:
-        """Whether the difference is beyond chance and larger than 0.1."""
-        return self.distance > max(self.critical, PRACTICAL)
-
-    def __str__(self) -> str:
-        seen = f"{self.seen_share:.1%} of the {counted(self.n_here, 'row')} match, {self.expected_share:.1%} did there"
-        if not self.differs:
-            return f"The scores are distributed as on the {counted(self.n_there, 'row')} of the calibration: {seen}."
-        side = "lower" if self.median_shift < 0 else "higher"
-        return (
-            f"The scores differ from those of the {counted(self.n_there, 'row')} of the calibration (distance "
-            f"{self.distance:.2f} of 1, median {abs(self.median_shift):.4f} {side}): {seen}. "
-            "The threshold may not fit here; label some of these rows and calibrate again."
-        )
-
-
-def distribution_shift(scores: ArrayLike, summary: Mapping[str, Any], threshold: float, expected_share: float) -> Shift:
-    """Compare scores with the summary that `ScoreDistribution.summary` made of others.
-
-    The critical distance is that of the two-sample test of Smirnov (1939) at 5 %, for large samples.
+    It is fitted from rank 8 downwards. On the way up a mean that grows is believed, with half a standard error more;
+    one that shrinks is believed by half where the fit is to a small share of the rows, and less to a larger.
     """
-    here = ScoreDistribution.of(scores)
-    there = np.array(summary["percentiles"], dtype=np.float64)
-    n, m = len(here), int(summary["n"])
-    shares = np.linspace(0, 1, len(there))
-    ordered = here.scores.astype(np.float64)
-    # The share there at a percentile p lies at p, for ties anywhere up to the last equal percentile.
-    at_most = np.searchsorted(ordered, there, side="right") / n
-    below = np.searchsorted(ordered, there, side="left") / n
-    first = shares[np.searchsorted(there, there, side="left")]
-    last = shares[np.searchsorted(there, there, side="right") - 1]
-    distance = float(np.max([last - at_most, below - first, np.zeros(len(there))]))
-    return Shift(
-        distance=distance,
-        critical=float(1.358 * np.sqrt((n + m) / (n * m))),
-        median_shift=float(here.quantile(0.5) - there[len(there) // 2]),
-        expected_share=expected_share,
-        seen_share=here.matches(threshold) / n,
-        n_there=m,
-        n_here=n,
-    )
+    weighed = every[:depth]
+    first = min(8, len(weighed) // 4)
+    ranks = np.log(np.arange(1, len(weighed) + 1))
+    used = ranks[first:]
+    # The logarithm of an exponential variable of mean 1 is -0.577 on average, with a variance of pi ** 2 / 6.
+    logs = np.log(np.maximum(weighed[first:], np.finfo(np.float64).tiny)) + np.euler_gamma
+    middle, spread = used.mean(), np.square(used - used.mean()).sum()
+    slope = float((logs * (used - middle)).sum() / spread)
+    believed = max(0.0, 0.5 - len(weighed) / len(every))
+    upwards = min(slope, believed * slope) - np.pi / np.sqrt(6 * spread) / 2
+    way = ranks - middle
+    trend: Floats = np.exp(logs.mean() + np.where(way < 0, upwards, max(slope, 0.0)) * way)
+    return trend

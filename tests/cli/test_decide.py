@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from command_line import run
 from PIL import Image
+from scored_stores import QUERY, scored_store
 
 from embedstore.deciding import evaluation
 from embedstore.store import EmbedStore
@@ -122,10 +123,19 @@ def test_rank_orders_queries_by_average_precision(photo_store: EmbedStore) -> No
 
 
 def test_without_labels_sweep_suggests(photo_store: EmbedStore) -> None:
-    """The gap and the noise floor are said on stderr."""
+    """The noise floor and the gap are said on stderr; of what is not there, that nothing stands out."""
     result = run("sweep", photo_store.path, "bird", "--noise")
-    assert "the widest gap for its rank is at score >" in result.stderr
-    assert "queries that mean nothing exceed" in result.stderr
+    swept = photo_store.sweep("bird", noise=True)
+    above = swept.distribution.matches(swept.floor)
+    assert f"{above} of 242 images score above {swept.floor:.4f}, queries that mean nothing do on at most 1 %" in (
+        result.stderr
+    )
+    assert f"{swept.gap.matches} images stand out, score > {swept.gap.threshold:.4f}" in result.stderr
+    absent = run("sweep", photo_store.path, "giraffe")
+    assert "nothing here stands out: 0 of 242 images score above" in absent.stderr
+    assert "<- a gap" not in absent.stdout
+    without = run("sweep", photo_store.path, "giraffe", "--no-noise")
+    assert "nothing here stands out: no gap near the top is wider than chance makes one" in without.stderr
 
 
 def test_evaluate_measures_on_another_store(calibrated: EmbedStore, store: EmbedStore) -> None:
@@ -247,7 +257,7 @@ def test_a_useless_classifier_is_said_to_be_one(calibrated: EmbedStore) -> None:
 
 
 def test_a_sweep_holds_and_marks_the_best(photo_store: EmbedStore) -> None:
-    """With labels the best F1 of all thresholds is a row and marked; without, the widest gap and the noise are."""
+    """With labels the best F1 is a row and marked; without, a gap that stands out and the noise are."""
     swept = photo_store.sweep("bird", "category=bird")
     for n in (2, 5, 20):
         lines = run("sweep", photo_store.path, "bird", "--label", "category=bird", "-n", n).stdout.splitlines()
@@ -255,7 +265,7 @@ def test_a_sweep_holds_and_marks_the_best(photo_store: EmbedStore) -> None:
         assert best.split()[5] == f"{swept.curve.f1.max():.4f}"
     result = run("sweep", photo_store.path, "bird")
     assert result.stdout.count("<- ") == 2
-    assert "<- widest gap" in result.stdout
+    assert "<- a gap" in result.stdout
     assert "<- floor of the noise" in result.stdout
     assert "<-" not in run("sweep", photo_store.path, "bird", "--thresholds", "0.1").stdout
 
@@ -314,6 +324,7 @@ def test_a_classifier_of_another_store_is_looked_up_there(calibrated: EmbedStore
     folder = store.path.parent
     result = run("classify", store.path, "--classifier", "bird", "--from", calibrated.path)
     assert "warning: bird: The scores differ from those of the 242 rows" in result.stderr
+    assert f"what to do then: embedstore carry {calibrated.path} bird --to {store.path}" in result.stderr
     assert "differ" not in run("classify", calibrated.path, "--classifier", "bird").stderr
     assert run("review", *words, "-o", folder / "review.csv").exit_code == 0
     for command, name in (("plot", "a.png"), ("report", "a.html")):
@@ -426,3 +437,48 @@ def test_quiet_is_quiet(
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
     written = {word for word in words if word.startswith(("r.", "p."))}
     assert {path.name for path in tmp_path.iterdir()} == {"p.store", *written}
+
+
+def test_a_classifier_is_carried_to_another_store(tmp_path: Path) -> None:
+    """Saved there with the threshold that fits, or a list to label is written; what it says to do next works."""
+    home = scored_store(tmp_path / "home.store", seed=1)
+    home.save_classifier(home.calibrate(QUERY, "kind=yes", name="it", label="it", resamples=0))
+    more = scored_store(tmp_path / "more.store", seed=3, prevalence=0.3)
+    words = ("carry", home.path, "it", "--to")
+    looked = run(*words, more.path, "--no-save", "--json")
+    assert more.classifiers() == []
+    threshold = json.loads(looked.stdout)["thresholds"]["it"]
+    result = run(*words, more.path)
+    assert result.exit_code == 0
+    assert "it: The scores differ from those of the 2,000 rows" in result.stdout
+    assert "saved there with the new threshold; use it with: embedstore classify" in result.stderr
+    assert more.classifier("it").threshold == threshold
+    assert run(*words, more.path).exit_code == 0
+    assert "warning" not in run("classify", more.path, "--classifier", "it").stderr
+    same = scored_store(tmp_path / "same.store", seed=2)
+    assert "saved there as it is" in run(*words, same.path).stderr
+    moved = scored_store(tmp_path / "moved.store", seed=4, moved=0.5)
+    file = tmp_path / "label these.csv"
+    listed = run(*words, moved.path, "-o", file)
+    assert listed.exit_code == 0
+    assert f"40 pictures in {file}: fill in its column label, yes or no, then: embedstore calibrate" in listed.stderr
+    assert len(list(csv.DictReader(file.open()))) == 40
+    assert moved.classifiers() == []
+
+
+def test_what_a_store_knows_better_is_not_replaced(tmp_path: Path) -> None:
+    """A classifier of the same name that was calibrated there stays, unless --force; one's own store is no other."""
+    home, other = (scored_store(tmp_path / f"{seed}.store", seed) for seed in (1, 2))
+    for store in (home, other):
+        store.save_classifier(store.calibrate(QUERY, "kind=yes", name="it", label="it", resamples=0))
+    words = ("carry", home.path, "it", "--to")
+    refused = run(*words, other.path)
+    assert refused.exit_code == 1
+    assert "keeps a classifier 'it' that was calibrated there" in refused.stderr
+    assert run(*words, other.path, "--no-save").exit_code == 0
+    assert other.classifier("it").store_id == other.id
+    assert run(*words, other.path, "--force").exit_code == 0
+    assert other.classifier("it").store_id == home.id
+    itself = run(*words, home.path)
+    assert itself.exit_code == 2
+    assert "is the store that keeps it; name another with --to" in itself.stderr

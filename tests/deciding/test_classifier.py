@@ -39,7 +39,7 @@ def calibrated(opponents=None):
     result = calibrate_scores(found, labels, resamples=50)
     words = {"queries": ("a dog",), "template": "a photo of {}", "opposing": ("cat",)}
     asked = Target("dog", 0.0, query, () if opponents is None else opponents, **words)
-    target = asked.measured(found, result.figures, result.intervals)
+    target = asked.measured(found, labels, result.figures, result.intervals)
     classifier = Classifier.of("dogs", SPACE, [(target, result)], store_id="store-1", store_version=7)
     return classifier, rows, result
 

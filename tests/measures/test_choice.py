@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import hypothesis.extra.numpy as npst
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedstore.errors import InputError, UnreachableError
-from embedstore.measures.choice import choose_threshold
+from embedstore.measures.choice import Wishes, choose_threshold
 from embedstore.measures.curves import precision_recall
 
 COST = {"fp": 1.0, "fn": 5.0, "tp": -0.5}
@@ -136,3 +138,30 @@ def test_too_few_rows_for_a_guarantee_are_said():
     assert caught.value.best["precision"] == 1.0
     assert 0.85 < caught.value.best["precision_bound"] < 0.91
     assert choose_threshold(curve, min_precision=0.85).metrics.precision == 1.0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {},
+        {"objective": "f0.5"},
+        {"objective": "mcc", "min_recall": 0.75},
+        {"objective": "cost", "cost": {"fp": 1.0, "fn": 2.5}, "max_matches": 1200},
+        {"objective": "recall", "min_precision": 0.9, "max_matches": 1},
+        {"objective": "balanced_accuracy", "min_precision": 0.125, "min_recall": 0.5},
+    ],
+)
+@pytest.mark.parametrize("guarantee", [False, True])
+def test_wishes_are_read_from_what_a_classifier_says_of_them(words, guarantee):
+    """Objective and limits come back from their words, without the guarantee."""
+    wished = Wishes(**words, guarantee=guarantee)
+    back = Wishes.of_words(str(wished.goal), str(wished.limits))
+    assert back.goal == wished.goal
+    assert back.limits == dataclasses.replace(wished.limits, confidence=None)
+
+
+def test_words_that_are_no_wishes_are_refused():
+    """With what they are."""
+    for objective, constraints in (("cost fp", "no constraint"), ("f1", "precision about 0.9"), ("f1", "at most ten")):
+        with pytest.raises(InputError, match=r"no objective and limits|unknown"):
+            Wishes.of_words(objective, constraints)
