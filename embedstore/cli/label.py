@@ -155,7 +155,7 @@ def _list(store: EmbedStore, concept: str | None, output: Output) -> None:
         if changed := len(whole.rows) - len(history.rows):
             others = counted(changed, "row has another picture", "rows have other pictures")
             output.say(f"{history.concept}: {others} than when it was labelled, and no label any more")
-        for doubt in history.weighed().doubts:
+        for doubt in label_log.doubts(history, store.rows):
             output.say(f"{history.concept}: {doubt}")
         if history.contradictions:
             both = counted(history.contradictions, "row was", "rows were")

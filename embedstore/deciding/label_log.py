@@ -148,6 +148,11 @@ def counts(found: Sequence[History], rows: Rows) -> pa.Table:
     return pa.Table.from_pylist(lines, schema=COUNTS)
 
 
+def doubts(one: History, rows: Rows) -> tuple[str, ...]:
+    """Say why rounds of a history do not count, for the rows that there are."""
+    return one.weighed("", rows.lookup("id").first_of_each(list(one.rows)) >= 0).doubts
+
+
 def own_or(reader: Reader, labels: Any, concept: str) -> Any:
     """Return labels, or where none are given, what the store knows of a concept, which is logged.
 

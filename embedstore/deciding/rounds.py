@@ -201,7 +201,7 @@ class Weighed:
     @classmethod
     def of(cls, history: History, where: str = "", inside: NDArray[np.bool_] | None = None) -> Weighed:
         """Weigh the rows of a history for the rows that `where` keeps: `inside`, shape (n_rows,), None for all."""
-        sheets = _sheets_of(history)
+        sheets = _sheets_of(history, inside)
         for sheet in sheets:
             if sheet.where and inside is not None:
                 sheet.known[~inside] = False  # they were none of the rows that it was picked of
@@ -258,8 +258,8 @@ class _Sheet:
         return found
 
 
-def _sheets_of(history: History) -> list[_Sheet]:
-    """Return the rows that were picked together, by round and time."""
+def _sheets_of(history: History, inside: NDArray[np.bool_] | None) -> list[_Sheet]:
+    """Return the rows that were picked together, by round and time; who is not inside need not be answered."""
     lines, size = history.lines, len(history.rows)
     places = np.array([history.rows[line.row] for line in lines], dtype=np.int64)
     rounds = np.array([line.round for line in lines], dtype=np.int64)
@@ -269,7 +269,7 @@ def _sheets_of(history: History) -> list[_Sheet]:
     names = sorted({line.sheet for line in lines if line.round})
     numbers = {name: number for number, name in enumerate(names)}
     sheet_of = np.array([numbers.get(line.sheet, -1) if line.round else -1 for line in lines], dtype=np.int64)
-    is_open = history.answers == OPEN
+    is_open = history.answers == OPEN if inside is None else inside & (history.answers == OPEN)
     found = []
     for number, (round_, at, where) in enumerate(names):
         here = sheet_of == number

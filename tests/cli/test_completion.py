@@ -28,6 +28,7 @@ def test_stores_classifiers_columns_and_files_are_offered(
     monkeypatch.chdir(tmp_path)
     for name in ("cats", "dogs"):
         store.save_classifier(store.calibrate("cat", "label=cat", name=name))
+    store.add_labels("label=cat", "cat")
     (tmp_path / "broken.store").mkdir()
     (tmp_path / "broken.store" / "store.json").write_text("{")
     (tmp_path / "data").mkdir()
@@ -43,6 +44,8 @@ def test_stores_classifiers_columns_and_files_are_offered(
         ("classify", "s.store", "--classifier", ""): ["plain,cats", "plain,dogs"],
         ("evaluate", "s.store", "d"): ["plain,dogs"],
         ("sweep", "s.store", "cat", "--label", "la"): ["plain,label"],
+        ("labels", "s.store", "c"): ["plain,cat"],
+        ("labels", "broken.store", "c"): [],
         ("sweep", "broken.store", "cat", "--label", "la"): ["file,la"],
         ("completion", "f"): ["plain,fish"],
         ("add", "new.store", "ph"): ["file,ph"],

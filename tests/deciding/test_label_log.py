@@ -197,6 +197,17 @@ def test_rounds_are_of_the_rows_that_were_there(photos: EmbedStore, tmp_path: Pa
     assert found.weights.sum() == pytest.approx(182)
 
 
+def test_a_row_that_is_gone_holds_no_round_up(photos: EmbedStore, tmp_path: Path) -> None:
+    """Open rows that were removed can never be answered: the round counts without them."""
+    lines = review(photos, tmp_path / "one.csv", leave=2)
+    photos.add_labels(tmp_path / "one.csv")
+    history = photos.labels("bird")
+    assert "2 rows have no answer" in label_log.doubts(history, photos.rows)[0]
+    photos.remove([line["id"] for line in lines[-2:]])
+    assert label_log.doubts(photos.labels("bird"), photos.rows) == ()
+    assert len(labels_for(photos.rows, photos.labels("bird")).to_measure()) == 18
+
+
 def test_a_round_of_a_condition_measures_there_alone(photos: EmbedStore, tmp_path: Path) -> None:
     """Calibrated under the same condition its weights count the rows that are kept; without, there are no figures."""
     where, file = "id < '9'", tmp_path / "one.csv"

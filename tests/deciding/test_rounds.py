@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from embedstore.deciding.rounds import GIVEN, NEAR, NO, OPEN, RANDOM, UNSURE, YES, History, Label, pick, random_order
 from embedstore.errors import InputError
@@ -164,6 +166,41 @@ def test_weights_follow_the_formula() -> None:
     expected = {"a": one + two, "b": two, "m0": two, "s0": two * 25}
     expected |= {f"n{i}": one + two for i in range(2)} | {f"r{i}": one * 10 + two for i in range(3)}
     assert weights == pytest.approx({name: float(value) for name, value in expected.items()})
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(1, 12), st.integers(0, 3)), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_weights_are_the_sums_over_rounds_that_are_written_out_here(sizes: list[tuple[int, int, int]]) -> None:
+    """For any rounds of near and random rows, with given rows between them, by loops over the definition."""
+    rng = np.random.default_rng(len(sizes))
+    scores, known, lines = rng.normal(size=90), set(), []
+    for number, (n_near, n_random, n_given) in enumerate(sizes, 1):
+        for row in rng.choice(90, n_given, replace=False).tolist():
+            lines.append(Label(f"row {row}", YES, GIVEN, at=f"{2 * number}"))
+            known.add(row)
+        done = np.isin(np.arange(90), list(known))
+        rows, picked, chance = pick(scores, rng.normal(), random_order("c", number, IDS[:90]), n_near, n_random, done)
+        for row, how, share in zip(rows.tolist(), picked, chance.tolist(), strict=True):
+            lines.append(Label(f"row {row}", NO, how, share, number, "", f"{2 * number + 1}"))
+            known.add(row)
+    history = History("c", tuple(lines))
+    numbers = range(1, len(sizes) + 1)
+    drawn = [sum(line.round == number and line.picked == RANDOM for line in lines) for number in numbers]
+    expected = {}
+    for row in history.rows:
+        own = [line for line in lines if line.row == row]
+        weight = 0.0
+        for number in numbers:
+            if not drawn[number - 1]:
+                continue
+            share = drawn[number - 1] / sum(drawn)
+            mine = [line for line in own if line.round == number]
+            before = [line for line in own if line.at < f"{2 * number + 1}"]
+            weight += share / mine[0].probability if mine else share if before else 0
+        expected[row] = weight or np.nan
+    found = dict(zip(history.rows, history.weighed().weights.tolist(), strict=True))
+    assert found == pytest.approx(expected, nan_ok=True)
+    assert np.nansum(list(found.values())) == pytest.approx(90 if sum(drawn) else 0)
 
 
 def test_a_round_counts_when_it_is_answered_whole() -> None:
