@@ -252,7 +252,8 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         asked = dataclasses.replace(self._target, label=label or name, **self._concept.words)
         if self._calibrated:
             calibration = self.calibration_
-            measured = asked.measured(found, calibration.figures, calibration.intervals)
+            intervals = calibration.intervals, calibration.prediction_intervals
+            measured = asked.measured(found, calibration.figures, *intervals)
             return Classifier.of(name, self._space, [(measured, calibration)])
         measured = asked.measured(found, self.curve_.at(threshold).to_dict())
         how = f"on {counted(len(found), 'labelled picture')}, which a given threshold was not chosen on"

@@ -47,6 +47,8 @@ class Target:
     """Figures by name, as from `Metrics.to_dict`; empty when nobody measured."""
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     """(low, high) by name, as in `calibration.Calibration`."""
+    prediction_intervals: Mapping[str, Interval] = field(default_factory=dict)
+    """The same; files of before have none, and in their `intervals` what these are now."""
     summary: Mapping[str, Any] = field(default_factory=dict)
     """Of the scores of the calibration rows, by `ScoreDistribution.summary`; empty when there were none."""
     matched_share: float = 0.0
@@ -61,7 +63,11 @@ class Target:
         object.__setattr__(self, "opponents", np.asarray(self.opponents, np.float32).reshape(shape))
 
     def measured(
-        self, scores: ArrayLike, figures: Mapping[str, float], intervals: Mapping[str, Interval] | None = None
+        self,
+        scores: ArrayLike,
+        figures: Mapping[str, float],
+        intervals: Mapping[str, Interval] | None = None,
+        prediction_intervals: Mapping[str, Interval] | None = None,
     ) -> Target:
         """Return this class with the threshold of `figures`, which are named as by `Metrics.to_dict`, and with them.
 
@@ -73,6 +79,7 @@ class Target:
             threshold=figures["threshold"],
             metrics=dict(figures),
             intervals=dict(intervals or {}),
+            prediction_intervals=dict(prediction_intervals or {}),
             summary=seen.summary(),
             matched_share=seen.matches(figures["threshold"]) / len(seen),
         )
@@ -107,6 +114,7 @@ class Target:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; vectors as base64 of little-endian float32."""
+        others = {name: list(pair) for name, pair in self.prediction_intervals.items()}
         return {
             "label": self.label,
             "threshold": self.threshold,
@@ -116,6 +124,7 @@ class Target:
             "opposing": list(self.opposing),
             "metrics": dict(self.metrics),
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            **({"prediction_intervals": others} if others else {}),
             "summary": dict(self.summary),
             "matched_share": self.matched_share,
             "vector": _encode(self.vector),
@@ -139,12 +148,18 @@ class Target:
                 template=fields["template"],
                 opposing=tuple(map(str, fields["opposing"])),
                 metrics=dict(fields["metrics"]),
-                intervals={name: (float(pair[0]), float(pair[1])) for name, pair in fields["intervals"].items()},
+                intervals=_pairs(fields["intervals"]),
+                prediction_intervals=_pairs(fields.get("prediction_intervals", {})),
                 summary=dict(fields["summary"]),
                 matched_share=float(fields["matched_share"]),
             )
         except (TypeError, ValueError, AttributeError, IndexError) as error:
             raise ClassifierError(f"a class of the classifier cannot be read: {error}") from error
+
+
+def _pairs(intervals: Mapping[str, Any]) -> dict[str, Interval]:
+    """Read intervals by name."""
+    return {name: (float(pair[0]), float(pair[1])) for name, pair in intervals.items()}
 
 
 def _encode(vector: NDArray[np.float32]) -> str:

@@ -355,7 +355,8 @@ def _calibrated(
         worse, *others = calibration.warnings
         warnings = (f"{worse}; {_opposite(concept, labelled)}", *others)
         calibration = dataclasses.replace(calibration, warnings=warnings)
-    return asked.measured(scores, calibration.figures, calibration.intervals), calibration
+    figures, intervals = calibration.figures, calibration.intervals
+    return asked.measured(scores, figures, intervals, calibration.prediction_intervals), calibration
 
 
 def _opposite(concept: Concept, labelled: Labelled) -> str:
