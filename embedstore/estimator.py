@@ -332,7 +332,8 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         asked = dataclasses.replace(self._target, label=label or name, **self._concept.words)
         if self._calibrated:
             calibration = self.calibration_
-            measured = asked.measured(found, truth, calibration.figures, calibration.intervals)
+            figures, others = calibration.figures, calibration.prediction_intervals
+            measured = asked.measured(found, truth, figures, calibration.intervals, prediction_intervals=others)
             return Classifier.of(name, self._space, [(measured, calibration)])
         measured = asked.measured(found, truth, self.curve_.at(threshold).to_dict())
         how = f"on {counted(len(found), 'labelled picture')}, which a given threshold was not chosen on"

@@ -445,7 +445,8 @@ def _classifier_lines(classifier: Classifier) -> Iterator[str]:
     if classifier.where:
         yield f"  on {classifier.labelled}"
     if any(target.intervals for target in classifier.targets):
-        yield f"  {what_intervals_say(classifier.confidence)}"
+        others = classifier.target.prediction_intervals if classifier.mode == "single" else {}
+        yield from (f"  {line}" for line in what_intervals_say(classifier.confidence, others))
     yield from (f"  warning: {text}" for text in classifier.warnings)
 
 

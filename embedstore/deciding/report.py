@@ -135,10 +135,15 @@ def _summary(classifier: Classifier, reader: Reader) -> str:
 def _figures(classifier: Classifier) -> str:
     target = classifier.target
     rows = [
-        (name, f"{value:.4f}", f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "")
+        (name, f"{value:.4f}", *(_ends(one) for one in (interval, target.prediction_intervals.get(name))))
         for name, value, interval in figure_rows(target.figures, target.intervals)
     ]
-    return _table(("", "value", f"interval of {classifier.confidence:.0%}"), rows)
+    sure = f"{classifier.confidence:.0%}"
+    return _table(("", "value", f"{sure} confidence: over all such rows", f"{sure}: another sample as large"), rows)
+
+
+def _ends(interval: tuple[float, float] | None) -> str:
+    return f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
 
 
 def _thresholds(sweep: Sweep, chosen: float) -> str:

@@ -50,6 +50,8 @@ class Target:
     """Figures by name, as from `Metrics.to_dict`; empty when nobody measured."""
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     """(low, high) by name, as in `calibration.Calibration`."""
+    prediction_intervals: Mapping[str, Interval] = field(default_factory=dict)
+    """The same; files of before have none, and in their `intervals` what these are now."""
     summary: ScoreSummary | None = None
     """Of the scores of the calibration rows; None when there were none."""
 
@@ -69,6 +71,8 @@ class Target:
         intervals: Mapping[str, Interval] | None = None,
         weights: ArrayLike | None = None,
         population: ArrayLike | None = None,
+        *,
+        prediction_intervals: Mapping[str, Interval] | None = None,
     ) -> Target:
         """Return this class with the threshold of `figures`, which are named as by `Metrics.to_dict`, and with them.
 
@@ -80,6 +84,7 @@ class Target:
             threshold=figures["threshold"],
             metrics=dict(figures),
             intervals=dict(intervals or {}),
+            prediction_intervals=dict(prediction_intervals or {}),
             summary=ScoreSummary.of(scores, labels, figures["threshold"], weights, population),
         )
 
@@ -122,6 +127,7 @@ class Target:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; vectors as base64 of little-endian float32."""
+        others = {name: list(pair) for name, pair in self.prediction_intervals.items()}
         return {
             "label": self.label,
             "threshold": self.threshold,
@@ -131,6 +137,7 @@ class Target:
             "opposing": list(self.opposing),
             "metrics": dict(self.metrics),
             "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            **({"prediction_intervals": others} if others else {}),
             "summary": {} if self.summary is None else self.summary.to_dict(),
             "matched_share": self.matched_share,
             "vector": _encode(self.vector),
@@ -155,11 +162,17 @@ class Target:
                 template=fields["template"],
                 opposing=tuple(map(str, fields["opposing"])),
                 metrics=dict(fields["metrics"]),
-                intervals={name: (float(pair[0]), float(pair[1])) for name, pair in fields["intervals"].items()},
+                intervals=_pairs(fields["intervals"]),
+                prediction_intervals=_pairs(fields.get("prediction_intervals", {})),
                 summary=ScoreSummary.from_dict(summary, float(fields["matched_share"])) if summary else None,
             )
         except (TypeError, ValueError, AttributeError, IndexError) as error:
             raise ClassifierError(f"a class of the classifier cannot be read: {error}") from error
+
+
+def _pairs(intervals: Mapping[str, Any]) -> dict[str, Interval]:
+    """Read intervals by name."""
+    return {name: (float(pair[0]), float(pair[1])) for name, pair in intervals.items()}
 
 
 def _encode(vector: NDArray[np.float32]) -> str:

@@ -485,10 +485,18 @@ def _calibrated(
         calibration = dataclasses.replace(calibration, warnings=warnings)
     if labelled.doubts:
         calibration = dataclasses.replace(calibration, warnings=(*calibration.warnings, *labelled.doubts))
-    figures, intervals, weights = calibration.figures, calibration.intervals, labelled.weights
     # Given labels are compared with themselves: whether they are like the store is another question.
-    sampled_from = None if weights is None else population
-    return asked.measured(scores, labelled.values, figures, intervals, weights, sampled_from), calibration
+    picked_from = None if labelled.weights is None else population
+    measured = asked.measured(
+        scores,
+        labelled.values,
+        calibration.figures,
+        calibration.intervals,
+        labelled.weights,
+        picked_from,
+        prediction_intervals=calibration.prediction_intervals,
+    )
+    return measured, calibration
 
 
 def _opposite(concept: Concept, labelled: Labelled) -> str:

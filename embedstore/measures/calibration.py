@@ -104,7 +104,7 @@ class Calibration:
         lines += [f"  {line}" for line in figure_lines(self.figures, self.intervals)]
         lines.append(f"measured {self.validation}; {counted(self.n, 'row')}, {self.n_pos} positive")
         if self.intervals:
-            lines.append(what_intervals_say(self.confidence))
+            lines += what_intervals_say(self.confidence, self.prediction_intervals)
         return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
 
 
@@ -130,9 +130,14 @@ def figure_lines(figures: Mapping[str, float], intervals: Mapping[str, Interval]
     ]
 
 
-def what_intervals_say(confidence: float) -> str:
-    """Return the line that explains the brackets of `figure_lines`."""
-    return f"[ ]: another sample as large lies there with {confidence:.0%} probability"
+def what_intervals_say(confidence: float, prediction: Mapping[str, Interval]) -> list[str]:
+    """Return the lines that explain the brackets of `figure_lines`, and say where another sample's figures lie."""
+    sure = f"{confidence:.0%}"
+    others = ", ".join(f"{name} {low:.4f} to {high:.4f}" for name, (low, high) in prediction.items())
+    return [
+        f"[ ]: {sure} confidence intervals: of the figures of this threshold over all such rows; of the best threshold",
+        *([f"on another sample as large, with {sure} probability: {others}"] if others else []),
+    ]
 
 
 def calibrate_scores(
@@ -219,13 +224,16 @@ def calibrate_scores(
     metrics, goal = measured.metrics, wished.goal
     intervals: dict[str, Interval] = {}
     others: dict[str, Interval] = {}
-    spread = None
+    plain = None
     if resamples and metrics is not None:
         chosen_on, measured_on = (
             (sample, sample.measurable) if held is None else (sample[~held], sample[held].measurable)
         )
-        spread = spread_of_figures(measured_on, metrics, TRUSTED if held is None else 1.0, rng)
-        few = effective_positives(measured_on) < FEWEST_POSITIVES
+        trust = TRUSTED if held is None else 1.0
+        spread = spread_of_figures(measured_on, choice.threshold, measured.optimism, trust, rng)
+        # To doubt a query, each row counts in full; half the optimism is that of a choice by more rows than a fold's.
+        plain = spread_of_figures(measured_on, choice.threshold, measured.optimism / 2, 1.0, rng).expected
+        few = effective_positives(measured_on) < (FEWEST_FOR_BEST if chooser.weighted else FEWEST_POSITIVES)
         intervals = _intervals(spread.expected, metrics, goal, wished.confidence, few)
         others = _intervals(spread.another, metrics, goal, wished.confidence, few)
         if chooser.is_repeatable and effective_positives(chosen_on) >= FEWEST_FOR_BEST:
@@ -243,7 +251,7 @@ def calibrate_scores(
     ordering = Ordering.of(drawn, wished.confidence)
     useless = [
         *([ordering.doubt] if ordering.doubt else []),
-        *(doubts_of_decision(goal, metrics, spread and spread.expected, wished.confidence) if metrics else []),
+        *(doubts_of_decision(goal, metrics, plain, wished.confidence) if metrics else []),
         *([doubt] if everyone and (doubt := doubt_of_sample(sample, everyone)) else []),
     ]
     return Calibration(

@@ -16,7 +16,7 @@ from embedstore.measures.chance import Interval
 from embedstore.measures.choice import Choice, best_cut
 from embedstore.measures.curves import Curve, above, midways
 from embedstore.measures.fitted import Population, chances, fit_line, fit_lines
-from embedstore.measures.rates import Floats, Ints, Metrics, MetricsTable
+from embedstore.measures.rates import Floats, Ints, MetricsTable
 from embedstore.measures.samples import Sample
 
 TRUSTED = 2 / 3
@@ -39,16 +39,21 @@ class Spread(NamedTuple):
     """What they are on one other sample as large, chance included."""
 
 
-def spread_of_figures(measured_on: Sample, reported: Metrics, trust: float, rng: np.random.Generator) -> Spread:
-    """Return what the figures of the threshold in `reported` may truly be, and on another sample as `measured_on`.
+def spread_of_figures(
+    measured_on: Sample, threshold: float, optimism: Floats, trust: float, rng: np.random.Generator
+) -> Spread:
+    """Return what the figures of a threshold may truly be, and what they may be on another sample as `measured_on`.
 
-    The counts are those of `measured_on`, less half the optimism that the report shows. The shares of the four counts
-    are drawn from their posterior (Dirichlet, with Jeffreys' 1/2 added to each, so that a count of zero is not taken
-    for impossible), each row counting `trust`; further counts from those shares. Of rows that weigh differently, a
-    count of weight W from weights w is worth W² / sum w² rows (Kish 1965), and the 1/2 is of the rows' mean worth.
+    The counts are those of `measured_on` with what held-out rows show more of each, tp, fp, fn and tn, at thresholds
+    that were chosen on others: the `optimism` of counting where was chosen. (The held-out counts themselves will not
+    do: they are of the thresholds of the folds, which lie elsewhere.) The shares of the four are drawn from their
+    posterior (Dirichlet, with Jeffreys' 1/2 added to each, so that a count of zero is not taken for impossible), each
+    row counting `trust`; further counts from those shares. Of rows that weigh differently, a count of weight W from
+    weights w is worth W² / sum w² rows (Kish 1965), and the 1/2 is of the rows' mean worth.
     """
-    counts = _less_optimism(measured_on, reported)
-    each, worth = _weight_of_rows(measured_on, reported.threshold)
+    here = np.bincount(_cells(measured_on, threshold), measured_on.weights, 4)
+    counts = np.maximum(here + optimism, 0.0)
+    each, worth = _weight_of_rows(measured_on, threshold)
     total = counts.sum()
     drawn = each * rng.standard_gamma(trust * counts / each, (_DRAWS, 4))
     drawn += worth * rng.standard_gamma(0.5, (_DRAWS, 4))
@@ -56,7 +61,7 @@ def spread_of_figures(measured_on: Sample, reported: Metrics, trust: float, rng:
     rows = expected / each
     sizes = np.maximum(1, rows.sum(axis=1).round()).astype(np.int64)
     another = each * rng.multinomial(sizes, rows / rows.sum(axis=1, keepdims=True))
-    thresholds = np.full(_DRAWS, reported.threshold)
+    thresholds = np.full(_DRAWS, threshold)
     return Spread(MetricsTable(thresholds, *(expected / worth).T), MetricsTable(thresholds, *(another / worth).T))
 
 
@@ -69,18 +74,6 @@ def _cells(sample: Sample, threshold: float) -> Ints:
     """Return for each row which count it adds to: 0 tp, 1 fp, 2 fn, 3 tn."""
     cells: Ints = np.where(above(sample.scores, threshold), 0, 2) + ~sample.labels
     return cells
-
-
-def _less_optimism(sample: Sample, reported: Metrics) -> Floats:
-    """Return tp, fp, fn, tn at the reported threshold, less half the optimism of counting where it was chosen.
-
-    Counting the rows that the threshold was chosen on flatters; what was held out falls short, as it was chosen
-    for by fewer rows. Halfway lies nearer than either.
-    """
-    here = np.bincount(_cells(sample, reported.threshold), sample.weights, 4)
-    there = np.array([reported.tp, reported.fp, reported.fn, reported.tn], dtype=np.float64)
-    between: Floats = (here + there * (here.sum() / max(there.sum(), 1e-300))) / 2
-    return between
 
 
 def _weight_of_rows(sample: Sample, threshold: float) -> tuple[Floats, float]:

@@ -16,7 +16,7 @@ from embedstore.errors import InputError, LabelError, UnreachableError, spelt
 from embedstore.measures.choice import Choice, Constraints, Objective, choose
 from embedstore.measures.curves import Curve, above, precision_recall
 from embedstore.measures.fitted import Population
-from embedstore.measures.rates import Metrics
+from embedstore.measures.rates import Floats, Metrics
 from embedstore.measures.samples import Sample, holdouts
 from embedstore.wording import counted
 
@@ -91,6 +91,9 @@ class Measured(NamedTuple):
     metrics: Metrics | None
     how: str
     warnings: list[str]
+    optimism: Floats
+    """By how much tp, fp, fn and tn are more on rows that a threshold was not chosen on than on those it was chosen on,
+    at the same thresholds; 0 where none were held out or the threshold was chosen on others anyhow."""
 
 
 def partitions_of(
@@ -113,16 +116,20 @@ def held_out_figures(chooser: Chooser, partitions: list[list[Mask]], choice: Cho
     weights = np.where(known, sample.weights, 0.0)
     if not known.any():
         lost = "not at all: it is not known how any of the labelled rows was picked"
-        return Measured(None, lost, ["there are no figures, as it is not known how any labelled row was picked"])
-    sums, done, asked = np.zeros(4), 0, sum(map(len, partitions))
+        none = "there are no figures, as it is not known how any labelled row was picked"
+        return Measured(None, lost, [none], np.zeros(4))
+    sums, optimism, done, asked = np.zeros(4), np.zeros(4), 0, sum(map(len, partitions))
     for held in (part for parts in partitions for part in parts):
         try:
             threshold = chooser.choose(~held).threshold
         except UnreachableError:
             continue
         done += 1
-        cell = 2 * above(sample.scores[held], threshold) + sample.labels[held]
-        sums += np.bincount(cell, weights[held], 4)
+        cells = np.where(above(sample.scores, threshold), 0, 2) + ~sample.labels
+        counts = np.bincount(cells[held], weights[held], 4)
+        others = np.bincount(cells[~held], weights[~held], 4)
+        sums += counts
+        optimism += counts - others * (counts.sum() / max(others.sum(), 1e-300))
     weighing = ", weighted by how the rows were picked" if chooser.weighted else ""
     if not known.all():
         weighing += f" (of {int((~known).sum())} that is not known, and they are left out)"
@@ -137,17 +144,21 @@ def held_out_figures(chooser: Chooser, partitions: list[list[Mask]], choice: Cho
         counted_on = sample.measurable if chooser.weighted else sample
         curve = precision_recall(counted_on.scores, counted_on.labels, counted_on.weights if chooser.weighted else None)
         flatter = f"the figures are measured on the rows that the threshold was chosen on{why}; they flatter"
-        return Measured(curve.at(choice.threshold), f"on the rows that it was chosen on{why}{weighing}", [flatter])
+        return Measured(
+            curve.at(choice.threshold), f"on the rows that it was chosen on{why}{weighing}", [flatter], optimism
+        )
     whole = weights.sum() if validation == "kfold" else sums.sum()
-    tn, fn, fp, tp = (sums * (whole / sums.sum())).tolist()
+    tp, fp, fn, tn = (sums * (whole / sums.sum())).tolist()
     if not chooser.weighted and len(partitions) == 1 and done == asked:
-        tn, fn, fp, tp = map(int, sums)
+        tp, fp, fn, tn = map(int, sums)
     how = _how(partitions, validation, done)
     warning = (
         f"in {asked - done} of {asked} folds the constraint could not be kept with the fewer rows there; "
         "the figures come from the other folds"
     )
-    return Measured(Metrics(choice.threshold, tp, fp, fn, tn), how + weighing, [warning] if done < asked else [])
+    optimism *= 0.0 if validation == "split" else whole / sums.sum()
+    metrics = Metrics(choice.threshold, tp, fp, fn, tn)
+    return Measured(metrics, how + weighing, [warning] if done < asked else [], optimism)
 
 
 def _how(partitions: list[list[Mask]], validation: str, done: int) -> str:

@@ -11,6 +11,8 @@ from embedstore.errors import InputError, LabelError, UnreachableError
 from embedstore.measures.calibration import calibrate_scores
 from embedstore.measures.choice import choose_threshold
 from embedstore.measures.curves import precision_recall
+from embedstore.measures.fitted import Population
+from embedstore.measures.guarantees import recall_holds
 from embedstore.measures.samples import as_sample, holdouts
 
 
@@ -185,3 +187,152 @@ def test_arguments_that_mean_nothing_are_refused(arguments, error, says):
     given = {"scores": [0.1, 0.2, 0.3, 0.4], "labels": [False, True, False, True], **arguments}
     with pytest.raises(error, match=says):
         calibrate_scores(**given)
+
+
+def review(seed, n=4000, each=60, near=0.07):
+    """Return scores and truth of a store, rows near a threshold and random others, their weights, which are random."""
+    scores, truth = draw(seed, n, positives=0.1)
+    rng = np.random.default_rng(seed)
+    nearest = np.argsort(np.abs(scores - near), kind="stable")[:each]
+    others = rng.permutation(np.setdiff1d(np.arange(n), nearest))[:each]
+    weights = np.repeat([1.0, (n - each) / each], each)
+    return scores, truth, np.concatenate([nearest, others]), weights, np.repeat([False, True], each)
+
+
+def test_weighted_figures_are_those_of_horvitz_and_thompson():
+    """Each fold is decided by a threshold chosen on the expected curve of the others; counts are sums of weights."""
+    scores, truth, rows, weights, random = review(1)
+    mine, labels = scores[rows], truth[rows]
+    options = {"sample_weight": weights, "random": random, "population": scores}
+    result = calibrate_scores(mine, labels, **options, folds=4, repeats=2, seed=3, resamples=0)
+    everyone, sample = Population.of(scores), as_sample(mine, labels, None, weights, random)
+    chosen = everyone.expected_curve(sample)
+    assert result.threshold == chosen.thresholds[chosen.best_cut]
+    rng, counts = np.random.default_rng(3), []
+    for _ in range(2):
+        predicted = np.zeros(len(rows), dtype=bool)
+        for held in holdouts(sample, "kfold", 4, 0.5, rng)[0]:
+            curve = everyone.expected_curve(sample[~held])
+            predicted[held] = mine[held].astype(np.float64) > curve.thresholds[curve.best_cut]
+        pairs = ((predicted, labels), (predicted, ~labels), (~predicted, labels), (~predicted, ~labels))
+        counts.append([weights[guess & side].sum() for guess, side in pairs])
+    metrics = result.metrics
+    assert [metrics.tp, metrics.fp, metrics.fn, metrics.tn] == pytest.approx(np.mean(counts, axis=0))
+    assert metrics.tp + metrics.fp + metrics.fn + metrics.tn == pytest.approx(4000)
+    assert result.validation == "by 4-fold cross-validation, 2 times, weighted by how the rows were picked"
+
+
+def test_weights_take_the_bias_of_a_review_away():
+    """Over 40 stores F1 by weights is right to 0.03 on average, and that of the picked rows as they are is far off."""
+    errors, plain = [], []
+    for seed in range(40):
+        scores, truth, rows, weights, random = review(seed, each=200, near=0.08)
+        options = {"sample_weight": weights, "random": random, "population": scores}
+        result = calibrate_scores(scores[rows], truth[rows], **options, repeats=1, resamples=0, seed=seed)
+        actual = precision_recall(scores, truth).at(result.threshold).f1
+        errors.append(result.metrics.f1 - actual)
+        plain.append(precision_recall(scores[rows], truth[rows]).at(result.threshold).f1 - actual)
+    assert abs(np.mean(errors)) < 0.03 < abs(np.mean(plain)) / 2
+
+
+def test_rows_of_unknown_picking_choose_and_do_not_measure():
+    """They move the threshold, are left out of the figures, and where there are no others there are no figures."""
+    scores, truth, rows, weights, random = review(2)
+    unknown = np.where(random, weights, np.nan)
+    options = {"random": random, "population": scores, "resamples": 0}
+    result = calibrate_scores(scores[rows], truth[rows], sample_weight=unknown, validation="none", **options)
+    both = Population.of(scores).expected_curve(as_sample(scores[rows], truth[rows], None))
+    assert result.threshold == both.thresholds[both.best_cut]
+    kept = rows[random]
+    alone = precision_recall(scores[kept], truth[kept], weights[random]).at(result.threshold)
+    assert result.metrics.to_dict() == pytest.approx(alone.to_dict())
+    assert "of 60 that is not known, and they are left out" in result.validation
+    lost = calibrate_scores(scores[rows], truth[rows], sample_weight=np.full(120, np.nan), population=scores)
+    assert (lost.metrics, lost.intervals, lost.figures) == (None, {}, {"threshold": both.thresholds[both.best_cut]})
+    assert any("no figures" in text for text in lost.warnings)
+    json.dumps(lost.to_dict(), allow_nan=False)
+
+
+def test_a_guarantee_of_reviewed_labels_rests_on_the_random_rows():
+    """The threshold keeps what the random rows alone certify; with none of them it is refused."""
+    scores, truth, rows, weights, random = review(3, each=400)
+    options = {"sample_weight": weights, "population": scores, "objective": "precision", "min_recall": 0.6}
+    result = calibrate_scores(scores[rows], truth[rows], random=random, resamples=0, **options)
+    kept = rows[random]
+    alone = precision_recall(scores[kept], truth[kept])
+    certified = recall_holds(alone.tp, 0.6, 0.95)
+    assert certified[alone.cut(result.threshold)]
+    assert not certified.all()
+    assert "the guarantee rests on the 400 rows drawn at random alone" in result.validation
+    with pytest.raises(LabelError, match="none of the 800 labelled rows was"):
+        calibrate_scores(scores[rows], truth[rows], random=np.zeros(800, dtype=bool), **options)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_sentence_on_the_measurement_is_true(seed):
+    """Figures that are in-sample are said to be, folds that could not be decided are counted, the counts sum to n."""
+    rng = np.random.default_rng(seed)
+    scores, labels = draw(seed, int(rng.integers(60, 240)), distance=3.0, positives=0.45)
+    try:
+        result = calibrate_scores(scores, labels, objective="recall", min_precision=0.9, repeats=3, resamples=0, seed=9)
+    except UnreachableError:
+        return
+    rng, counts, done, tried = np.random.default_rng(9), np.zeros(4), 0, 0
+    for _ in range(3):
+        for held in holdouts(as_sample(scores, labels, None), "kfold", 5, 0.5, rng)[0]:
+            tried += 1
+            try:
+                curve = precision_recall(scores[~held], labels[~held])
+                chosen = choose_threshold(curve, "recall", min_precision=0.9).threshold
+            except UnreachableError:
+                continue
+            done += 1
+            guess = scores[held].astype(np.float64) > chosen
+            counts += np.bincount(2 * ~guess + ~labels[held], minlength=4)
+    metrics = result.metrics
+    if not done:
+        assert result.validation.startswith("on the rows that it was chosen on (without any of the parts")
+        assert metrics == precision_recall(scores, labels).at(result.threshold)
+        return
+    ending = f", in {done} of {tried} folds" if done < tried else ""
+    assert result.validation == "by 5-fold cross-validation, 3 times" + ending
+    scaled = counts * len(labels) / counts.sum()
+    assert [metrics.tp, metrics.fp, metrics.fn, metrics.tn] == pytest.approx(scaled)
+    assert any(f"in {tried - done} of {tried} folds" in text for text in result.warnings) == (done < tried)
+
+
+def test_repeats_steady_the_figures():
+    """Over 12 seeds F1 of one partition scatters more than twice as far as that of ten."""
+    scores, labels = draw(0, 60, distance=2.0, positives=0.2)
+    spread = {}
+    for repeats in (1, 10):
+        found = [calibrate_scores(scores, labels, repeats=repeats, seed=seed, resamples=0) for seed in range(12)]
+        spread[repeats] = np.std([one.metrics.f1 for one in found])
+    assert 2 * spread[10] < spread[1]
+
+
+def test_a_number_of_matches_is_scaled_to_the_part():
+    """At most 40 of 200 rows are at most 20 where the threshold is chosen on half of them."""
+    scores, labels = draw(6, 200)
+    result = calibrate_scores(scores, labels, max_matches=40, objective="recall", validation="split", resamples=0)
+    (held,), _ = holdouts(as_sample(scores, labels, None), "split", 5, 0.5, np.random.default_rng(0))
+    assert (scores[~held] > result.threshold).sum() <= 20
+    assert str(result.choice.constraints) == "at most 40 matches"
+
+
+def test_from_too_few_positives_nothing_is_told():
+    """From two positives every interval holds all there can be, and the threshold has none."""
+    scores = np.linspace(0, 0.1, 50).astype(np.float32)
+    result = calibrate_scores(scores, np.arange(50) >= 48, objective="mcc")
+    assert result.intervals == result.prediction_intervals
+    assert result.intervals == {**dict.fromkeys(("precision", "recall", "f1"), (0.0, 1.0)), "mcc": (-1.0, 1.0)}
+
+
+def test_labels_that_are_no_random_sample_are_warned_of():
+    """With the scores of the store at hand it is said that labels were picked by score."""
+    scores, truth, rows, _, random = review(5)
+    near, kept = rows[~random], rows[random]
+    picked = calibrate_scores(scores[near], truth[near], population=scores, resamples=0)
+    fair = calibrate_scores(scores[kept], truth[kept], population=scores, resamples=0)
+    assert any("no random sample" in text for text in picked.warnings)
+    assert not any("no random sample" in text for text in fair.warnings)

@@ -9,7 +9,6 @@ from sklearn.linear_model import LogisticRegression
 
 from embedstore.measures.choice import choose_threshold
 from embedstore.measures.curves import precision_recall
-from embedstore.measures.rates import Metrics
 from embedstore.measures.resampling import (
     best_threshold_interval,
     effective_positives,
@@ -25,6 +24,7 @@ def draw(seed, n, distance=2.2, positives=0.5):
 
 
 TAILS = [0.025, 0.5, 0.975]
+NONE = np.zeros(4)
 
 
 @pytest.mark.parametrize("trust", [1.0, 2 / 3])
@@ -35,7 +35,7 @@ def test_the_figures_spread_as_beta_distributions(trust):
     """
     scores, labels = draw(3, 300)
     counted = precision_recall(scores, labels).at(0.06)
-    spread = spread_of_figures(as_sample(scores, labels, None), counted, trust, np.random.default_rng(0))
+    spread = spread_of_figures(as_sample(scores, labels, None), 0.06, NONE, trust, np.random.default_rng(0))
     tp, fp, fn = (trust * count + 0.5 for count in (counted.tp, counted.fp, counted.fn))
     shares = beta.ppf(TAILS, tp, fp + fn)
     expected = {
@@ -51,35 +51,32 @@ def test_another_sample_adds_its_own_chance():
     """Its counts sum to the number of rows; what matches is beta-binomial, as scipy has it."""
     scores, labels = draw(4, 200)
     counted = precision_recall(scores, labels).at(0.06)
-    spread = spread_of_figures(as_sample(scores, labels, None), counted, 1.0, np.random.default_rng(0)).another
+    spread = spread_of_figures(as_sample(scores, labels, None), 0.06, NONE, 1.0, np.random.default_rng(0)).another
     assert (spread.tp + spread.fp + spread.fn + spread.tn == 200).all()
     found = betabinom(200, counted.tp + 0.5, 200 - counted.tp + 1.5)
     assert np.quantile(spread.tp, TAILS) == pytest.approx(found.ppf(TAILS), abs=3)
 
 
-def test_optimism_is_halved():
-    """The middle lies halfway between the counts on the rows and those reported, scaled to as many rows."""
+def test_optimism_is_taken_off():
+    """The middle is that of the counts on the rows with what held-out rows showed more of each."""
     scores, labels = draw(5, 400)
-    sample, here = as_sample(scores, labels, None), precision_recall(scores, labels).at(0.06)
-    reported = Metrics(0.06, here.tp // 4, here.fp // 2, here.fn // 2 + 3, here.tn // 2)
-    scale = 400 / (reported.tp + reported.fp + reported.fn + reported.tn)
-    tp, fp = (here.tp + scale * reported.tp) / 2, (here.fp + scale * reported.fp) / 2
-    spread = spread_of_figures(sample, reported, 1.0, np.random.default_rng(0)).expected
-    assert np.median(spread.precision) == pytest.approx(beta.median(tp + 0.5, fp + 0.5), abs=0.004)
+    here = precision_recall(scores, labels).at(0.06)
+    optimism = np.array([-8.0, 11.0, 8.0, -11.0])
+    spread = spread_of_figures(as_sample(scores, labels, None), 0.06, optimism, 1.0, np.random.default_rng(0))
+    expected = beta.median(here.tp - 8 + 0.5, here.fp + 11 + 0.5)
+    assert np.median(spread.expected.precision) == pytest.approx(expected, abs=0.004)
 
 
 def test_copies_and_heavy_rows_are_worth_what_kish_says():
     """Four copies of each row change nothing; rows of weights w are worth (sum w)² / sum w² rows."""
     scores, labels = draw(6, 120)
-    counted = precision_recall(scores, labels).at(0.06)
     copies = as_sample(*(np.repeat(column, 4) for column in (scores, labels, np.arange(120))))
-    once = spread_of_figures(as_sample(scores, labels, None), counted, 1.0, np.random.default_rng(0)).expected
-    again = spread_of_figures(copies, counted, 1.0, np.random.default_rng(1)).expected
+    once = spread_of_figures(as_sample(scores, labels, None), 0.06, NONE, 1.0, np.random.default_rng(0)).expected
+    again = spread_of_figures(copies, 0.06, NONE, 1.0, np.random.default_rng(1)).expected
     assert np.quantile(again.f1, TAILS) == pytest.approx(np.quantile(once.f1, TAILS), abs=0.006)
     weights = np.where(np.arange(120) % 2, 1.0, 9.0)
     heavy = as_sample(scores, labels, None, weights)
-    mine = precision_recall(scores, labels, weights).at(0.06)
-    spread = spread_of_figures(heavy, mine, 1.0, np.random.default_rng(2)).expected
+    spread = spread_of_figures(heavy, 0.06, NONE, 1.0, np.random.default_rng(2)).expected
     matched = scores > np.float32(0.06)
     right, wrong = weights[matched & labels], weights[matched & ~labels]
     rng = np.random.default_rng(3)
