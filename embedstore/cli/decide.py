@@ -356,7 +356,7 @@ def carry(
     """
     from embedstore.deciding.carrying import carry as carry_over
 
-    opened, classifier = open_store(other), find_classifier(open_store(store), name)
+    classifier, opened = find_classifier(open_store(store), name), open_store(other)
     if label is not None:
         classifier = classifier.of_class(label)
     if opened.path.resolve() == store.resolve():

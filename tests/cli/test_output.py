@@ -174,6 +174,7 @@ WRITTEN = [
     *((name, "-o", ".parquet", ".csv .tsv .jsonl .json .arrow") for name in ("search", "classify", "export", "sweep")),
     *((name, "-o", ".parquet", ".csv .tsv .jsonl .json .arrow") for name in ("rank", "versions", "labels")),
     ("review", "-o", ".csv", ""),
+    ("carry", "-o", ".csv", ""),
     ("plot", "-o", ".png", ".svg .pdf"),
     ("plot --kind boundary", "-o", ".png", ".jpg .jpeg"),
     ("report", "-o", ".html", ".htm"),
@@ -201,6 +202,7 @@ def test_a_file_to_write_is_looked_at_before_any_work(
     command, *more = name.split()
     asked = [] if command in ("export", "versions") else ["dog"]
     asked += ["--threshold", "0.3"] if command in ("classify", "count") else []
+    asked += ["--to", "other.store"] if command == "carry" else []
     asked += ["--label", "a=b"] if command in ("rank", "plot", "report") else []
     words = [command, "no.store", *asked, *more]
     wrong = run(*words, option, "x.gif")
