@@ -135,8 +135,8 @@ def what_intervals_say(confidence: float, prediction: Mapping[str, Interval]) ->
     sure = f"{confidence:.0%}"
     others = ", ".join(f"{name} {low:.4f} to {high:.4f}" for name, (low, high) in prediction.items())
     return [
-        f"[ ]: {sure} confidence intervals: of the figures of this threshold over all such rows; of the best threshold",
-        *([f"on another sample as large, with {sure} probability: {others}"] if others else []),
+        f"[ ]: {sure} confidence: the figures of this threshold over all such rows; the best threshold for those",
+        *([f"on another sample as large, {sure}: {others}"] if others else []),
     ]
 
 
