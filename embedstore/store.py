@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedstore.errors import InputError, option
 from embedstore.searching import scan
-from embedstore.searching.index import IndexFiles, IndexReport, build
+from embedstore.searching.index import APPROXIMATE, IndexFiles, IndexReport, build
 from embedstore.searching.matches import Matches
 from embedstore.searching.query_vectors import QueryCache, QueryVectors
 from embedstore.searching.reader import Reader
@@ -319,11 +319,11 @@ class EmbedStore:
 
         return adding.all_missing(self.rows)
 
-    def index(self, kind: str = "fp16") -> IndexReport:
+    def index(self, kind: str = "int8") -> IndexReport:
         """Make index files for new parts, so that search reads fewer bytes. See `index.build`."""
         report = build(self.folder, self.reader.index_files, kind)
         self.refresh()
-        if report.parts and kind != "fp16":
+        if report.parts and kind in APPROXIMATE:
             report.recall = self.reader.recall(kind)
         return report
 

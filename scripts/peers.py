@@ -19,6 +19,7 @@ import numpy as np
 
 DIM = 768
 KEPT_LABEL = 3
+_LEVELS = 8
 
 
 @dataclass
@@ -241,6 +242,46 @@ class FaissHalf(FaissFlat):
         return faiss.IndexScalarQuantizer(DIM, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
 
 
+class FaissPanorama(FaissFlat):
+    """FAISS IndexFlatIPPanorama, which leaves out rows by bounds on levels of their components."""
+
+    name = "FAISS Panorama"
+
+    @staticmethod
+    def _empty(faiss: Any) -> Any:
+        return faiss.IndexFlatIPPanorama(DIM, _LEVELS)
+
+
+class FaissWhole(FaissFlat):
+    """FAISS codes of whole numbers, mapped, not re-scored; the query is rounded too."""
+
+    name = "FAISS int8"
+    exact = False
+
+    def ingest(self, rows: Rows) -> None:
+        import faiss
+
+        vectors = np.load(rows.npy, mmap_mode="r")
+        scale = 127 / max(float(np.abs(vectors[n : n + 65_536]).max()) for n in range(0, len(vectors), 65_536))
+        index = faiss.IndexScalarQuantizer(DIM, faiss.ScalarQuantizer.QT_8bit_direct_signed, faiss.METRIC_INNER_PRODUCT)
+        for start in range(0, len(vectors), 65_536):
+            index.add(np.rint(vectors[start : start + 65_536] * np.float32(scale)))
+        faiss.write_index(index, str(self.folder / "rows.faiss"))
+        np.save(self.folder / "labels.npy", rows.labels)
+
+    def top(self, query: np.ndarray, k: int) -> np.ndarray:
+        return super().top(np.rint(query * (127 / np.abs(query).max())), k)
+
+    def top_of_many(self, queries: np.ndarray, k: int) -> Any:
+        return super().top_of_many(np.rint(queries * (127 / np.abs(queries).max())), k)
+
+    def filtered(self, query: np.ndarray, k: int) -> np.ndarray:
+        return super().filtered(np.rint(query * (127 / np.abs(query).max())), k)
+
+    def above(self, query: np.ndarray, threshold: float) -> int:
+        raise NotImplementedError
+
+
 class UsearchHalf(Peer):
     """usearch's exact search over half-precision rows, mapped."""
 
@@ -379,6 +420,8 @@ PEERS: tuple[type[Peer], ...] = (
     Numpy,
     FaissFlat,
     FaissHalf,
+    FaissWhole,
+    FaissPanorama,
     UsearchHalf,
     LanceDb,
     DuckDb,

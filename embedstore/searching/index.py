@@ -1,4 +1,4 @@
-"""A FAISS file beside each part: half the bytes to read for a search, and what they may hide.
+"""A FAISS file beside each part: a quarter or half of the bytes to read for a search, and what they may hide.
 
 `IndexFiles` turns a part's vectors into an index file and a note that describes it, finds the files that belong to
 parts, checks every byte of them, and maps them. Files that are stale or damaged count as not there. An index only
@@ -30,18 +30,20 @@ from embedstore.wording import counted
 
 _log = logging.getLogger("embedstore")
 
-EXACT = "fp16"
+EXACT = ("int8", "fp16")
+"""Serve exact answers, the one that reads least first. What int8 cannot prove within reason, fp16 may."""
 APPROXIMATE = ("ivf", "rabitq")
-KINDS = (EXACT, *APPROXIMATE)
-"""What can be built: `EXACT` serves exact answers, the others approximate ones."""
+KINDS = (*EXACT, *APPROXIMATE)
+"""What can be built."""
 RECALL_AT = 20
 """How many of the nearest rows the recall of an approximate index is measured on."""
 
 PATIENCE = 16 * 2**30
 """Bytes of vectors that a process scans before it imports FAISS: half a second of reading."""
 
-_FORMAT = 2
-"""1 had no checksum of the note itself, and one of the file that does not see bytes change places."""
+_FORMAT = 3
+"""1 had no checksum of the note itself, and one of the file that does not see bytes change places; 2 had no scale."""
+_LARGEST_CODE = 127
 _BLOCK_ROWS = 8_192
 _SAMPLE = 100_000
 _LISTS_VISITED = 16
@@ -65,6 +67,18 @@ class Note:
     """The largest distance of a vector from what the index keeps of it; infinity where that is not known."""
     longest: float
     """No vector, and nothing kept of one, is longer."""
+    scale: float
+    """What is kept are the components times this; 1 but for int8."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query as an index takes it: scores of the index times `unit` are within `slack` of the rows' scores."""
+
+    vector: Vectors
+    """Shape (1, dim)."""
+    unit: float
+    slack: float
 
 
 class PartIndex:
@@ -74,12 +88,30 @@ class PartIndex:
         self.note = note
         self._index = index
 
+    def question(self, query: Vectors) -> Question:
+        """Return a query, shape (1, dim), as this index takes it.
+
+        With x' for what the index keeps of a vector x, and q' for what is asked in place of the query q,
+        |q·x - q'·x'| <= |q - q'| |x| + |q'| |x - x'| (Cauchy and Schwarz); and both products are rounded, see
+        `vectors.rounding`. For int8 the query is rounded to whole numbers too: then FAISS counts in whole numbers,
+        which are the same on every processor, where it is off by thousands for other queries.
+        """
+        note, asked, scale = self.note, query, 1.0
+        if note.kind == "int8":
+            scale = _LARGEST_CODE / (float(np.abs(query).max()) or 1.0)
+            asked = np.rint(query.astype(np.float64) * scale).astype(np.float32)
+        instead = asked.astype(np.float64) / scale
+        moved, length = _longest(query - instead), max(_longest(query), _longest(instead))
+        off = moved * note.longest + length * (note.error + 2 * rounding(note.dim) * note.longest)
+        return Question(asked, 1 / (scale * note.scale), off * (1 + 1e-6))
+
     def nearest(
-        self, query: Vectors, k: int, first: int, last: int, mask: NDArray[np.bool_] | None
-    ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        self, asked: Question, k: int, first: int, last: int, mask: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Return the `k` rows nearest by the index among rows `first` to `last`, nearest first, with its scores.
 
-        `query` has the shape (1, dim); `mask`, of shape (last - first,), says which of these rows take part.
+        The scores are in the unit of the rows' own. `mask`, of shape (last - first,), says which of these rows take
+        part.
         """
         faiss = _faiss()
         faiss.omp_set_num_threads(1)  # of the thread that calls: the executor has one for each core
@@ -91,22 +123,13 @@ class PartIndex:
             options["sel"] = faiss.IDSelectorBitmap(bits)
         elif (first, last) != (0, self.note.rows):
             options["sel"] = faiss.IDSelectorRange(first, last)
-        if self.note.kind == EXACT:
+        if self.note.kind in EXACT:
             parameters = faiss.SearchParameters(**options) if options else None
         else:
             parameters = faiss.SearchParametersIVF(nprobe=_LISTS_VISITED, **options)
-        scores, rows = self._index.search(query, k, params=parameters)
+        scores, rows = self._index.search(asked.vector, k, params=parameters)
         found = rows[0] >= 0
-        return rows[0][found].astype(np.intp), scores[0][found]
-
-    def slack(self, length: float) -> float:
-        """Return how far the index's score of a row may be from the row's score, for a query of this length.
-
-        |q·x - q·x'| <= |q| |x - x'| (Cauchy and Schwarz) for the vector x and what the index keeps of it, x';
-        and both products are rounded, see `vectors.rounding`.
-        """
-        off = self.note.error + 2 * rounding(self.note.dim) * self.note.longest
-        return off * length * (1 + 1e-6)
+        return rows[0][found].astype(np.intp), scores[0][found].astype(np.float64) * asked.unit
 
 
 class IndexFiles:
@@ -118,7 +141,7 @@ class IndexFiles:
         self._refused: set[tuple[str, str, int]] = set()
         self._scanned = 0
 
-    def pays(self, parts: Sequence[Part], kind: str) -> bool:
+    def pays(self, parts: Sequence[Part], kinds: Sequence[str]) -> bool:
         """Tell whether to search by an index from now on; asked before each search.
 
         To import FAISS and check the files takes as long as several scans, so a process that searches once or
@@ -126,7 +149,11 @@ class IndexFiles:
         """
         if self._open:
             return True
-        noted = [part for part in parts if part.mapped and _note_beside(self._path(part, kind)).exists()]
+        noted = [
+            part
+            for part in parts
+            if part.mapped and any(_note_beside(self._path(part, kind)).exists() for kind in kinds)
+        ]
         self._scanned += sum(part.rows * part.dim * 4 for part in noted)
         return self._scanned >= PATIENCE
 
@@ -170,14 +197,14 @@ class IndexFiles:
         beside = path.with_suffix(f".{os.getpid()}.{uuid.uuid4().hex[:6]}")
         try:
             faiss = _faiss()
-            index, error, longest = _made(part, kind)
+            index, error, longest, scale = _made(part, kind)
             try:
                 faiss.write_index(index, str(beside))
             except RuntimeError as refused:
                 why = str(refused).rpartition(": ")[2]
                 raise OSError(errno.EIO, f"the index cannot be written: {why}", str(beside)) from refused
             about = {**_about(part, kind), "size": beside.stat().st_size, "file_checksum": files.checksum(beside)}
-            note = Note(**about, error=error, longest=longest)
+            note = Note(**about, error=error, longest=longest, scale=scale)
             _note_beside(path).unlink(missing_ok=True)
             beside.replace(path)
             files.replace(_note_beside(path), _written({"format": _FORMAT, **asdict(note)}), durable=False)
@@ -281,10 +308,13 @@ def _read_note(path: Path, part: Part, kind: str) -> Note:
         raise _UnusableError(f"{beside.name} cannot be read ({error})") from error
     try:
         fields = json.loads(raw)
-        if fields["format"] == 1:
-            raise _UnusableError(f"{beside.name} was written by an earlier embedstore", damaged=False)
-        if not files.is_intact(fields) or _written(fields) != raw:
+        sealed = files.is_sealed(fields)
+        if sealed and (not files.is_intact(fields) or _written(fields) != raw):
             raise _UnusableError(f"{beside.name} does not fit its checksum")
+        if fields["format"] in range(1, _FORMAT) and sealed == (fields["format"] > 1):
+            raise _UnusableError(f"{beside.name} was written by an earlier embedstore", damaged=False)
+        if not sealed:
+            raise _UnusableError(f"{beside.name} has no checksum")
         if fields["format"] != _FORMAT:
             raise _UnusableError(f"{beside.name} was written by a later embedstore", damaged=False)
         note = Note(**{name: fields[name] for name in Note.__dataclass_fields__})
@@ -320,7 +350,7 @@ def _load(path: Path, part: Part, kind: str) -> PartIndex:
     """Open an index file if it is what its note says, and the note is of this part."""
     note = _read(path, part, kind)
     faiss = _faiss()
-    flag = faiss.IO_FLAG_MMAP_IFC if kind == EXACT else faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
+    flag = faiss.IO_FLAG_MMAP_IFC if kind in EXACT else faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
     try:
         index = faiss.read_index(str(path), flag)
     except (OSError, RuntimeError) as error:
@@ -330,21 +360,33 @@ def _load(path: Path, part: Part, kind: str) -> PartIndex:
     return PartIndex(note, index)
 
 
-def _made(part: Part, kind: str) -> tuple[Any, float, float]:
-    """Return a part's index, the largest distance of a vector from what it keeps, and the largest length."""
-    faiss = _faiss()
-    if kind == EXACT:
-        index = faiss.IndexScalarQuantizer(part.dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    else:
+def _made(part: Part, kind: str) -> tuple[Any, float, float, float]:
+    """Return a part's index, the largest distance of a vector from what it keeps, the largest length, and the scale."""
+    if kind not in EXACT:
         index = _trained(part, kind)
+        for _, rows in part.pieces(0, part.rows, _BLOCK_ROWS):
+            index.add(np.ascontiguousarray(rows))
+        return index, float("inf"), part.longest, 1.0
+    faiss = _faiss()
+    codes, scale = faiss.ScalarQuantizer.QT_fp16, 1.0
+    if kind == "int8":
+        # One scale for all, so that a whole-number query has whole-number scores.
+        codes = faiss.ScalarQuantizer.QT_8bit_direct_signed
+        scale = _LARGEST_CODE / (max(_largest(rows) for _, rows in part.pieces(0, part.rows, _BLOCK_ROWS)) or 1.0)
+    index = faiss.IndexScalarQuantizer(part.dim, codes, faiss.METRIC_INNER_PRODUCT)
     error, longest = 0.0, part.longest
     for start, rows in part.pieces(0, part.rows, _BLOCK_ROWS):
-        index.add(np.ascontiguousarray(rows))
-        if kind == EXACT:
-            kept = index.reconstruct_n(start, len(rows))
-            error = max(error, _longest(rows.astype(np.float64) - kept))
-            longest = max(longest, _longest(kept))
-    return index, error if kind == EXACT else float("inf"), longest
+        wide = rows.astype(np.float64)
+        index.add(np.rint(wide * scale).astype(np.float32) if kind == "int8" else np.ascontiguousarray(rows))
+        kept = index.reconstruct_n(start, len(rows)).astype(np.float64) / scale
+        error = max(error, _longest(wide - kept))
+        longest = max(longest, _longest(kept))
+    return index, error, longest, scale
+
+
+def _largest(vectors: Vectors) -> float:
+    """Return the largest component, without its sign; a damaged vector's NaN does not count."""
+    return float(np.fmax.reduce(np.abs(vectors), axis=None, initial=0.0))
 
 
 def _trained(part: Part, kind: str) -> Any:
@@ -359,8 +401,8 @@ def _trained(part: Part, kind: str) -> Any:
 
 
 def _longest(vectors: NDArray[Any]) -> float:
-    """Return the largest length, rounded up."""
-    return float(norms(np.asarray(vectors)).max(initial=0.0)) * (1 + 1e-9)
+    """Return the largest length, rounded up; that of a damaged vector, NaN, does not count."""
+    return float(np.fmax.reduce(norms(np.asarray(vectors)), initial=0.0)) * (1 + 1e-9)
 
 
 @dataclass
@@ -391,7 +433,7 @@ class IndexReport:
             f"{self.kind}: {self.built} built, {self.kept} in order, {counted(len(self.deleted), 'file')} deleted; "
             f"{self.bytes / 1e6:,.1f} MB in {self.seconds:,.1f} s"
         ]
-        if self.kind == EXACT:
+        if self.kind in EXACT:
             lines.append("answers are exact: the same rows and scores as without an index")
         for what, share in self.recall.items():
             lines.append(f"recall@{RECALL_AT} {share:.3f} for {what} as queries (approximate=True; scores are exact)")
@@ -403,7 +445,7 @@ class IndexReport:
         return "\n".join(lines)
 
 
-def build(folder: StoreFolder, index_files: IndexFiles, kind: str = EXACT) -> IndexReport:
+def build(folder: StoreFolder, index_files: IndexFiles, kind: str = EXACT[0]) -> IndexReport:
     """Make the index files that are missing, stale or damaged, and delete those of parts that are gone.
 
     Raises InputError where there is no such kind.

@@ -19,7 +19,7 @@ from embedstore import vectors
 from embedstore.errors import InputError, QueryError, spelt
 from embedstore.measures.curves import above, as_threshold, floor
 from embedstore.searching import scan, shortlist
-from embedstore.searching.index import APPROXIMATE, EXACT, IndexFiles, PartIndex
+from embedstore.searching.index import APPROXIMATE, EXACT, IndexFiles
 from embedstore.searching.matches import Matches
 from embedstore.searching.queries import Concept, Query, listed, opposed
 from embedstore.searching.query_vectors import QueryVectors
@@ -162,11 +162,13 @@ class Reader:
             if kept is not None:
                 return _nearest_of(kept, k, mask)
         parts = self.rows.snapshot.parts
-        if len(queries) < FROM_QUERIES and k <= shortlist.WIDEST // 4 and (indexes := self._indexes()):
-            by_index = Shortlist(parts, indexes, mask, self.executor)
-            found = [by_index.nearest(query, k) for query in queries[:, np.newaxis]]
-            proven = [partial for partial in found if partial is not None]
-            if len(proven) == len(found):
+        if len(queries) < FROM_QUERIES and k <= shortlist.WIDEST // 4 and self._indexes_pay():
+            proven = []
+            for query in queries[:, np.newaxis]:
+                if (partial := self._proven(query, k, mask)) is None:
+                    break
+                proven.append(partial)
+            if len(proven) == len(queries):
                 return _side_by_side(k, proven)
         return scan.nearest(parts, queries, k, mask, self.executor)
 
@@ -176,13 +178,19 @@ class Reader:
         indexes = self.index_files.get_all(self.rows.snapshot.parts, kind, executor)
         return shortlist.recall(self.rows, indexes, executor)
 
-    def _indexes(self) -> dict[str, PartIndex]:
-        """Return the exact indexes by their parts' names, once it pays to open them."""
-        parts = self.rows.snapshot.parts
+    def _indexes_pay(self) -> bool:
+        """Tell whether exact indexes are there that it pays to open."""
         # What FAISS has mapped cannot travel to the processes of another executor.
-        if not self.executor.local or not self.index_files.pays(parts, EXACT):
-            return {}
-        return self.index_files.get_all(parts, EXACT, self.executor)
+        return self.executor.local and self.index_files.pays(self.rows.snapshot.parts, EXACT)
+
+    def _proven(self, query: Vectors, k: int, mask: Mask | None) -> PartialScan | None:
+        """Return the nearest rows to a query, shape (1, dim), by the first kind of index that proves them; or None."""
+        parts = self.rows.snapshot.parts
+        for kind in EXACT:
+            indexes = self.index_files.get_all(parts, kind, self.executor)
+            if indexes and (found := Shortlist(parts, indexes, mask, self.executor).nearest(query, k)) is not None:
+                return found
+        return None
 
     def _candidates(self, queries: Vectors, k: int, mask: Mask | None) -> PartialScan:
         """Answer from an index that may miss rows."""

@@ -1,8 +1,9 @@
 """Index candidates -> the exact nearest rows, proven, by the same scores and the same order as a scan.
 
 A row can be among the nearest `k` only if the index's score of it comes within the index's slack of a score that `k`
-rows are sure to reach. Candidates are asked for until no such row can be missing, and scored from the part itself.
-Where that takes too many, the answer is None and the caller scans.
+rows reach: the best candidates are scored from the parts themselves to know one. Candidates are asked for until no such
+row can be missing, and all that may be among the nearest are scored. Where that takes too many, the answer is None and
+the caller asks another index, or scans.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from embedstore import vectors
 from embedstore.searching import scan
-from embedstore.searching.index import RECALL_AT, PartIndex
+from embedstore.searching.index import RECALL_AT, PartIndex, Question
 from embedstore.searching.scan import TASK_ROWS, Executor, PartialScan
 from embedstore.storage.parts import Part
 from embedstore.storage.rows import Rows
@@ -24,14 +25,14 @@ from embedstore.vectors import Mask, Vectors, normalise
 
 _QUERIES = 50
 SPARE = 16
-"""Candidates beyond `k` that are asked for at first; with the slack of fp16 a few are needed."""
+"""Candidates of each piece beyond `k` that are asked for at first."""
 WIDEST = 4_096
 """Candidates of one piece beyond which a scan is faster."""
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Rows of a part, and the nearest of them by its index, whose scores may be off by `slack`."""
+    """Rows of a part, and the nearest of them by its index."""
 
     part: Part
     first: int
@@ -39,15 +40,20 @@ class _Piece:
     position: int
     mask: Mask | None
     index: PartIndex
-    slack: float
+    question: Question
     asked: int = 0
     rows: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
-    scores: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    scores: NDArray[np.float64] = field(default_factory=lambda: np.empty(0, np.float64))
 
-    def ask(self, query: Vectors, number: int) -> _Piece:
+    def ask(self, number: int) -> _Piece:
         """Return this piece with its `number` nearest rows by the index."""
-        rows, scores = self.index.nearest(query, number, self.first, self.last, self.mask)
+        rows, scores = self.index.nearest(self.question, number, self.first, self.last, self.mask)
         return replace(self, asked=number, rows=rows, scores=scores)
+
+    @property
+    def slack(self) -> float:
+        """How far the index's score of a row may be from the row's own."""
+        return self.question.slack
 
     def is_complete(self, limit: float) -> bool:
         """Tell whether no row that the index has not named can reach `limit`."""
@@ -77,26 +83,25 @@ class Shortlist:
         while short:
             if wanted > WIDEST + SPARE:
                 return None
-            ask = functools.partial(_Piece.ask, query=query, number=wanted)
+            ask = functools.partial(_Piece.ask, number=wanted)
             for number, piece in zip(short, self.executor.map(ask, [pieces[n] for n in short]), strict=True):
                 pieces[number] = piece
-            limit = _sure(pieces, k)
+            limit = max(limit, _reached(pieces, query, k))
             short = [n for n, piece in enumerate(pieces) if not piece.is_complete(limit)]
             wanted *= 4
         return self._with_scanned(_scored(pieces, query, k, limit), query)
 
     def candidates(self, query: Vectors, k: int) -> PartialScan:
         """Return the nearest of ten times `k` rows that each index proposes: exact scores, but rows may be missing."""
-        ask = functools.partial(_Piece.ask, query=query, number=10 * k)
+        ask = functools.partial(_Piece.ask, number=10 * k)
         whole = max((part.rows for part in self.parts), default=1)
         asked = list(self.executor.map(ask, self._pieces(query, whole)))
         return self._with_scanned(_scored(asked, query, k, -np.inf), query)
 
     def _pieces(self, query: Vectors, limit: int) -> list[_Piece]:
         """Cut the parts that have an index into pieces of at most `limit` rows."""
-        length = float(vectors.norms(query)[0]) * (1 + 1e-9)
         return [
-            _Piece(*piece, index, index.slack(length))
+            _Piece(*piece, index, index.question(query))
             for piece in scan.strips(self.parts, limit, self.mask)
             if (index := self.indexes.get(piece[0].name)) is not None
         ]
@@ -106,17 +111,23 @@ class Shortlist:
         return scan.merge(found, scan.nearest(self.parts, query, found.k, self.mask, self.executor, self.indexes))
 
 
-def _sure(pieces: Sequence[_Piece], k: int) -> float:
-    """Return a score that `k` rows reach for certain; -inf when there are fewer."""
-    lowest = np.concatenate([np.empty(0), *(piece.scores.astype(np.float64) - piece.slack for piece in pieces)])
-    return float(lowest[vectors.top_k(lowest, k)].min()) if len(lowest) >= k else -np.inf
+def _reached(pieces: Sequence[_Piece], query: Vectors, k: int) -> float:
+    """Return a score that `k` rows reach: the k-th best of those that look best; -inf when there are fewer."""
+    proposed = np.concatenate([np.empty(0), *(piece.scores for piece in pieces)])
+    if len(proposed) < k:
+        return -np.inf
+    likely = float(proposed[vectors.top_k(proposed, min(k + SPARE, len(proposed)))].min())
+    taken = [piece.part.take(piece.rows[piece.scores >= likely]) for piece in pieces if (piece.scores >= likely).any()]
+    scores = vectors.scores(query, np.concatenate(taken))[0]
+    reached = scores[vectors.top_k(scores, k)]
+    return -np.inf if np.isnan(reached).any() else float(reached.min())
 
 
 def _scored(pieces: Sequence[_Piece], query: Vectors, k: int, limit: float) -> PartialScan:
     """Score what may reach `limit` from the parts."""
     positions, found = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     for piece in pieces:
-        rows = piece.rows[piece.scores.astype(np.float64) + piece.slack >= limit]
+        rows = piece.rows[piece.scores + piece.slack >= limit]
         if len(rows):
             found.append(vectors.scores(query, piece.part.take(rows))[0])
             positions.append(rows.astype(np.int64) + (piece.position - piece.first))

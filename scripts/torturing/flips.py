@@ -68,7 +68,7 @@ def make_template(path: str) -> None:
         store.add(vectors(range(400 + number * 30, 430 + number * 30), 0), embedding_column="vector")
     even = [row["number"] % 2 == 0 for row in store.to_table(["number"]).to_pylist()]
     store.save_classifier(store.calibrate(Query.vector(_asked(7)), np.array(even), name="even"))
-    store.index("fp16")
+    store.index()
     store.index("ivf")
     ledger = store.folder.ledger
     ledger.keep_queries(store.space.key, "text", _TEXTS, np.stack([_asked(seed) for seed in range(len(_TEXTS))]))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedstore import vectors
+from embedstore import files, vectors
 from embedstore.errors import InputError
 from embedstore.searching import index, scan, shortlist
 from embedstore.searching.index import IndexFiles
@@ -50,9 +50,11 @@ def exactly(partial: scan.PartialScan | None) -> dict[int, float]:
     return dict(zip(partial.positions[0].tolist(), partial.scores[0].tolist(), strict=True))
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[parts.Part], np.ndarray, IndexFiles]:
-    """Two indexed parts and one without an index between them, with many equal vectors."""
+@pytest.fixture(scope="module", params=["int8", "fp16"])
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[parts.Part], np.ndarray, IndexFiles, str]:
+    """Two indexed parts and one without an index between them, with many equal vectors; and the kind of index."""
     folder = tmp_path_factory.mktemp("parts")
     x = unit(4000)
     x[::9] = x[0]
@@ -61,8 +63,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[parts.Part], np
     found = [part_of(folder / f"part-{n}-x.parquet", cut) for n, cut in enumerate(cuts)]
     shelf = IndexFiles(folder / "index")
     for part in (found[0], found[2]):
-        shelf.build(part, "fp16")
-    return found, x, shelf
+        shelf.build(part, request.param)
+    return found, x, shelf, request.param
 
 
 @settings(deadline=None, max_examples=60)
@@ -73,15 +75,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[parts.Part], np
     near=st.booleans(),
 )
 def test_an_index_changes_no_bit_of_an_answer(
-    made: tuple[list[parts.Part], np.ndarray, IndexFiles], k: int, seed: int, share: float | None, near: bool
+    made: tuple[list[parts.Part], np.ndarray, IndexFiles, str], k: int, seed: int, share: float | None, near: bool
 ) -> None:
     """Rows, ties and scores are those of the scan: near and far queries, any k, any mask, parts with and without."""
-    found, x, shelf = made
+    found, x, shelf, kind = made
     random = np.random.default_rng(seed)
     query = (x[random.integers(len(x))] if near else unit(1, seed=seed)[0])[np.newaxis]
     mask = None if share is None else random.random(len(x)) < share
     executor = scan.Threads()
-    indexes = shelf.get_all(found, "fp16", executor)
+    indexes = shelf.get_all(found, kind, executor)
     assert len(indexes) == 2
     expected = exactly(scan.nearest(found, query, k, mask, executor))
     partial = Shortlist(found, indexes, mask, executor).nearest(query, k)
@@ -91,12 +93,12 @@ def test_an_index_changes_no_bit_of_an_answer(
 
 
 def test_pieces_of_a_part_are_searched_apart(
-    made: tuple[list[parts.Part], np.ndarray, IndexFiles], monkeypatch: pytest.MonkeyPatch
+    made: tuple[list[parts.Part], np.ndarray, IndexFiles, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large part is cut into ranges for the threads; the answer stays."""
-    found, _, shelf = made
+    found, _, shelf, kind = made
     query, executor = unit(1, seed=77), scan.Threads()
-    indexes = shelf.get_all(found, "fp16", executor)
+    indexes = shelf.get_all(found, kind, executor)
     expected = exactly(scan.nearest(found, query, 5, None, executor))
     monkeypatch.setattr(shortlist, "TASK_ROWS", 333)
     assert exactly(Shortlist(found, indexes, None, executor).nearest(query, 5)) == expected
@@ -115,22 +117,27 @@ def test_more_near_rows_than_the_limit_are_left_to_the_scan(tmp_path: Path, monk
     assert Shortlist([part], indexes, None, executor).nearest(x[:1], 3) is None
 
 
+@pytest.mark.parametrize("kind", ["int8", "fp16"])
 @pytest.mark.parametrize("scale", [1.0, 1e-4, 300.0])
-def test_the_bound_covers_every_score_of_the_index(tmp_path: Path, scale: float) -> None:
+@pytest.mark.parametrize("dim", [3, DIM, 1100])
+def test_the_bound_covers_every_score_of_the_index(tmp_path: Path, scale: float, dim: int, kind: str) -> None:
     """|index score - true score| and |index score - score| stay below `slack`, for tiny and long vectors too."""
-    x = unit(1500) * np.float32(scale)
+    x = unit(1500 if dim < 1000 else 200, dim) * np.float32(scale)
     part = part_of(tmp_path / "part-0.parquet", x)
     shelf = IndexFiles(tmp_path / "index")
-    found = shelf.build(part, "fp16")
-    true_error = vectors.norms(x.astype(np.float64) - x.astype(np.float16)).max()
+    found = shelf.build(part, kind)
+    wide = x.astype(np.float64)
+    unit_of = np.abs(wide).max() / 127
+    kept = x.astype(np.float16).astype(np.float64) if kind == "fp16" else np.rint(wide / unit_of) * unit_of
+    true_error = vectors.norms(wide - kept).max()
     assert true_error <= found.note.error <= true_error * 1.001
-    for query in (unit(1, seed=5), 40 * unit(1, seed=6), np.abs(unit(1, seed=7))):
-        rows, scores = found.nearest(query, len(x), 0, len(x), None)
+    for query in (unit(1, dim, 5), 40 * unit(1, dim, 6), np.abs(unit(1, dim, 7)), np.zeros((1, dim), np.float32)):
+        asked = found.question(query)
+        rows, scores = found.nearest(asked, len(x), 0, len(x), None)
         assert sorted(rows) == list(range(len(x)))
-        slack = found.slack(float(vectors.norms(query)[0]))
-        true = x[rows].astype(np.float64) @ query[0].astype(np.float64)
-        assert (np.abs(scores - true) <= slack).all()
-        assert (np.abs(scores.astype(np.float64) - vectors.scores(query, x[rows])[0]) <= slack).all()
+        true = wide[rows] @ query[0].astype(np.float64)
+        assert (np.abs(scores - true) <= asked.slack).all()
+        assert (np.abs(scores - vectors.scores(query, x[rows])[0]) <= asked.slack).all()
 
 
 def damage(path: Path, where: int) -> None:
@@ -167,13 +174,13 @@ def test_a_damaged_or_stale_index_is_not_used_and_is_made_again(tmp_path: Path, 
     spoil(file, note)  # type: ignore[operator]
     again = EmbedStore.open(tmp_path / "s.store")
     shelf = IndexFiles(tmp_path / "s.store" / "index")
-    assert shelf.get_all(again.snapshot.parts, "fp16", scan.Threads()) == {}
+    assert shelf.get_all(again.snapshot.parts, "int8", scan.Threads()) == {}
     found = again.search(x[3], k=9)
     assert found.id == expected.id
     assert found.score.tobytes() == expected.score.tobytes()
     report = again.index()
     assert (report.built, report.kept) == (1, 0)
-    assert len(shelf.get_all(again.snapshot.parts, "fp16", scan.Threads())) == 1
+    assert len(shelf.get_all(again.snapshot.parts, "int8", scan.Threads())) == 1
 
 
 def test_bytes_that_change_places_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -191,7 +198,7 @@ def test_bytes_that_change_places_are_noticed(tmp_path: Path, caplog: pytest.Log
     assert len(shelf.check(found)) == 1
     assert file.name in shelf.check(found)[0]
     fresh = IndexFiles(file.parent)
-    assert [fresh.get(found[0], "fp16") for _ in range(3)] == [None] * 3
+    assert [fresh.get(found[0], "int8") for _ in range(3)] == [None] * 3
     assert [file.name in record.message for record in caplog.records] == [True]
     again = EmbedStore.open(store.path).search(x[3], k=9)
     assert (again.id, again.score.tobytes()) == (expected.id, expected.score.tobytes())
@@ -220,18 +227,23 @@ def test_every_flipped_bit_of_a_note_is_noticed(tmp_path: Path) -> None:
     assert shelf.check([part]) == []
 
 
-def test_an_index_of_the_first_format_is_made_anew_without_a_word(
+def test_an_index_of_an_earlier_format_is_made_anew_without_a_word(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its checksum did not see bytes change places; that is no damage."""
+    """The first format's note had no checksum, the second's no scale; neither is damage."""
     x = unit(50)
     store = store_of(tmp_path / "s.store", x)
     store.index()
     note = next((tmp_path / "s.store" / "index").glob("part-*.json"))
-    note.write_text(json.dumps({**json.loads(note.read_text()), "format": 1}))
-    again = EmbedStore.open(store.path)
-    assert again.reader.index_files.check(again.snapshot.parts) == []
-    assert again.index().built == 1
+    fields = json.loads(note.read_text())
+    del fields["checksum"]
+    del fields["scale"]
+    earlier = [json.dumps({**fields, "format": 1}), json.dumps(files.sealed({**fields, "format": 2}))]
+    for text in earlier:
+        note.write_text(text)
+        again = EmbedStore.open(store.path)
+        assert again.reader.index_files.check(again.snapshot.parts) == []
+        assert again.index().built == 1
     assert not caplog.records
 
 
@@ -319,7 +331,7 @@ def test_the_command_says_what_was_built(tmp_path: Path) -> None:
     store_of(tmp_path / "s.store", unit(50))
     first = CliRunner().invoke(main, ["index", str(tmp_path / "s.store")])
     assert first.exit_code == 0
-    assert first.stdout.startswith("fp16: 1 built, 0 in order")
+    assert first.stdout.startswith("int8: 1 built, 0 in order")
     second = CliRunner().invoke(main, ["index", str(tmp_path / "s.store"), "--json"])
     report = json.loads(second.stdout)
     assert (report["built"], report["kept"]) == (0, 1)
@@ -345,7 +357,7 @@ def test_another_executor_searches_without_the_index(tmp_path: Path) -> None:
 
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     """The message names the kinds there are."""
-    with pytest.raises(InputError, match="fp16, ivf, rabitq"):
+    with pytest.raises(InputError, match="int8, fp16, ivf, rabitq"):
         store_of(tmp_path / "s.store", unit(3)).index("hnsw")
 
 
@@ -357,3 +369,63 @@ def test_an_empty_store_and_one_row_can_be_indexed(tmp_path: Path) -> None:
     one = store_of(tmp_path / "o.store", unit(1))
     assert one.index().built == 1
     assert one.search(unit(1)[0], k=5).id == ["00000"]
+
+
+def clustered() -> np.ndarray:
+    """Forty tight clusters."""
+    centres = np.repeat(unit(40, seed=3), 50, axis=0)
+    return vectors.normalise((centres + 0.003 * unit(2000, seed=4)).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "x",
+    [clustered(), np.repeat(unit(10), 100, axis=0), np.repeat(unit(1), 300, axis=0), unit(1500), np.eye(DIM)[:7]],
+    ids=["clustered", "duplicated", "constant", "random", "few"],
+)
+def test_every_kind_of_rows_and_query_has_the_answer_of_the_scan(tmp_path: Path, x: np.ndarray) -> None:
+    """Near a row, between rows and far from all: where an index answers, its bits are the scan's."""
+    x = x.astype(np.float32)
+    part = part_of(tmp_path / "part-0.parquet", x)
+    shelf, executor = IndexFiles(tmp_path / "index"), scan.Threads()
+    random = np.random.default_rng(9)
+    rows = x[random.integers(len(x), size=30)]
+    near = (rows + 0.02 * unit(30, seed=5)).astype(np.float32)
+    text_like = (0.1 * x.mean(axis=0) + 0.05 * rows + 0.3 * unit(30, seed=6)).astype(np.float32)
+    answered = dict.fromkeys(("int8", "fp16"), 0)
+    for kind in answered:
+        shelf.build(part, kind)
+        indexes = shelf.get_all([part], kind, executor)
+        for query in np.concatenate([rows, near, text_like, unit(30, seed=7)])[:, np.newaxis]:
+            partial = Shortlist([part], indexes, None, executor).nearest(query, 20)
+            if partial is not None:
+                answered[kind] += 1
+                assert exactly(partial) == exactly(scan.nearest([part], query, 20, None, executor))
+    assert answered == {"int8": 120, "fp16": 120}
+
+
+def test_what_int8_cannot_prove_fp16_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows as near to each other as whole numbers cannot tell: the finer index is asked, and only then the scan."""
+    x = vectors.normalise((unit(1) + 0.02 * unit(600, seed=1)).astype(np.float32))
+    store = store_of(tmp_path / "s.store", x)
+    expected = EmbedStore.open(store.path).search(unit(1, seed=2)[0], k=3)
+    store.index("int8")
+    store.index("fp16")
+    monkeypatch.setattr(shortlist, "WIDEST", 100)
+    monkeypatch.setattr(index, "PATIENCE", 0)
+    asked, nearest = [], Shortlist.nearest
+
+    def watched(self: Shortlist, query: np.ndarray, k: int) -> scan.PartialScan | None:
+        found = nearest(self, query, k)
+        asked.append((next(iter(self.indexes.values())).note.kind, found is not None))
+        return found
+
+    monkeypatch.setattr(Shortlist, "nearest", watched)
+    found = EmbedStore.open(store.path).search(unit(1, seed=2)[0], k=3)
+    assert asked == [("int8", False), ("fp16", True)]
+    assert (found.id, found.score.tobytes()) == (expected.id, expected.score.tobytes())
+
+
+def test_int8_takes_a_byte_a_component(tmp_path: Path) -> None:
+    """768 components and what stands around them: at most 800 bytes a row."""
+    store = store_of(tmp_path / "s.store", unit(2000, 768))
+    assert store.index().bytes <= 800 * 2000
