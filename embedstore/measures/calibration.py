@@ -188,7 +188,7 @@ def calibrate_scores(
         The scores of all rows among which matches are looked for, the labelled ones included. Where the labels are
         not weighted, a warning says whether they can be a random sample of these.
     validation, folds, repeats, test_fraction
-        As above. Of more than 30,000 rows (6,000 with a guarantee or weights) fewer repeats are made: there the folds
+        As above. Of more than 50,000 rows (10,000 with a guarantee or weights) fewer repeats are made: there the folds
         of one partition are much like those of another.
     resamples : int
         Bootstrap resamples; 0 for no intervals.
