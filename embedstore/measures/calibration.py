@@ -135,8 +135,8 @@ def what_intervals_say(confidence: float, prediction: Mapping[str, Interval]) ->
     sure = f"{confidence:.0%}"
     others = ", ".join(f"{name} {low:.4f} to {high:.4f}" for name, (low, high) in prediction.items())
     return [
-        f"[ ]: {sure} confidence intervals: of the figures of this threshold over all such rows; of the best threshold",
-        *([f"on another sample as large, with {sure} probability: {others}"] if others else []),
+        f"[ ]: {sure} confidence: the figures of this threshold over all such rows; the best threshold for those",
+        *([f"on another sample as large, {sure}: {others}"] if others else []),
     ]
 
 
@@ -188,7 +188,7 @@ def calibrate_scores(
         The scores of all rows among which matches are looked for, the labelled ones included. Where the labels are
         not weighted, a warning says whether they can be a random sample of these.
     validation, folds, repeats, test_fraction
-        As above. Of more than 30,000 rows (6,000 with a guarantee or weights) fewer repeats are made: there the folds
+        As above. Of more than 50,000 rows (10,000 with a guarantee or weights) fewer repeats are made: there the folds
         of one partition are much like those of another.
     resamples : int
         Bootstrap resamples; 0 for no intervals.

@@ -109,7 +109,9 @@ def best_threshold_interval(
     rows = sample.first_of_each if sample.n_groups < len(sample.scores) else sample
     rows = rows[np.argsort(rows.scores, kind="stable")]
     limits = choice.constraints
+    sure = confidence
     if population is not None:
+        sure = (1 + confidence) / 2  # half of the error is kept for a form of the curve that is guessed wrongly
         # Not the curve that was chosen on: what chance gave to the labelled rows there says nothing of others.
         curve = population.expected_curve(rows, known=False)
         world, drawn, thresholds = _fitted_again(rows, population, resamples, rng)
@@ -127,7 +129,7 @@ def best_threshold_interval(
         return min(low, choice.threshold), max(high, choice.threshold)
     gains = values[np.arange(len(places)), places] - values[:, best]
     seen = np.asarray(choice.objective.value(curve), dtype=np.float64)
-    near = np.flatnonzero(seen >= seen.max() - np.quantile(gains, confidence) - 1e-12)
+    near = np.flatnonzero(seen >= seen.max() - np.quantile(gains, sure) - 1e-12)
     first, last = int(near[0]), int(near[-1])
     edges = curve.thresholds
     low = float(curve.scores[first - 1]) if first else float(edges[0])

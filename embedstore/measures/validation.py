@@ -20,7 +20,7 @@ from embedstore.measures.rates import Floats, Metrics
 from embedstore.measures.samples import Sample, holdouts
 from embedstore.wording import counted
 
-_VISITS = 300_000
+_VISITS = 500_000
 """Labelled rows times partitions; for a slow choice a fifth of it."""
 Mask = NDArray[np.bool_]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -41,7 +42,10 @@ def test_calibrate_saves_what_classify_applies(calibrated: EmbedStore) -> None:
     kept = calibrated.classifier("bird")
     shown = run("classifiers", calibrated.path).stdout
     assert f"threshold {kept.threshold:.4f}" in shown
-    assert "measured by 5-fold cross-validation" in shown
+    assert "measured by 5-fold cross-validation, 10 times" in shown
+    assert "[ ]: 95% confidence: the figures of this threshold over all such rows; the best threshold" in shown
+    low, high = kept.target.prediction_intervals["recall"]
+    assert re.search(rf"on another sample as large, 95%: precision .*, recall {low:.4f} to {high:.4f}, f1 ", shown)
     expected = calibrated.classify(kept).uri
     assert run("classify", calibrated.path, "--classifier", "bird", "-f").stdout.splitlines() == expected
     file = calibrated.path / "classifiers" / "bird.json"

@@ -39,7 +39,8 @@ def calibrated(opponents=None):
     result = calibrate_scores(found, labels, resamples=50)
     words = {"queries": ("a dog",), "template": "a photo of {}", "opposing": ("cat",)}
     asked = Target("dog", 0.0, query, () if opponents is None else opponents, **words)
-    target = asked.measured(found, labels, result.figures, result.intervals)
+    others = result.prediction_intervals
+    target = asked.measured(found, labels, result.figures, result.intervals, prediction_intervals=others)
     classifier = Classifier.of("dogs", SPACE, [(target, result)], store_id="store-1", store_version=7)
     return classifier, rows, result
 
@@ -85,6 +86,8 @@ def test_save_and_load_keep_everything(tmp_path):
     assert loaded.threshold == result.threshold
     assert loaded.targets[0].metrics["f1"] == result.metrics.f1
     assert loaded.targets[0].intervals == result.intervals
+    assert loaded.targets[0].prediction_intervals == result.prediction_intervals
+    assert set(result.prediction_intervals) == {"precision", "recall", "f1"}
     assert (loaded.store_id, loaded.store_version, loaded.n) == ("store-1", 7, 300)
     assert "dog: score > " in str(loaded)
     classifier.save(file)
