@@ -26,6 +26,7 @@ from embedstore.files import naming
 from embedstore.measures.calibration import figure_rows
 from embedstore.measures.curves import precision_recall
 from embedstore.measures.distribution import ScoreDistribution
+from embedstore.measures.rates import figures_in_words
 from embedstore.result_files import PAGES, to_write
 from embedstore.searching.reader import Reader
 from embedstore.wording import counted
@@ -150,7 +151,7 @@ def _thresholds(sweep: Sweep, chosen: float) -> str:
     distinct = sorted({row["threshold"] for row in sweep.table(n=11)} | {chosen})
     columns = ("threshold", "matches", "precision", "recall", "f1", "tp", "fp", "fn")
     rows = [
-        [*(f"{row[name]:.4f}" if isinstance(row[name], float) else f"{row[name]:,}" for name in columns), mark]
+        [*figures_in_words({name: row[name] for name in columns}), mark]
         for row in sweep.table(distinct)
         for mark in [
             ", ".join(filter(None, ["chosen" if row["threshold"] == chosen else "", sweep.mark(row["threshold"])]))

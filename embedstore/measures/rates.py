@@ -135,7 +135,15 @@ class MetricsTable(Rates[Floats]):
 
 def in_words(count: float) -> str:
     """Write a count: a whole number as it is, an estimate rounded and with "about"."""
-    return str(count) if isinstance(count, int) else f"about {count:,.0f}"
+    return f"{count:,}" if isinstance(count, int) else f"about {count:,.0f}"
+
+
+def figures_in_words(figures: Mapping[str, float]) -> list[str]:
+    """Write figures for a line of a table: counts as `in_words` does, thresholds and rates with four decimals."""
+    return [
+        in_words(value) if name in _COUNTS or isinstance(value, int) else f"{value:.4f}"
+        for name, value in figures.items()
+    ]
 
 
 def ratio(part: Any, whole: Any) -> Any:
@@ -214,10 +222,7 @@ class Confusion:
     def lines(self) -> list[str]:
         """Return the figures of each class as lines in columns, under a head."""
         head = [name.replace("f1", "F1") for name in REPORTED]
-        rows = [
-            [label, *(in_words(x) if name in _COUNTS else f"{x:.4f}" for name, x in one.to_dict().items())]
-            for label, one in self.by_class.items()
-        ]
+        rows = [[label, *figures_in_words(one.to_dict())] for label, one in self.by_class.items()]
         return aligned([["class", *head], *rows])
 
     def table(self) -> Counts:

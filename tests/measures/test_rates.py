@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics as sk
 
 from embedstore.errors import LabelError
-from embedstore.measures.rates import Confusion, confusion
+from embedstore.measures.rates import Confusion, confusion, figures_in_words
 
 
 def test_confusion_equals_scikit_learn():
@@ -50,6 +50,12 @@ def test_weighted_confusion_equals_scikit_learn():
         sk.f1_score(truth, guesses, labels=["cat"], average="macro", sample_weight=weight)
     )
     assert f"of about {weight.sum():,.0f} rows" in str(found)
+
+
+def test_figures_in_words_say_what_is_an_estimate():
+    """Whole counts stand as they are, estimated ones rounded with "about", rates and thresholds with four decimals."""
+    figures = {"threshold": 0.45, "matches": 1200, "precision": 1.0, "tp": 13.1, "fp": 0.0, "fn": 1234, "tn": 5}
+    assert figures_in_words(figures) == ["0.4500", "1,200", "1.0000", "about 13", "about 0", "1,234", "5"]
 
 
 def test_confusion_needs_a_label_for_each_row():
