@@ -88,7 +88,7 @@ class Sweep:
         if floor is None:
             return found or "nothing here stands out: no gap near the top is wider than chance makes one"
         above = self.distribution.matches(floor)
-        noise = f"{above:,} of {n:,} images score above {floor:.4f}, queries that mean nothing do on at most 1 %"
+        noise = f"{above:,} of {n:,} images score above {floor:.4f}, queries that mean nothing do on at most 1%"
         if above <= int(NOISE_SHARE * n) and not found:
             return f"nothing here stands out: {noise}"
         return f"{noise}; {found or 'no gap shows where the matches end'}"

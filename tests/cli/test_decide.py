@@ -131,7 +131,7 @@ def test_without_labels_sweep_suggests(photo_store: EmbedStore) -> None:
     result = run("sweep", photo_store.path, "bird", "--noise")
     swept = photo_store.sweep("bird", noise=True)
     above = swept.distribution.matches(swept.floor)
-    assert f"{above} of 242 images score above {swept.floor:.4f}, queries that mean nothing do on at most 1 %" in (
+    assert f"{above} of 242 images score above {swept.floor:.4f}, queries that mean nothing do on at most 1%" in (
         result.stderr
     )
     assert f"{swept.gap.matches} images stand out, score > {swept.gap.threshold:.4f}" in result.stderr
@@ -465,7 +465,10 @@ def test_a_classifier_is_carried_to_another_store(tmp_path: Path) -> None:
     file = tmp_path / "label these.csv"
     listed = run(*words, moved.path, "-o", file)
     assert listed.exit_code == 0
-    assert f"40 pictures in {file}: fill in its column label, yes or no, then: embedstore calibrate" in listed.stderr
+    assert (
+        f"40 pictures in {file}: fill in its column label with yes, no or ?, then: embedstore calibrate"
+        in listed.stderr
+    )
     assert len(list(csv.DictReader(file.open()))) == 40
     assert moved.classifiers() == []
 
