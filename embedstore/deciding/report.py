@@ -26,7 +26,7 @@ from embedstore.files import naming
 from embedstore.measures.calibration import figure_rows
 from embedstore.measures.curves import precision_recall
 from embedstore.measures.distribution import ScoreDistribution
-from embedstore.measures.rates import figures_in_words
+from embedstore.measures.rates import figures_in_words, name_in_words
 from embedstore.result_files import PAGES, to_write
 from embedstore.searching.reader import Reader
 from embedstore.wording import counted
@@ -136,7 +136,7 @@ def _summary(classifier: Classifier, reader: Reader) -> str:
 def _figures(classifier: Classifier) -> str:
     target = classifier.target
     rows = [
-        (name, f"{value:.4f}", *(_ends(one) for one in (interval, target.prediction_intervals.get(name))))
+        (name_in_words(name), f"{value:.4f}", _ends(interval), _ends(target.prediction_intervals.get(name)))
         for name, value, interval in figure_rows(target.figures, target.intervals)
     ]
     sure = f"{classifier.confidence:.0%}"
@@ -157,7 +157,7 @@ def _thresholds(sweep: Sweep, chosen: float) -> str:
             ", ".join(filter(None, ["chosen" if row["threshold"] == chosen else "", sweep.mark(row["threshold"])]))
         ]
     ]
-    return _table((*columns, ""), rows, distinct.index(chosen))
+    return _table((*map(name_in_words, columns), ""), rows, distinct.index(chosen))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], chosen: int | None = None) -> str:

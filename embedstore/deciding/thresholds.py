@@ -27,7 +27,7 @@ from embedstore.measures.competition import Competition, compete, swallowing
 from embedstore.measures.curves import Curve, as_threshold, as_thresholds, curves, precision_recall
 from embedstore.measures.distribution import Gap, ScoreDistribution
 from embedstore.measures.ranking import rank_scores
-from embedstore.measures.rates import REPORTED, Ints, Metrics
+from embedstore.measures.rates import REPORTED, Ints, Metrics, name_in_words
 from embedstore.searching.queries import Concept
 from embedstore.searching.reader import Reader
 from embedstore.wording import counted
@@ -190,7 +190,7 @@ class Sweep:
         head = [name for name in forms if name in columns]
         rows = zip(*(columns[name].tolist() for name in head), strict=True)
         texts = [[format(value, forms[name]) for name, value in zip(head, row, strict=True)] for row in rows]
-        return head, texts, best
+        return [name_in_words(name) for name in head], texts, best
 
     def mark(self, threshold: float) -> str:
         """Say in words what is special of a threshold: that of the best F1, the gap, the noise; or ""."""

@@ -138,6 +138,11 @@ def in_words(count: float) -> str:
     return f"{count:,}" if isinstance(count, int) else f"about {count:,.0f}"
 
 
+def name_in_words(name: str) -> str:
+    """Write the name of a figure as people do: F1 and F0.5 with a capital, others as they are."""
+    return f"F{name[1:]}" if name[:1] == "f" and name[1:2].isdigit() else name
+
+
 def figures_in_words(figures: Mapping[str, float]) -> list[str]:
     """Write figures for a line of a table: counts as `in_words` does, thresholds and rates with four decimals."""
     return [
@@ -221,7 +226,7 @@ class Confusion:
 
     def lines(self) -> list[str]:
         """Return the figures of each class as lines in columns, under a head."""
-        head = [name.replace("f1", "F1") for name in REPORTED]
+        head = map(name_in_words, REPORTED)
         rows = [[label, *figures_in_words(one.to_dict())] for label, one in self.by_class.items()]
         return aligned([["class", *head], *rows])
 

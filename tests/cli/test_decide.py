@@ -45,7 +45,7 @@ def test_calibrate_saves_what_classify_applies(calibrated: EmbedStore) -> None:
     assert "measured by 5-fold cross-validation, 10 times" in shown
     assert "[ ]: 95% confidence: the figures of this threshold over all such rows; the best threshold" in shown
     low, high = kept.target.prediction_intervals["recall"]
-    assert re.search(rf"on another sample as large, 95%: precision .*, recall {low:.4f} to {high:.4f}, f1 ", shown)
+    assert re.search(rf"on another sample as large, 95%: precision .*, recall {low:.4f} to {high:.4f}, F1 ", shown)
     expected = calibrated.classify(kept).uri
     assert run("classify", calibrated.path, "--classifier", "bird", "-f").stdout.splitlines() == expected
     file = calibrated.path / "classifiers" / "bird.json"
@@ -344,7 +344,7 @@ def test_any_f_beta_is_an_objective(calibrated: EmbedStore) -> None:
     words = ("calibrate", calibrated.path, "bird", "--label", "category=bird", "--objective", "f3")
     shown = run(*words, "--name", "f3").stdout
     kept = calibrated.classifier("f3").target
-    assert f"f3        {kept.metrics['f3']:.4f}  [{kept.intervals['f3'][0]:.4f}, " in shown
+    assert f"F3        {kept.metrics['f3']:.4f}  [{kept.intervals['f3'][0]:.4f}, " in shown
     counts = {name: kept.metrics[name] for name in ("tp", "fp", "fn")}
     expected = 10 * counts["tp"] / (10 * counts["tp"] + 9 * counts["fn"] + counts["fp"])
     assert kept.metrics["f3"] == pytest.approx(expected, abs=1e-12)

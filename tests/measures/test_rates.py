@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics as sk
 
 from embedstore.errors import LabelError
-from embedstore.measures.rates import Confusion, confusion, figures_in_words
+from embedstore.measures.rates import Confusion, confusion, figures_in_words, name_in_words
 
 
 def test_confusion_equals_scikit_learn():
@@ -50,6 +50,12 @@ def test_weighted_confusion_equals_scikit_learn():
         sk.f1_score(truth, guesses, labels=["cat"], average="macro", sample_weight=weight)
     )
     assert f"of about {weight.sum():,.0f} rows" in str(found)
+
+
+def test_names_of_figures_have_one_spelling():
+    """F with a capital for people, in every head and line; what an option or JSON calls f1 stays so there."""
+    names = ("f1", "f0.5", "f3", "precision", "fp", "mcc", "threshold")
+    assert [*map(name_in_words, names)] == ["F1", "F0.5", "F3", "precision", "fp", "mcc", "threshold"]
 
 
 def test_figures_in_words_say_what_is_an_estimate():
