@@ -291,7 +291,8 @@ def _doubts(sample: Sample, intervals: Mapping[str, Interval]) -> list[str]:
     doubts = []
     positives = len(np.unique(sample.groups[sample.labels]))
     if positives < FEW_POSITIVES:
-        doubts.append(f"only {positives} different positives; {FEW_POSITIVES} or more give steadier figures")
+        different = counted(positives, "different positive")
+        doubts.append(f"only {different}; {FEW_POSITIVES} or more give steadier figures")
     low, high = intervals.get("f1", (0.0, 0.0))
     if high - low > WIDE_INTERVAL:
         doubts.append(f"the interval of F1 is wide, {low:.2f} to {high:.2f}; more labels make it narrower")

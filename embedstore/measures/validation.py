@@ -61,7 +61,7 @@ class Chooser:
         everything = bool(rows.all())
         curve, limits = self.curve(rows), self.limits
         if limits.max_matches is not None and not everything:
-            whole = curve.n if self.population else float(self.sample.weights.sum() if self.weighted else len(rows))
+            whole = curve.n if self.population else float(np.nansum(self.sample.weights))
             scaled = max(1, round(limits.max_matches * curve.n / whole))
             limits = dataclasses.replace(limits, max_matches=scaled)
         seen = None

@@ -320,6 +320,22 @@ def test_a_number_of_matches_is_scaled_to_the_part():
     assert str(result.choice.constraints) == "at most 40 matches"
 
 
+def test_a_number_of_matches_is_scaled_where_weights_are_unknown():
+    """Rows of unknown weight count nowhere: what they are given is as if they were not there."""
+    scores, labels = draw(9, 200)
+    weights = np.where(np.arange(200) % 3 == 0, np.nan, np.arange(200) % 5 + 1.0)
+    known = np.isfinite(weights)
+    wishes = {"max_matches": 100, "objective": "recall", "validation": "split", "resamples": 0}
+    result = calibrate_scores(scores, labels, sample_weight=weights, **wishes)
+    (held,), _ = holdouts(as_sample(scores, labels, None, weights), "split", 5, 0.5, np.random.default_rng(0))
+    chosen = known & ~held
+    most = round(100 * weights[chosen].sum() / weights[known].sum())
+    matched = chosen & (scores > result.threshold)
+    assert weights[matched].sum() <= most
+    below = scores[chosen & ~matched].max()
+    assert weights[chosen & (scores >= below)].sum() > most
+
+
 def test_from_too_few_positives_nothing_is_told():
     """From two positives every interval holds all there can be, and the threshold has none."""
     scores = np.linspace(0, 0.1, 50).astype(np.float32)
