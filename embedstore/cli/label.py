@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedstore.cli import completion
-from embedstore.cli.options import Count, Number, command, open_store, store_argument
+from embedstore.cli.options import Count, command, number, open_store, store_argument
 from embedstore.cli.output import (
     Column,
     Output,
@@ -56,7 +56,7 @@ _COUNTED = (
 )
 @click.option(
     "--threshold",
-    type=Number(),
+    type=number,
     help="Near this score, such as one that `sweep` shows; then NAME may be a query that no classifier has yet.",
 )
 @click.option("--mistakes", is_flag=True, help="Instead: the false positives and negatives among the labels.")
