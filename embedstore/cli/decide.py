@@ -123,7 +123,8 @@ def sweep(
 def rank(store: Path, texts: tuple[str, ...], labels: Any, where: str | None, output: Output) -> None:
     """Rank queries by how well they sort labelled images, and say which of them cannot be told from the best.
 
-    In brackets: where the average precision over all images like the labelled ones lies, with 95 % probability.
+    In brackets: where the average precision over all images like the labelled ones lies, with 95 % probability, of a
+    query that was named beforehand. The best of many owes to luck too: what it has without is said below.
     """
     from embedstore.deciding.thresholds import rank as rank_queries
 
