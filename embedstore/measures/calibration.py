@@ -250,7 +250,7 @@ def calibrate_scores(
     drawn = sample[sample.random] if sample.is_weighted and sample.random.any() else sample
     ordering = Ordering.of(drawn, wished.confidence)
     useless = [
-        *([ordering.doubt] if ordering.doubt else []),
+        *([ordering.doubt] if ordering.doubt and metrics else []),
         *(doubts_of_decision(goal, metrics, plain, wished.confidence) if metrics else []),
         *([doubt] if everyone and (doubt := doubt_of_sample(sample, everyone)) else []),
     ]

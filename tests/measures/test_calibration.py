@@ -250,6 +250,9 @@ def test_rows_of_unknown_picking_choose_and_do_not_measure():
     lost = calibrate_scores(scores[rows], truth[rows], sample_weight=np.full(120, np.nan), population=scores)
     assert (lost.metrics, lost.intervals, lost.figures) == (None, {}, {"threshold": both.thresholds[both.best_cut]})
     assert any("no figures" in text for text in lost.warnings)
+    nothing = calibrate_scores(np.tile([0.2, 0.3], 30), np.repeat([0, 1], 30), sample_weight=np.full(60, np.nan))
+    assert nothing.ordering.doubt
+    assert not any("at random" in text for text in nothing.warnings)
     json.dumps(lost.to_dict(), allow_nan=False)
 
 
