@@ -250,9 +250,16 @@ def test_rows_of_unknown_picking_choose_and_do_not_measure():
     lost = calibrate_scores(scores[rows], truth[rows], sample_weight=np.full(120, np.nan), population=scores)
     assert (lost.metrics, lost.intervals, lost.figures) == (None, {}, {"threshold": both.thresholds[both.best_cut]})
     assert any("no figures" in text for text in lost.warnings)
-    nothing = calibrate_scores(np.tile([0.2, 0.3], 30), np.repeat([0, 1], 30), sample_weight=np.full(60, np.nan))
+    same, halves, unknown = np.tile([0.2, 0.3], 30), np.repeat([0, 1], 30), np.full(60, np.nan)
+    nothing = calibrate_scores(same, halves, sample_weight=unknown, population=same)
     assert nothing.ordering.doubt
     assert not any("at random" in text for text in nothing.warnings)
+    with pytest.raises(LabelError, match="no positive row has a weight above zero.*population"):
+        calibrate_scores(same, halves, sample_weight=unknown)
+    unknown[30] = 1.0
+    for validation in ("kfold", "split"):  # without that row nothing could be chosen, so it cannot be held out
+        one = calibrate_scores(same, halves, sample_weight=unknown, validation=validation)
+        assert one.validation.startswith("on the rows that it was chosen on (there are too few rows of one class")
     json.dumps(lost.to_dict(), allow_nan=False)
 
 
