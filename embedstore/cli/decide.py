@@ -106,7 +106,8 @@ def sweep(
     if swept.curve is not None and swept.best is not None:
         precision, area = swept.curve.average_precision, swept.curve.roc_auc
         best = f"best F1 {swept.best.f1:.4f} at score > {swept.best.threshold:.4f}"
-        output.say(f"{best}; average precision {precision:.4f}, ROC AUC {area:.4f}")
+        also = "all labels are of one class" if math.isnan(area) else f"ROC AUC {area:.4f}"
+        output.say(f"{best}; average precision {precision:.4f}, {also}")
         if swept.floor is not None:
             output.say(f"queries that mean nothing exceed {swept.floor:.4f} on at most 1% of the images")
     else:
@@ -122,7 +123,8 @@ def sweep(
 def rank(store: Path, texts: tuple[str, ...], labels: Any, where: str | None, output: Output) -> None:
     """Rank queries by how well they sort labelled images, and say which of them cannot be told from the best.
 
-    In brackets: where the average precision over all images like the labelled ones lies, with 95% probability.
+    In brackets: where the average precision over all images like the labelled ones lies, with 95% probability, of a
+    query that was named beforehand. The best of many owes to luck too: what it has without is said below.
     """
     from embedstore.deciding.thresholds import rank as rank_queries
 

@@ -50,8 +50,14 @@ class Carried:
         }
 
     def __str__(self) -> str:
-        """Say for each class what was found."""
-        return "\n".join(f"{label}: {advice}" for label, advice in self.advice.items())
+        """Say for each class what was found, and what was taken for true where scores alone cannot tell."""
+        told = {
+            label: f"{advice.findings} It is taken that only the share of positives changed."
+            if self.classifier is not None and advice.verdict == "unclear"
+            else str(advice)
+            for label, advice in self.advice.items()
+        }
+        return "\n".join(f"{label}: {said}" for label, said in told.items())
 
 
 def carry(

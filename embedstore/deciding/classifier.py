@@ -133,6 +133,8 @@ class Classifier:
     ) -> Classifier:
         """Make the classifier of classes, each with its calibration; all of them asked for the same."""
         first = calibrated[0][1]
+        how = {target.label: calibration.validation for target, calibration in calibrated}
+        validation = "; ".join(f"{label}: {one}" for label, one in how.items())
         warnings = [
             text if mode == "single" else f"{target.label}: {text}"
             for target, calibration in calibrated
@@ -145,7 +147,7 @@ class Classifier:
             mode,
             objective=str(first.choice.objective),
             constraints=str(first.choice.constraints),
-            validation=first.validation,
+            validation=first.validation if len(set(how.values())) == 1 else validation,
             confidence=first.confidence,
             n=first.n,
             n_pos=sum(calibration.n_pos for _, calibration in calibrated),

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore.deciding.label_lines import now
-from embedstore.deciding.labels import histories_in
+from embedstore.deciding.labels import histories_in, said
 from embedstore.deciding.rounds import NO, OPEN, PICKED, UNSURE, YES, History, Label
 from embedstore.errors import InputError, LabelError, NoLabelsError, did_you_mean, spelt
 from embedstore.searching.reader import Reader
@@ -163,7 +163,7 @@ def own_or(reader: Reader, labels: Any, concept: str) -> Any:
     own = history(reader.ledger, concept, reader.rows)
     if not own.lines:
         raise NoLabelsError(f"{_unknown(concept, concepts(reader.ledger))}; {_HOW}")
-    _log.warning("by the store's own labels of %r: %s", concept, counted(sum(own.answers != OPEN), "row"))
+    _log.warning("by the store's own labels of %r: %s", concept, counted(said(reader.rows, own), "row"))
     return own
 
 

@@ -136,8 +136,7 @@ def labels_for(rows: Rows, labels: Any) -> Labelled:
         if not labels.lines:
             none = f"the store has no labels of {labels.concept!r}"
             raise LabelError(f"{none}; `embedstore labels STORE` lists what it has")
-        said = int(np.isin(labels.answers.astype(str), (YES, NO)).sum())
-        return _of_history(rows, labels, f"the store's {counted(said, 'label')} of {labels.concept!r}")
+        return _of_history(rows, labels, f"the store's {counted(said(rows, labels), 'label')} of {labels.concept!r}")
     if isinstance(labels, Mapping):
         return _of_pairs(rows, list(labels), list(labels.values()), None, "a mapping", "id")
     if isinstance(labels, os.PathLike) or (isinstance(labels, str) and file_of(labels)):
@@ -149,6 +148,12 @@ def labels_for(rows: Rows, labels: Any) -> Labelled:
         found = f"{counted(len(values), 'label')} for {counted(len(rows), 'row')}"
         raise LabelError(f"{found}; give one for each, None where there is none")
     return _of_values(np.arange(len(rows)), values, None, "an array")
+
+
+def said(rows: Rows, history: History) -> int:
+    """Return how many of the rows that are there have a label in a history: yes or no."""
+    there = rows.lookup("id").first_of_each(list(history.rows)) >= 0
+    return int((there & np.isin(history.answers.astype(str), (YES, NO))).sum())
 
 
 def histories_in(rows: Rows, labels: Any) -> list[History]:

@@ -87,7 +87,7 @@ def pick(
         A random order of the rows, such as `random_order`: the smallest are taken first.
     n_near : int
         So many rows nearest to the threshold (of equally near ones the earlier) are picked ``"near"``, with probability
-        1: their labels move the threshold.
+        1: their labels move the threshold. Where these are all that there are, they are ``"random"`` ones, all of them.
     n_random : int
         So many of the others are picked at ``"random"``, by the order: with these, precision and recall can be told.
         Each has the probability ``n_random / n_others``.
@@ -109,7 +109,8 @@ def pick(
     drawn = others[np.argsort(np.asarray(order)[others], kind="stable")[:n_random]]
     positions = np.concatenate([near, drawn])
     share = len(drawn) / len(others) if len(others) else 1.0
-    picked = np.array([NEAR] * len(near) + [RANDOM] * len(drawn), dtype=object)
+    first = NEAR if len(others) else RANDOM  # who takes all rows that there are needs no chance to tell of the others
+    picked = np.array([first] * len(near) + [RANDOM] * len(drawn), dtype=object)
     probability = np.concatenate([np.ones(len(near)), np.full(len(drawn), share)])
     sorted_ = np.lexsort((positions, -values[positions]))
     return positions[sorted_].astype(np.int64), picked[sorted_], probability[sorted_]

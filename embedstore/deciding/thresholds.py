@@ -267,10 +267,10 @@ def rank(
     By default the labels are those that the store keeps of the first of the queries of which it has any.
 
     Returns of each query, the best average precision first, ties in the order of the queries: ``query``;
-    ``average_precision``, with the ends ``low`` and ``high`` of its interval on further rows; ``behind`` the best, and
-    ``as_good``, whether it cannot be told from the best by these rows; ``corrected``, for the best alone (else None):
-    its average precision without the luck of being chosen; ``roc_auc``; and ``best_f1`` (measured on the rows it is
-    chosen on). See `ranking.Ranking`.
+    ``average_precision``, with the ends ``low`` and ``high`` of its interval on further rows, each query taken alone;
+    ``behind`` the best, and ``as_good``, whether it cannot be told from the best by these rows; ``corrected``, for the
+    best alone (else None): its average precision without the luck of being chosen; ``roc_auc``, None where all labels
+    are of one class; and ``best_f1`` (measured on the rows it is chosen on). See `ranking.Ranking`.
     """
     concepts = [Concept.of(query, **words) for query in queries]
     if not concepts:
@@ -297,7 +297,7 @@ def rank(
             "behind": float(ranking.behind[number]),
             "as_good": bool(ranking.as_good[number]),
             "corrected": ranking.corrected if number == ranking.best else None,
-            "roc_auc": curve.roc_auc,
+            "roc_auc": None if np.isnan(curve.roc_auc) else curve.roc_auc,
             "best_f1": float(curve.f1.max()),
         }
         for number, (concept, curve) in enumerate(

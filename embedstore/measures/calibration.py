@@ -250,7 +250,7 @@ def calibrate_scores(
     drawn = sample[sample.random] if sample.is_weighted and sample.random.any() else sample
     ordering = Ordering.of(drawn, wished.confidence)
     useless = [
-        *([ordering.doubt] if ordering.doubt else []),
+        *([ordering.doubt] if ordering.doubt and metrics else []),
         *(doubts_of_decision(goal, metrics, plain, wished.confidence) if metrics else []),
         *([doubt] if everyone and (doubt := doubt_of_sample(sample, everyone)) else []),
     ]
@@ -291,7 +291,8 @@ def _doubts(sample: Sample, intervals: Mapping[str, Interval]) -> list[str]:
     doubts = []
     positives = len(np.unique(sample.groups[sample.labels]))
     if positives < FEW_POSITIVES:
-        doubts.append(f"only {positives} different positives; {FEW_POSITIVES} or more give steadier figures")
+        different = counted(positives, "different positive")
+        doubts.append(f"only {different}; {FEW_POSITIVES} or more give steadier figures")
     low, high = intervals.get("f1", (0.0, 0.0))
     if high - low > WIDE_INTERVAL:
         doubts.append(f"the interval of F1 is wide, {low:.2f} to {high:.2f}; more labels make it narrower")

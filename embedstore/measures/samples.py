@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedstore.errors import InputError, LabelError, spelt
-from embedstore.measures.rates import Floats, Ints
+from embedstore.measures.rates import Floats, Ints, ratio
 from embedstore.wording import counted
 
 Validation = Literal["kfold", "split", "none"]
@@ -145,10 +145,10 @@ class Sample:
     def effective_size(self) -> float:
         """How many independent pictures the rows are worth (Kish 1965).
 
-        The number of rows, where no two are copies and all weigh the same.
+        The number of rows, where no two are copies and all weigh the same; 0 where none has a weight.
         """
         of_each = np.bincount(self.groups, weights=self.weights)
-        return float(of_each.sum() ** 2 / np.square(of_each).sum())
+        return float(ratio(of_each.sum() ** 2, np.square(of_each).sum()))
 
     @property
     def first_of_each(self) -> Sample:

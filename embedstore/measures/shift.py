@@ -59,8 +59,7 @@ class Shift:
     @property
     def share_differs(self) -> bool:
         """Whether the matched share differs beyond chance, and by more than a twentieth."""
-        low, high = sorted((self.expected_share, self.seen_share))
-        return self.share_p < OF_SHARE * self.error and high - low > SAME_SHARE * high
+        return self.share_p < OF_SHARE * self.error and _is_apart(self.expected_share, self.seen_share)
 
     @property
     def differs(self) -> bool:
@@ -82,7 +81,7 @@ class Shift:
             also = f" ({' or '.join(told)} would be told)" if told else ""
             return f"The scores are distributed as on the {rows}, as far as so many can tell: {seen}{also}."
         if self.share_differs:
-            seen += f" (by chance in {self.share_p:.1g} of cases)" if self.share_p > 1e-6 else " (no chance)"
+            seen += f" (by chance in {self.share_p:.1g} of cases)" if self.share_p > 1e-6 else " (not by chance)"
         if self.shape_differs:
             side = "lower" if self.median_shift < 0 else "higher"
             seen += f"; the distance is {self.distance:.2f} of 1, the median {abs(self.median_shift):.4f} {side}"
@@ -106,7 +105,7 @@ def shift_of(scores: ArrayLike, there: ScoreSummary, threshold: float, error: fl
         expected_share=there.matched_share,
         seen_share=matches / n,
         share_p=same_share_p(hits, size, matches, n),
-        unseen=_unseen(hits, size, n, OF_SHARE * error),
+        unseen=_unseen(there.matched_share, size, n, OF_SHARE * error),
         n_there=there.n,
         n_here=n,
         error=error,
@@ -160,12 +159,17 @@ def _hypergeometric(hits: int, n: int, m: int) -> tuple[Floats, int]:
     return chances / chances.sum(), low
 
 
-def _unseen(hits: int, n: int, m: int, error: float) -> tuple[float, float]:
-    """Return the lowest and the highest share of m rows that are not told from `hits` of n."""
-    near = min(m, round(hits / n * m))
+def _is_apart(share: float, other: float) -> bool:
+    """Say whether two shares differ by more than a twentieth of the larger."""
+    return abs(share - other) > SAME_SHARE * max(share, other)
+
+
+def _unseen(share: float, n: int, m: int, error: float) -> tuple[float, float]:
+    """Return the lowest and the highest share of m rows that are not told from a share of n."""
+    hits, near = round(share * n), min(m, round(share * m))
 
     def told(matches: int) -> bool:
-        return same_share_p(hits, n, matches, m) < error
+        return _is_apart(share, matches / m) and same_share_p(hits, n, matches, m) < error
 
     def last(inside: int, outside: int) -> int:
         while abs(outside - inside) > 1:

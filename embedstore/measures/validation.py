@@ -32,6 +32,11 @@ class Chooser:
         self.sample, self.goal, self.limits = sample, goal, limits
         self.weighted = sample.is_weighted
         self.population = population if self.weighted else None
+        if not self.can_choose(np.ones(len(sample.labels), dtype=np.bool_)):
+            raise LabelError(
+                "no positive row has a weight above zero, and only such rows choose a threshold where the population is "
+                "not told; weigh some, or pass the scores of all rows as population"
+            )
         self._thinned = self.population and self.population.thinned()
         self._first = np.zeros(len(sample.labels), dtype=np.bool_)
         self._first[np.unique(sample.groups, return_index=True)[1]] = True
@@ -41,6 +46,11 @@ class Chooser:
                 f"{counted(len(self._first), 'labelled row')} "
                 f"was; label some that are, or ask for none ({spelt('guarantee=False', '--no-guarantee')})"
             )
+
+    def can_choose(self, rows: Mask) -> bool:
+        """Say whether there is a positive to choose by: by weights alone only those with one count."""
+        by_weights = self.weighted and self.population is None
+        return not by_weights or bool((self.sample.labels & (self.sample.weights > 0) & rows).any())
 
     @property
     def evidence(self) -> Mask | None:
@@ -61,7 +71,7 @@ class Chooser:
         everything = bool(rows.all())
         curve, limits = self.curve(rows), self.limits
         if limits.max_matches is not None and not everything:
-            whole = curve.n if self.population else float(self.sample.weights.sum() if self.weighted else len(rows))
+            whole = curve.n if self.population else float(np.nansum(self.sample.weights))
             scaled = max(1, round(limits.max_matches * curve.n / whole))
             limits = dataclasses.replace(limits, max_matches=scaled)
         seen = None
@@ -106,7 +116,7 @@ def partitions_of(
     most = (_VISITS // 5 if slow else _VISITS) // len(chooser.sample.labels)
     times = min(repeats, max(1, most)) if validation == "kfold" else 1
     found = [holdouts(chooser.sample, validation, folds, test_fraction, rng)[0] for _ in range(times)]
-    return [parts for parts in found if parts]
+    return [parts for parts in found if parts and all(chooser.can_choose(~held) for held in parts)]
 
 
 def held_out_figures(chooser: Chooser, partitions: list[list[Mask]], choice: Choice, validation: str) -> Measured:

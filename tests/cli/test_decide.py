@@ -126,6 +126,18 @@ def test_rank_orders_queries_by_average_precision(photo_store: EmbedStore) -> No
     assert "'bird' without the luck of being the best of those tried: average precision 0." in shown.stderr
 
 
+def test_labels_of_one_class_have_no_roc_auc(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """What cannot be told is null in JSON and a sentence on the screen, not a NaN that nothing else reads."""
+    ids = photo_store.to_table(["id"]).column("id").to_pylist()[:4]
+    file = tmp_path / "all.csv"
+    file.write_text("id,label\n" + "".join(f"{row},yes\n" for row in ids), encoding="utf-8")
+    ranked = run("rank", photo_store.path, "bird", "flower", "--label", file, "--json")
+    assert "NaN" not in ranked.stdout
+    assert [row["roc_auc"] for row in json.loads(ranked.stdout)] == [None, None]
+    swept = run("sweep", photo_store.path, "bird", "--label", file)
+    assert swept.stderr.rstrip().endswith("average precision 1.0000, all labels are of one class")
+
+
 def test_without_labels_sweep_suggests(photo_store: EmbedStore) -> None:
     """The noise floor and the gap are said on stderr; of what is not there, that nothing stands out."""
     result = run("sweep", photo_store.path, "bird", "--noise")

@@ -74,9 +74,12 @@ def test_where_scores_cannot_tell_somebody_must(home: EmbedStore, tmp_path: Path
     assert asked.advice["it"].verdict == "unclear"
     assert asked.classifier is None
     assert asked.review is not None
+    assert str(asked).endswith("Label 40 of these rows and calibrate again.")
     told = home.carry("it", other, only_prevalence=True)
     assert told.classifier is not None
     assert told.review is None
+    assert str(told).endswith("It is taken that only the share of positives changed.")
+    assert "Label" not in str(told)
     f1 = [other.evaluate(one, "kind=yes").metrics["it"].f1 for one in (home.classifier("it"), told.classifier)]
     assert f1[1] > f1[0]
 

@@ -179,6 +179,23 @@ def test_the_stores_own_labels_are_used_where_none_are_given(
         photos.calibrate("birds")
 
 
+def test_labels_are_counted_where_their_rows_are(
+    photos: EmbedStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A row that was removed, and one of which a person cannot tell, are no labels in what is said of them."""
+    review(photos, tmp_path / "one.csv", 20, 40)
+    photos.add_labels(tmp_path / "one.csv")
+    ids = list(photos.labels("bird").rows)
+    photos.remove([ids[0]])
+    (tmp_path / "unsure.csv").write_text(f"id,label,picked,probability,round\n{ids[1]},?,given,,\n", encoding="utf-8")
+    photos.add_labels(tmp_path / "unsure.csv", "bird")
+    with caplog.at_level(logging.WARNING):
+        made = photos.calibrate("bird")
+    assert made.n == 58
+    assert "by the store's own labels of 'bird': 58 rows" in caplog.text
+    assert made.labelled == "the store's 58 labels of 'bird'"
+
+
 def test_rounds_are_of_the_rows_that_were_there(photos: EmbedStore, tmp_path: Path) -> None:
     """A store that has lost a quarter of its rows since says so; the next round, of what is left, is weighed anew."""
     review(photos, tmp_path / "one.csv")

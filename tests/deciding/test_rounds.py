@@ -59,6 +59,19 @@ def test_few_rows_are_all_taken() -> None:
         pick(SCORES, 0.06, np.arange(500), -1)
 
 
+def test_a_round_of_all_rows_that_there_are_counts() -> None:
+    """Where the near rows are all rows nothing is left to chance: each stands for itself, and figures are counts."""
+    positions, picked, probability = pick(SCORES[:6], 0.06, random_order("bird", 1, IDS[:6]), 20, 20)
+    assert len(positions) == 6
+    assert picked.tolist() == [RANDOM] * 6
+    rows = zip(positions.tolist(), picked.tolist(), probability.tolist(), strict=True)
+    lines = [Label(IDS[row], YES if row % 2 else NO, how, share, 1, "", "2026-01-01") for row, how, share in rows]
+    weighed = History("bird", tuple(lines)).weighed()
+    assert weighed.doubts == ()
+    assert weighed.weights.tolist() == [1.0] * 6
+    assert weighed.random.all()
+
+
 def test_a_random_order_is_uniform_and_rounds_are_independent() -> None:
     """Over 4,000 concepts every row comes into the first tenth in 10 %, and both rounds' orders in 1 %."""
     ids = IDS[:40]

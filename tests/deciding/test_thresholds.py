@@ -100,6 +100,20 @@ def test_classes_compete_by_scikit_learn_s_probabilities(photo_store: EmbedStore
     assert 0 < decided.sum() < made.match(scores).sum()
 
 
+def test_classes_that_were_measured_otherwise_say_so(photo_store: EmbedStore) -> None:
+    """A class of three rows has fewer folds than one of many: each is named with its own; equal ones are said once."""
+    names = photo_store.to_table(["id", "category"]).to_pylist()
+    some = [[row["id"] for row in names if row["category"] == kind] for kind in ("bird", "flower", "vehicle")]
+    kept = "id in ({})".format(", ".join(f"'{row}'" for row in some[0][:9] + some[1][:3] + some[2][:9]))
+    queries = {"bird": "bird", "flower": "flower"}
+    words = {"name": "k", "resamples": 0, "mode": "multi-label"}
+    made = thresholds.calibrate_classes(photo_store.reader, queries, "category", where=kept, **words)
+    five, three = (f"by {folds}-fold cross-validation, 10 times" for folds in (5, 3))
+    assert made.validation == f"bird: {five}; flower: {three}"
+    alike = thresholds.calibrate_classes(photo_store.reader, queries, "category", **words)
+    assert alike.validation == five
+
+
 def test_what_classes_cannot_do_is_said(photo_store: EmbedStore) -> None:
     """Abstaining without a competition; labels of the classes alone; a class that matches nearly everything."""
     reader = photo_store.reader

@@ -250,6 +250,16 @@ def test_rows_of_unknown_picking_choose_and_do_not_measure():
     lost = calibrate_scores(scores[rows], truth[rows], sample_weight=np.full(120, np.nan), population=scores)
     assert (lost.metrics, lost.intervals, lost.figures) == (None, {}, {"threshold": both.thresholds[both.best_cut]})
     assert any("no figures" in text for text in lost.warnings)
+    same, halves, unknown = np.tile([0.2, 0.3], 30), np.repeat([0, 1], 30), np.full(60, np.nan)
+    nothing = calibrate_scores(same, halves, sample_weight=unknown, population=same)
+    assert nothing.ordering.doubt
+    assert not any("at random" in text for text in nothing.warnings)
+    with pytest.raises(LabelError, match="no positive row has a weight above zero.*population"):
+        calibrate_scores(same, halves, sample_weight=unknown)
+    unknown[30] = 1.0
+    for validation in ("kfold", "split"):  # without that row nothing could be chosen, so it cannot be held out
+        one = calibrate_scores(same, halves, sample_weight=unknown, validation=validation)
+        assert one.validation.startswith("on the rows that it was chosen on (there are too few rows of one class")
     json.dumps(lost.to_dict(), allow_nan=False)
 
 
@@ -318,6 +328,22 @@ def test_a_number_of_matches_is_scaled_to_the_part():
     (held,), _ = holdouts(as_sample(scores, labels, None), "split", 5, 0.5, np.random.default_rng(0))
     assert (scores[~held] > result.threshold).sum() <= 20
     assert str(result.choice.constraints) == "at most 40 matches"
+
+
+def test_a_number_of_matches_is_scaled_where_weights_are_unknown():
+    """Rows of unknown weight count nowhere: what they are given is as if they were not there."""
+    scores, labels = draw(9, 200)
+    weights = np.where(np.arange(200) % 3 == 0, np.nan, np.arange(200) % 5 + 1.0)
+    known = np.isfinite(weights)
+    wishes = {"max_matches": 100, "objective": "recall", "validation": "split", "resamples": 0}
+    result = calibrate_scores(scores, labels, sample_weight=weights, **wishes)
+    (held,), _ = holdouts(as_sample(scores, labels, None, weights), "split", 5, 0.5, np.random.default_rng(0))
+    chosen = known & ~held
+    most = round(100 * weights[chosen].sum() / weights[known].sum())
+    matched = chosen & (scores > result.threshold)
+    assert weights[matched].sum() <= most
+    below = scores[chosen & ~matched].max()
+    assert weights[chosen & (scores >= below)].sum() > most
 
 
 def test_from_too_few_positives_nothing_is_told():

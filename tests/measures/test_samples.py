@@ -91,3 +91,4 @@ def test_the_effective_size_counts_weights_and_copies():
     sample = as_sample([0.1, 0.2, 0.3], [0, 1, 1], ["a", "b", "b"], [4.0, 1.0, 2.0])
     assert sample.effective_size == pytest.approx((4 + 3) ** 2 / (4**2 + 3**2))
     assert as_sample([0.1, 0.2, 0.3], [0, 1, 1], None).effective_size == 3
+    assert as_sample([0.1, 0.2, 0.3], [0, 1, 1], None, [1.0, 0.0, 0.0])[np.array([1, 2])].effective_size == 0

@@ -116,6 +116,16 @@ def test_what_would_have_been_told_is_said():
     assert f"less than {percent(low / 900)} or more than {percent(high / 900)} would be told" in str(shift)
 
 
+@pytest.mark.parametrize("n", [1_000, 100_000])
+def test_a_share_beyond_what_would_be_told_is_told(n: int) -> None:
+    """A share just beyond either bound differs, one just within does not: also where a twentieth is what decides."""
+    rng = np.random.default_rng(4)
+    kept = summary_of(rng.normal(size=n), 1.5)
+    low, high = (round(end * n) for end in shift_of(rng.normal(size=n), kept, 1.5).unseen)
+    seen = {k: shift_of(np.r_[np.full(k, 2.0), np.zeros(n - k)], kept, 1.5) for k in (low - 1, low, high, high + 1)}
+    assert [seen[k].share_differs for k in (low - 1, low, high, high + 1)] == [True, False, False, True]
+
+
 def test_equal_and_constant_scores_do_not_shift():
     """The same scores have distance 0, also when all are equal or many tie; other constants have distance 1."""
     for scores in (np.full(30, 0.05), np.repeat([0.03, 0.05, 0.09], 40)):
