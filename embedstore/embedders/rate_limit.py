@@ -18,6 +18,7 @@ from typing import Final
 from filelock import FileLock
 
 from embedstore import files
+from embedstore.embedders import waits
 from embedstore.embedders.waits import SAY_EVERY, Notices, moment_after
 from embedstore.errors import ServiceError
 from embedstore.settings import rate_limit, state_dir
@@ -63,7 +64,7 @@ class RateLimiter:
         at_once: int | None = None,
         service: str = "the service",
         clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = waits.sleep,
     ) -> None:
         if limit < 1 or window <= 0:
             raise ValueError(f"a rate limit needs limit >= 1 and window > 0; found {limit} and {window}")
