@@ -182,11 +182,17 @@ class UserVectors:
     """
 
     def __init__(self, space: Space) -> None:
-        folder = (cache_dir() / "vectors").absolute()
+        nowhere: OSError | None = None
+        try:
+            folder = (cache_dir() / "vectors").absolute()
+        except FileNotFoundError as error:  # a user without a home
+            folder, nowhere = Path(os.devnull, "vectors"), error
         self.path = folder / "vectors.sqlite"
         ledger, running = _MendedLedger(self.path, MOST_VECTORS), Running(folder / ".running")
         self.cache, self.claims = _KeptVectors(ledger, space, "vectors"), Claims(ledger, running, space)
         try:
+            if nowhere is not None:
+                raise nowhere
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             ledger.queries(space.key, "text", [""])
             if not os.access(folder, os.W_OK):

@@ -271,3 +271,20 @@ def test_where_nothing_can_be_kept_nobody_is_told_otherwise(
         places.cache.put("text", ["a"], some_vectors(1))
         places.cache.get_many("text", ["b"])
     assert [record.message.split(":")[0] for record in caplog.records] == ["vectors are not kept"]
+
+
+def test_a_user_without_a_home_is_told_that_nothing_is_kept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what is asked is answered."""
+
+    def no_home(*given: object, **options: object) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv(CACHE_DIR, raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_path", no_home)
+    monkeypatch.setattr(user_vectors, "_failed", set())
+    sealed = UserVectors(SPACE)
+    sealed.cache.put("image", ["a"], some_vectors(1))
+    assert list(sealed.cache.get_many("image", ["a"])) == ["a"]
+    assert "vectors are not kept: [Errno 2] this user has no home folder" in caplog.text
