@@ -76,9 +76,14 @@ def cache_dir() -> Path:
     named = os.environ.get(CACHE_DIR)
     if named:
         return Path(named)
+    return user_cache(CACHE_DIR)
+
+
+def user_cache(variable: str) -> Path:
+    """Return embedstore's folder where the system keeps caches; `variable` names another, for the error of no home."""
     from platformdirs import user_cache_path  # late, as above
 
-    return _place(user_cache_path, CACHE_DIR)
+    return _place(user_cache_path, variable)
 
 
 def _place(folder: Callable[..., Path], variable: str) -> Path:

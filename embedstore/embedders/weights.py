@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from embedstore import files
 from embedstore.errors import EmbedderError, ModelNotFoundError, ServiceError
-from embedstore.settings import apply_switches, require_network
+from embedstore.settings import apply_switches, require_network, user_cache
 
 _log = logging.getLogger("embedstore")
 
@@ -93,12 +93,9 @@ class Weights:
     def __init__(
         self, towers: Sequence[Tower], model: str, gigabytes: float, cache_dir: str | Path | None = None
     ) -> None:
-        import platformdirs  # only needed once a local model is asked for
-
         self.towers, self.gigabytes = tuple(towers), gigabytes
         named = cache_dir or os.environ.get("FASTEMBED_CACHE_PATH")
-        users = platformdirs.user_cache_path("embedstore", appauthor=False) / "fastembed"
-        self.cache = Path(named) if named else users
+        self.cache = Path(named) if named else user_cache("FASTEMBED_CACHE_PATH") / "fastembed"
         self.pull_command = f"embedstore models pull {model}"
 
     def find(self, tower: Tower) -> Path | None:
