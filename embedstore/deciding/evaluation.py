@@ -22,7 +22,7 @@ from embedstore.measures.choice import Wishes
 from embedstore.measures.competition import swallowing
 from embedstore.measures.curves import precision_recall
 from embedstore.measures.explanations import Advice
-from embedstore.measures.rates import REPORTED, Confusion, Metrics, confusion
+from embedstore.measures.rates import COUNTED, REPORTED, Confusion, Metrics, confusion, in_words
 from embedstore.measures.shift import ERROR, Shift
 from embedstore.searching.matches import Matches
 from embedstore.searching.reader import Reader
@@ -73,7 +73,7 @@ class Evaluation:
         rows = [
             [
                 label,
-                *(f"{value:.4f}" if isinstance(value, float) else f"{value:,}" for value in figures.to_dict().values()),
+                *(in_words(value) if name in COUNTED else f"{value:.4f}" for name, value in figures.to_dict().items()),
             ]
             for label, figures in self.metrics.items()
         ]

@@ -24,7 +24,7 @@ Number = TypeVar("Number", float, Floats)
 
 REPORTED = ("precision", "recall", "f1", "tp", "fp", "fn", "tn")
 """What tables and files say of a threshold, in this order."""
-_COUNTS = ("tp", "fp", "fn", "tn")
+COUNTED = ("tp", "fp", "fn", "tn")
 
 
 class Rates(Generic[Number]):
@@ -135,7 +135,7 @@ class MetricsTable(Rates[Floats]):
 
 def in_words(count: float) -> str:
     """Write a count: a whole number as it is, an estimate rounded and with "about"."""
-    return str(count) if isinstance(count, int) else f"about {count:,.0f}"
+    return f"{count:,}" if isinstance(count, int) else f"about {count:,.0f}"
 
 
 def ratio(part: Any, whole: Any) -> Any:
@@ -215,7 +215,7 @@ class Confusion:
         """Return the figures of each class as lines in columns, under a head."""
         head = [name.replace("f1", "F1") for name in REPORTED]
         rows = [
-            [label, *(in_words(x) if name in _COUNTS else f"{x:.4f}" for name, x in one.to_dict().items())]
+            [label, *(in_words(x) if name in COUNTED else f"{x:.4f}" for name, x in one.to_dict().items())]
             for label, one in self.by_class.items()
         ]
         return aligned([["class", *head], *rows])

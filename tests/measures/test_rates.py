@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics as sk
 
 from embedstore.errors import LabelError
-from embedstore.measures.rates import Confusion, confusion
+from embedstore.measures.rates import Confusion, confusion, in_words
 
 
 def test_confusion_equals_scikit_learn():
@@ -73,3 +73,8 @@ def test_no_prediction_is_right_for_a_row_of_no_class():
         "none                 0    1     2",
         "accuracy 0.6667, decided 50.0% of 6 rows; 2 are of none of the classes, rightly",
     ]
+
+
+def test_counts_are_written_as_counts_and_estimates_as_such():
+    """A whole number has its thousands apart; an estimate has no digits that nobody knows."""
+    assert (in_words(1739), in_words(123.064), in_words(4791.04)) == ("1,739", "about 123", "about 4,791")
