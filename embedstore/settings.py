@@ -8,10 +8,12 @@ What settings are good for is left to those who ask.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -66,7 +68,7 @@ def state_dir() -> Path:
         return Path(named)
     from platformdirs import user_state_path  # late: a process that only asks has no such state
 
-    return user_state_path("embedstore", appauthor=False)
+    return _place(user_state_path, STATE_DIR)
 
 
 def cache_dir() -> Path:
@@ -76,7 +78,24 @@ def cache_dir() -> Path:
         return Path(named)
     from platformdirs import user_cache_path  # late, as above
 
-    return user_cache_path("embedstore", appauthor=False)
+    return _place(user_cache_path, CACHE_DIR)
+
+
+def _place(folder: Callable[..., Path], variable: str) -> Path:
+    """Return a folder of this user's."""
+    try:
+        return folder("embedstore", appauthor=False)
+    except RuntimeError as error:
+        why = f"this user has no home folder; set HOME, or {variable}, to one that can be written to"
+        raise FileNotFoundError(errno.ENOENT, why) from error
+
+
+def _home() -> Path:
+    """Return the home folder; for a user without one, as in some containers, a path at which nothing is."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.devnull)
 
 
 def mixing_is_allowed() -> bool:
@@ -194,7 +213,7 @@ def find_key(flag: str | None = None) -> Key | None:
     where the file is a login to another deployment than the one that the key would be sent to, as nobody knows then
     which is meant. Where ``ATLAS_API_PATH`` names the address it is known.
     """
-    path = Path.home() / ".nomic" / "credentials"
+    path = _home() / ".nomic" / "credentials"
     domain = os.environ.get(DOMAIN, "").strip()
     tenant = _tenant_of(domain) if domain else None
     secret, source = (flag, "the argument `key`") if flag else (os.environ.get(API_KEY, "").strip(), API_KEY)

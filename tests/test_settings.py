@@ -15,7 +15,7 @@ import pytest
 
 from embedstore import settings
 from embedstore.errors import CredentialsError, OfflineError
-from embedstore.settings import Key, find_key, require_key
+from embedstore.settings import API_KEY, STATE_DIR, Key, find_key, require_key, state_dir
 
 SECRET = "nk-a+secret/with=signs"
 
@@ -261,3 +261,20 @@ def test_a_browser_login_that_the_client_refreshed_is_accepted(tmp_path: Path) -
         else:
             with pytest.raises(CredentialsError, match="expired"):
                 find_key()
+
+
+def test_a_user_without_a_home_has_no_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container run under any number: keys of the environment are found, folders are asked for by name."""
+
+    def no_home(*given: object, **options: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv(API_KEY, raising=False)
+    assert find_key() is None
+    monkeypatch.setenv(API_KEY, "nk-secret-1")
+    assert find_key() is not None
+    monkeypatch.delenv(STATE_DIR, raising=False)
+    monkeypatch.setattr("platformdirs.user_state_path", no_home)
+    with pytest.raises(OSError, match=f"set HOME, or {STATE_DIR}"):
+        state_dir()

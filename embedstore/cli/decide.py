@@ -67,7 +67,7 @@ _RANKED = (
 )
 @store_argument
 @query_options
-@label_option(required=False)
+@label_option(own=False)
 @where_option
 @click.option(
     "--thresholds",
@@ -109,7 +109,7 @@ def sweep(
         also = "all labels are of one class" if math.isnan(area) else f"ROC AUC {area:.4f}"
         output.say(f"{best}; average precision {precision:.4f}, {also}")
         if swept.floor is not None:
-            output.say(f"queries that mean nothing exceed {swept.floor:.4f} on at most 1 % of the images")
+            output.say(f"queries that mean nothing exceed {swept.floor:.4f} on at most 1% of the images")
     else:
         output.say(f"without labels: {swept.suggestion}")
 
@@ -117,13 +117,13 @@ def sweep(
 @command('embedstore rank photos.store bird "a bird in flight" penguin --label category=bird')
 @store_argument
 @click.argument("texts", nargs=-1, required=True, metavar="TEXT...", shell_complete=completion.query)
-@label_option(required=True)
+@label_option(own=True)
 @where_option
 @figures_output
 def rank(store: Path, texts: tuple[str, ...], labels: Any, where: str | None, output: Output) -> None:
     """Rank queries by how well they sort labelled images, and say which of them cannot be told from the best.
 
-    In brackets: where the average precision over all images like the labelled ones lies, with 95 % probability, of a
+    In brackets: where the average precision over all images like the labelled ones lies, with 95% probability, of a
     query that was named beforehand. The best of many owes to luck too: what it has without is said below.
     """
     from embedstore.deciding.thresholds import rank as rank_queries
@@ -158,7 +158,7 @@ def rank(store: Path, texts: tuple[str, ...], labels: Any, where: str | None, ou
 )
 @store_argument
 @query_options
-@label_option(required=True)
+@label_option(own=True)
 @where_option
 @click.option("--name", metavar="NAME", help="Of the classifier.  [default: the query]")
 @click.option(
@@ -294,7 +294,7 @@ def calibrate_classes(
 )
 @store_argument
 @click.argument("name", metavar="NAME", shell_complete=completion.classifiers)
-@label_option(required=True)
+@label_option(own=True)
 @where_option
 @from_option
 @value_output
@@ -383,8 +383,8 @@ def carry(
         text = " ".join(map(quote, classifier.target.queries)) if len(classifier.target.queries) == 1 else "QUERY"
         again = f"embedstore calibrate {there} {text} --label {quote(str(chosen))} --name {quote(classifier.name)}"
         output.say(
-            f"{counted(len(carried.review), 'picture')} in {quoted(str(chosen))}: fill in its column label, yes or no, "
-            f"then: {again}"
+            f"{counted(len(carried.review), 'picture')} in {quoted(str(chosen))}: fill in its column label with yes, "
+            f"no or ?, then: {again}"
         )
 
 

@@ -320,7 +320,10 @@ def _megabytes(size: int | None) -> str:
 @click.argument("name")
 @value_output
 def pull(name: str, output: Output) -> None:
-    """Download a model's weights, once; what is here already is kept."""
+    """Download a model's weights, once; what is here already is kept.
+
+    NAME is one of `embedstore models`, which says how much there is to download.
+    """
     from embedstore.embedders import registry
 
     folder = registry.pull(name, progress=not output.quiet)

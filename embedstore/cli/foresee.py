@@ -45,7 +45,7 @@ _confidence_option = click.option(
 )
 @store_argument
 @query_options
-@label_option(required=True)
+@label_option(own=True)
 @click.option("--threshold", type=number, help="A match is a score larger than this.  [default: the classifier's]")
 @where_option
 @_confidence_option
@@ -77,7 +77,7 @@ def estimate(
 )
 @store_argument
 @query_options
-@label_option(required=False)
+@label_option(own=True)
 @click.option("--min-precision", type=Number(0, 1), help="What is to be certified: a precision of at least this.")
 @click.option("--min-recall", type=Number(0, 1), help="What is to be certified: a recall of at least this.")
 @_confidence_option

@@ -57,6 +57,7 @@ _COUNTED = (
 @click.option(
     "--threshold",
     type=number,
+    metavar="NUMBER",
     help="Near this score, such as one that `sweep` shows; then NAME may be a query that no classifier has yet.",
 )
 @click.option("--mistakes", is_flag=True, help="Instead: the false positives and negatives among the labels.")
@@ -153,8 +154,12 @@ def _list(store: EmbedStore, concept: str | None, output: Output) -> None:
     output.table(rows, columns(rows, _COUNTED))
     for history, whole in zip(found, every, strict=True):
         if changed := len(whole.rows) - len(history.rows):
-            others = counted(changed, "row has another picture", "rows have other pictures")
-            output.say(f"{history.concept}: {others} than when it was labelled, and no label any more")
+            others = counted(
+                changed,
+                "row has another picture than when it was labelled",
+                "rows have other pictures than when they were labelled",
+            )
+            output.say(f"{history.concept}: {others}, and no label any more")
         for doubt in label_log.doubts(history, store.rows):
             output.say(f"{history.concept}: {doubt}")
         if history.contradictions:

@@ -43,8 +43,8 @@ from_option = click.option(
 )
 
 
-def label_option(required: bool) -> Callable[[F], F]:
-    """Add ``--label``, which says which rows are positive; where `required`, the store's own can stand in."""
+def label_option(own: bool) -> Callable[[F], F]:
+    """Add ``--label``, which says which rows are positive; the store's own labels stand in where `own` says so."""
     return click.option(
         "--label",
         "labels",
@@ -52,7 +52,7 @@ def label_option(required: bool) -> Callable[[F], F]:
         multiple=True,
         callback=lambda ctx, param, values: (values[0] if len(values) == 1 else list(values)) or None,
         shell_complete=completion.labels,
-        help=_LABEL_HELP + (_OWN_HELP if required else ""),
+        help=_LABEL_HELP + (_OWN_HELP if own else ""),
     )
 
 

@@ -82,7 +82,7 @@ def _topic_model(ctx: click.Context, param: click.Parameter, value: str | None) 
 @api_key_option
 @value_output
 def atlas(store: Path, dataset: str, dry_run: bool, output: Output, **options: Any) -> None:
-    """Send what is missing in a dataset of Nomic's Atlas, and see it there.
+    """Send what a dataset of Nomic's Atlas lacks, and see it there.
 
     NAME alone is a dataset of the key's own organisation. It is made, private, when it is not there. Only rows that
     Atlas does not have are sent; each counts as sent when Atlas shows it. A sync that was cut short goes on where it

@@ -27,6 +27,7 @@ from embedstore.deciding.target import Target
 from embedstore.errors import ClassifierError, EmbedStoreError, did_you_mean, spelt
 from embedstore.measures.calibration import FIGURES, Calibration, figure_rows
 from embedstore.measures.competition import Competition, words_of
+from embedstore.measures.rates import name_in_words
 from embedstore.searching.reader import Reader
 from embedstore.space import Space
 from embedstore.vectors import Vectors, as_vectors, scores
@@ -423,8 +424,7 @@ class Classifier:
 
     def __repr__(self) -> str:
         if self.mode == "single":
-            (_, threshold, _), *figures = figure_rows(self.target.figures, self.target.intervals)
-            decides = f"score > {threshold:.4f}" + "".join(f", {name} {value:.4f}" for name, value, _ in figures)
+            decides = _in_a_line(self.target)
         else:
             decides = f"{self.mode} of {len(self.targets)} classes ({', '.join(self.labels)})"
         return f"Classifier({self.name!r}, {decides}, {self.space.model})"
@@ -433,7 +433,7 @@ class Classifier:
         """Show the classes, their thresholds and figures in a notebook."""
         from embedstore import markup  # only a notebook needs it
 
-        head = ("class", "looks for", "score >", *FIGURES)
+        head = ("class", "looks for", "score >", *map(name_in_words, FIGURES))
         rows = []
         for target in self.targets:
             against = f" against {', '.join(target.opposing)}" if target.opposing else ""
@@ -450,10 +450,7 @@ class Classifier:
 
     def __str__(self) -> str:
         lines = [f"{self.name} ({self.mode}) in {self.space}"]
-        for target in self.targets:
-            (_, threshold, _), *figures = figure_rows(target.figures, target.intervals)
-            measured = "".join(f", {name} {value:.4f}" for name, value, _ in figures)
-            lines.append(f"  {target.label}: score > {threshold:.4f}{measured}")
+        lines += [f"  {target.label}: {_in_a_line(target)}" for target in self.targets]
         if self.objective:
             lines.append(f"  chosen for {self.objective} with {self.constraints}, measured {self.validation}")
         if self.competition is not None:
@@ -466,6 +463,12 @@ class Classifier:
         return "\n".join(lines)
 
 
+def _in_a_line(target: Target) -> str:
+    """Return the threshold and the figures of a class."""
+    (_, threshold, _), *figures = figure_rows(target.figures, target.intervals)
+    return f"score > {threshold:.4f}" + "".join(f", {name_in_words(name)} {value:.4f}" for name, value, _ in figures)
+
+
 def _decided_table(competition: Competition) -> str:
     """Show what was decided for each class of the labelled rows."""
     from embedstore import markup
@@ -474,7 +477,7 @@ def _decided_table(competition: Competition) -> str:
     if counts is None:
         return ""
     rows = [(name, *(f"{getattr(one, figure):.4f}" for figure in FIGURES)) for name, one in counts.by_class.items()]
-    return markup.table(("class", *FIGURES), rows, texts=1)
+    return markup.table(("class", *map(name_in_words, FIGURES)), rows, texts=1)
 
 
 def _with_interval(target: Target, name: str) -> str:

@@ -22,7 +22,7 @@ from embedstore.measures.choice import Wishes
 from embedstore.measures.competition import swallowing
 from embedstore.measures.curves import precision_recall
 from embedstore.measures.explanations import Advice
-from embedstore.measures.rates import COUNTED, REPORTED, Confusion, Metrics, confusion, in_words
+from embedstore.measures.rates import REPORTED, Confusion, Metrics, confusion, figures_in_words, name_in_words
 from embedstore.measures.shift import ERROR, Shift
 from embedstore.searching.matches import Matches
 from embedstore.searching.reader import Reader
@@ -69,14 +69,8 @@ class Evaluation:
 
     def __str__(self) -> str:
         lines = [f"{self.classifier} on {self.n:,} labelled rows ({self.labelled}); {self.held_out}"]
-        head = ["class", *(name.replace("f1", "F1") for name in ("threshold", *REPORTED))]
-        rows = [
-            [
-                label,
-                *(in_words(value) if name in COUNTED else f"{value:.4f}" for name, value in figures.to_dict().items()),
-            ]
-            for label, figures in self.metrics.items()
-        ]
+        head = ["class", *map(name_in_words, ("threshold", *REPORTED))]
+        rows = [[label, *figures_in_words(figures.to_dict())] for label, figures in self.metrics.items()]
         lines += aligned([head, *rows])
         if self.confusion is not None:
             lines += ["", "decided for one class, or none:", *self.confusion.lines(), "", str(self.confusion)]

@@ -132,6 +132,8 @@ class LabelPlan:
             return f"cannot be reached, as far as {self.n_labelled:,} labels tell: {best}"
         if tried.possible < self.chance:
             return f"cannot be told yet: {tried.possible:.0%} of what the labels leave open allow it; {best}"
+        if self.n_open == 0:
+            return f"the labels that there are do not certify it, and no image is left to label; {best}"
         many = (
             f"{self.most:,} more random labels" if self.most < self.n_open else f"labels on all {self.n_open:,} others"
         )

@@ -330,7 +330,8 @@ def _no_row(rows: Rows, text: str, column: str) -> str:
     seen = sorted({str(one) for one in rows.metadata([column]).column(0).to_pylist() if one is not None})
     shown = ", ".join(seen[:12]) + (", ..." if len(seen) > 12 else "")
     guess = did_you_mean(unquoted(split_value(text)[1] or ""), seen)
-    return f"no row has {text}; the values are {shown}" + (f".{guess}" if guess else "")
+    held = f"the values are {shown}" if seen else "no row has any value there"
+    return f"no row has {text}; {held}" + (f".{guess}" if guess else "")
 
 
 def _of_file(rows: Rows, text: str) -> Labelled:

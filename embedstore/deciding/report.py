@@ -26,6 +26,7 @@ from embedstore.files import naming
 from embedstore.measures.calibration import figure_rows
 from embedstore.measures.curves import precision_recall
 from embedstore.measures.distribution import ScoreDistribution
+from embedstore.measures.rates import figures_in_words, name_in_words
 from embedstore.result_files import PAGES, to_write
 from embedstore.searching.reader import Reader
 from embedstore.wording import counted
@@ -135,7 +136,7 @@ def _summary(classifier: Classifier, reader: Reader) -> str:
 def _figures(classifier: Classifier) -> str:
     target = classifier.target
     rows = [
-        (name, f"{value:.4f}", *(_ends(one) for one in (interval, target.prediction_intervals.get(name))))
+        (name_in_words(name), f"{value:.4f}", _ends(interval), _ends(target.prediction_intervals.get(name)))
         for name, value, interval in figure_rows(target.figures, target.intervals)
     ]
     sure = f"{classifier.confidence:.0%}"
@@ -150,13 +151,13 @@ def _thresholds(sweep: Sweep, chosen: float) -> str:
     distinct = sorted({row["threshold"] for row in sweep.table(n=11)} | {chosen})
     columns = ("threshold", "matches", "precision", "recall", "f1", "tp", "fp", "fn")
     rows = [
-        [*(f"{row[name]:.4f}" if isinstance(row[name], float) else f"{row[name]:,}" for name in columns), mark]
+        [*figures_in_words({name: row[name] for name in columns}), mark]
         for row in sweep.table(distinct)
         for mark in [
             ", ".join(filter(None, ["chosen" if row["threshold"] == chosen else "", sweep.mark(row["threshold"])]))
         ]
     ]
-    return _table((*columns, ""), rows, distinct.index(chosen))
+    return _table((*map(name_in_words, columns), ""), rows, distinct.index(chosen))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], chosen: int | None = None) -> str:

@@ -25,6 +25,7 @@ from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.label_lines import PICKS, answer_of, now
 from embedstore.deciding.labels import NO_LABELS, Labelled, condition_text, labels_for
 from embedstore.deciding.rounds import NEAR, OPEN, RANDOM, UNSURE, History, Label, pick, random_order
+from embedstore.errors import NotOursError, spelt
 from embedstore.files import naming, open_regular, replace
 from embedstore.measures.curves import above
 from embedstore.measures.samples import as_labels, as_scores
@@ -32,6 +33,7 @@ from embedstore.result_files import REVIEWS, SHEETS, to_write, written_for_peopl
 from embedstore.searching.reader import Reader
 from embedstore.storage.rows import Rows
 from embedstore.vectors import Mask, Positions
+from embedstore.wording import counted
 
 COLUMNS = ("row", "id", "uri", "score", "predicted", "truth", "reason", "concept", *PICKS, "label")
 """Of the CSV: what is known, how the row was picked, and last what a person says."""
@@ -88,7 +90,7 @@ class Review:
         Raises
         ------
         NotOursError
-            Without `force`: the file is no review, or has columns that a review has not.
+            Without `force`: the file is no review, has columns that a review has not, or labels of another store.
         InputError, PathError
             As `result_files.to_write`: its name does not end in .csv, or its folder is not there.
         """
@@ -100,6 +102,11 @@ class Review:
             given = carried.pop((row["concept"], row["id"]), None) or carried.pop(("", row["id"]), {})
             picks = {name: given[name] for name in PICKS} if given and row["picked"] is None else {}
             lines.append({**row, **picks, "score": f"{row['score']:.6f}", "label": given.get("label")})
+        if strange := self._not_of_the_store([line["id"] for line in carried.values()]):
+            raise NotOursError(
+                f"{file} holds labels of {counted(strange, 'row')} that {'is' if strange == 1 else 'are'} not in this "
+                f"store; name another file, or replace it with {spelt('force=True', '--force')}"
+            )
         lines += carried.values()
         text = cells.line(COLUMNS)
         for number, line in enumerate(lines, 1):
@@ -110,6 +117,10 @@ class Review:
             else:
                 replace(file.resolve(), text)  # whole or not at all: the labels in the old one are somebody's work
         return sum(bool(line["label"].strip()) for line in there or ())
+
+    def _not_of_the_store(self, ids: Sequence[str]) -> int:
+        """Return how many of some rows are not in the store, where that is known."""
+        return 0 if self.rows is None else int((self.rows.lookup("id").first_of_each(ids) < 0).sum())
 
     def save_sheet(self, path: str | os.PathLike[str]) -> None:
         """Draw the pictures with number, score, prediction and truth, and a mark that says whether they agree.

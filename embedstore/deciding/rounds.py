@@ -9,6 +9,7 @@ business.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,6 +122,12 @@ class History:
 
     concept: str
     lines: tuple[Label, ...]
+
+    def __repr__(self) -> str:
+        said, ways = Counter(self.answers.tolist()), Counter(self.picked.tolist())
+        answers = f"{said[YES]:,} yes, {said[NO]:,} no, {said[UNSURE]:,} that cannot be told, {said[OPEN]:,} open"
+        picked = ", ".join(f"{number:,} {way}" for way, number in sorted(ways.items()))
+        return f"labels of {self.concept!r}: {counted(len(self.rows), 'row')}, {answers}; picked: {picked or 'none'}"
 
     @cached_property
     def rows(self) -> dict[str, int]:

@@ -27,7 +27,7 @@ from embedstore.measures.competition import Competition, compete, swallowing
 from embedstore.measures.curves import Curve, as_threshold, as_thresholds, curves, precision_recall
 from embedstore.measures.distribution import Gap, ScoreDistribution
 from embedstore.measures.ranking import rank_scores
-from embedstore.measures.rates import REPORTED, Ints, Metrics
+from embedstore.measures.rates import REPORTED, Ints, Metrics, name_in_words
 from embedstore.searching.queries import Concept
 from embedstore.searching.reader import Reader
 from embedstore.wording import counted
@@ -88,7 +88,7 @@ class Sweep:
         if floor is None:
             return found or "nothing here stands out: no gap near the top is wider than chance makes one"
         above = self.distribution.matches(floor)
-        noise = f"{above:,} of {n:,} images score above {floor:.4f}, queries that mean nothing do on at most 1 %"
+        noise = f"{above:,} of {n:,} images score above {floor:.4f}, queries that mean nothing do on at most 1%"
         if above <= int(NOISE_SHARE * n) and not found:
             return f"nothing here stands out: {noise}"
         return f"{noise}; {found or 'no gap shows where the matches end'}"
@@ -190,7 +190,7 @@ class Sweep:
         head = [name for name in forms if name in columns]
         rows = zip(*(columns[name].tolist() for name in head), strict=True)
         texts = [[format(value, forms[name]) for name, value in zip(head, row, strict=True)] for row in rows]
-        return head, texts, best
+        return [name_in_words(name) for name in head], texts, best
 
     def mark(self, threshold: float) -> str:
         """Say in words what is special of a threshold: that of the best F1, the gap, the noise; or ""."""

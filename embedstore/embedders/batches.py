@@ -7,6 +7,7 @@ the callers.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -16,12 +17,14 @@ from typing import Any
 
 from embedstore.embedders import protocol
 from embedstore.embedders.protocol import Embedder
+from embedstore.embedders.waits import LOGGER, WaitEndedError, ending_with
 from embedstore.errors import BudgetSpentError, EmbedderError, ImageError, RejectedImagesError
 from embedstore.vectors import Vectors
 
 MOST_WORKERS = 256
 MOST_BYTES = 64 << 20
 """Prepared pictures that are under way together; one batch always is, and a batch leaves early at a quarter of it."""
+_log = logging.getLogger(LOGGER)
 TEXTS_AT_ONCE = 40
 """Texts that are embedded before their vectors are handed on: what a failure can cost."""
 
@@ -49,7 +52,8 @@ def embed(
     calling thread; an interrupt while it works makes the same batch come again.
 
     Raises the first error that lies not in a picture, of a spent budget and a harder one the harder; nothing more is
-    sent after it, and what is under way is kept first.
+    sent after it, and what is under way is kept first. After an interrupt too; calls that only wait for their turn, or
+    to try again, end at once then.
     """
     with ThreadPoolExecutor(MOST_WORKERS, thread_name_prefix="embedstore-embed") as pool:
         calls = _Calls(pool, embedder, keep, workers, batch_size, starting)
@@ -62,7 +66,13 @@ def embed(
                 if calls.failure is not None:
                     break
             calls.send(full_only=False)
+        except KeyboardInterrupt:
+            late = threading.Timer(1.0, calls.say_late)
+            late.daemon = True
+            late.start()
+            raise
         finally:
+            calls.over.set()
             if isinstance(items, Generator):
                 items.close()
             pool.shutdown()
@@ -97,7 +107,13 @@ class _Calls:
     bytes_under_way: int = 0
     back: deque[tuple[Batch, Vectors | BaseException]] = field(default_factory=deque)
     arrived: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
     failure: Exception | None = None
+
+    def say_late(self) -> None:
+        """Say after an interrupt that, and why, the end is still to come."""
+        if self.under_way > len(self.back):
+            _log.warning("interrupted: answers are on their way, perhaps paid for, and are waited for")
 
     def send(self, *, full_only: bool) -> None:
         """Give batches to the embedder, once the number under way allows; without `full_only` until none is left.
@@ -133,7 +149,8 @@ class _Calls:
     def _call(self, batch: Batch) -> None:
         """Embed a batch, on a thread of the pool."""
         try:
-            answer: Vectors | BaseException = protocol.pictures(self.embedder(), [item for _, item in batch])
+            with ending_with(self.over):
+                answer: Vectors | BaseException = protocol.pictures(self.embedder(), [item for _, item in batch])
         except BaseException as error:  # noqa: BLE001  (it is judged, and raised, by the thread that waits)
             answer = error
         self.back.append((batch, answer))
@@ -154,7 +171,9 @@ class _Calls:
                 self._halve(batch, answer)
             elif not isinstance(answer, BaseException):
                 self.keep(list(zip((key for key, _ in batch), answer, strict=True)))
-            elif self.failure is None or isinstance(self.failure, BudgetSpentError):
+            elif self.failure is None or (
+                isinstance(self.failure, BudgetSpentError) and not isinstance(answer, WaitEndedError)
+            ):
                 self.failure = answer if isinstance(answer, Exception) else EmbedderError(repr(answer))
             self.back.popleft()
             self.under_way -= 1

@@ -69,7 +69,11 @@ class NomicAPIEmbedder(RemoteEmbedder):
             batch_size=batch_size, workers=workers, timeouts=timeouts, retries=retries, max_requests=max_requests
         )
         self._image_model, self._text_model = MODELS[model]
-        self._client = Lazy(lambda: _Client(require_key(key), self.timeouts, limiter))
+
+        def given() -> Key | str | None:  # a traceback that shows local names shows no key
+            return key
+
+        self._client = Lazy(lambda: _Client(require_key(given()), self.timeouts, limiter))
 
     @classmethod
     def state(cls) -> State:
@@ -137,8 +141,11 @@ class _Client:
     """
 
     def __init__(self, key: Key, timeouts: Timeouts, limiter: RateLimiter | None) -> None:
-        from nomic import embed  # it imports pandas and more: half a second that only the service's users pay
-        from nomic.dataset import AtlasClass
+        try:
+            from nomic import embed  # it imports pandas and more: half a second that only the service's users pay
+            from nomic.dataset import AtlasClass
+        except RuntimeError as error:
+            raise CredentialsError(f"the nomic client needs a home folder ({error}): set HOME to a folder") from None
 
         for name in ("image_api_request", "text_api_request"):
             if not hasattr(embed, name):

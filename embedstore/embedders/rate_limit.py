@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from filelock import FileLock
 
 from embedstore import files
+from embedstore.embedders import waits
 from embedstore.embedders.waits import SAY_EVERY, Notices, moment_after
 from embedstore.errors import ServiceError
-from embedstore.settings import rate_limit, state_dir
+from embedstore.settings import STATE_DIR, rate_limit, state_dir
 
+_log = logging.getLogger("embedstore")
 REQUESTS: Final = 1200  # requests that Nomic's service takes in a window
 WINDOW: Final = 301.0  # seconds: the service's five minutes, and one more, as requests arrive later than they leave
+_State = tuple[list[float], float, str]
+"""The times of requests, until when none may leave, and why."""
+_NOTHING: Final[_State] = ([], 0.0, "")
+_alone: dict[Path, _State] = {}
+"""What this process knows by itself, where the file cannot be written."""
+_alone_lock = threading.RLock()
 _SLACK: Final = WINDOW / 300.0
 _LONG: Final = 2.0  # seconds that nobody waits without being told
 LONGEST_BLOCK: Final = 3600.0  # seconds for which `RateLimiter.block` can stop requests at most
@@ -63,7 +73,7 @@ class RateLimiter:
         at_once: int | None = None,
         service: str = "the service",
         clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = waits.sleep,
     ) -> None:
         if limit < 1 or window <= 0:
             raise ValueError(f"a rate limit needs limit >= 1 and window > 0; found {limit} and {window}")
@@ -73,8 +83,11 @@ class RateLimiter:
         self._threads = threading.Lock()
         self._notices = Notices(clock)
         self._unsaid = 0.0  # seconds waited since the last line
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._processes = FileLock(path.with_name(path.name + ".lock"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._be_alone(error, _NOTHING)
 
     def acquire(self, longest: float = math.inf) -> float:
         """Wait until one more request may leave, count it, and return the seconds waited.
@@ -111,7 +124,7 @@ class RateLimiter:
 
         `why` is what the service said, for those who will wait.
         """
-        with self._threads, self._processes:
+        with self._locked():
             times, until, reason = self._read()
             end = self._clock() + min(seconds, LONGEST_BLOCK)
             self._write(times, *((until, reason) if until >= end else (end, why)))
@@ -119,7 +132,7 @@ class RateLimiter:
 
     def _try(self) -> tuple[float, str]:
         """Count a request and return 0 seconds, or return the seconds after which to ask again, and the reason."""
-        with self._threads, self._processes:
+        with self._locked():
             times, until, why = self._read()
             now = self._clock()
             if until > now:
@@ -138,18 +151,58 @@ class RateLimiter:
             return -math.inf
         return times[-1] + (times[0] + self.window - times[-1]) / (self.limit - len(times) + 1)
 
-    def _read(self) -> tuple[list[float], float, str]:
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let no other thread, and no other process, come between reading and writing."""
+        with self._threads:
+            if self.path not in _alone:
+                try:
+                    self._processes.acquire()
+                except OSError as error:
+                    self._be_alone(error, _NOTHING)
+            try:
+                with _alone_lock:
+                    yield
+            finally:
+                if self._processes.is_locked:
+                    self._processes.release()
+
+    def _be_alone(self, error: OSError, state: _State) -> None:
+        """Go on without a file, and say so: a limit that is kept by each process is better than no answer."""
+        if self.path in _alone:
+            return
+        _alone[self.path] = state
+        _log.warning(
+            "the limit of %s is kept by this process alone: %s; %s names a folder that can be written to",
+            self.service,
+            error,
+            STATE_DIR,
+        )
+
+    def _read(self) -> _State:
         """Return the times inside the window, ascending, until when all is blocked, and why."""
         now = self._clock()
         try:
-            state = json.loads(self.path.read_text())
-            times = sorted(float(moment) for moment in state["times"])
-            until, why = float(state["until"]), str(state.get("why", ""))
+            if self.path in _alone:
+                times, until, why = _alone[self.path]
+            else:
+                state = json.loads(self.path.read_text())
+                times = sorted(float(moment) for moment in state["times"])
+                until, why = float(state["until"]), str(state.get("why", ""))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return [], 0.0, ""  # not there yet, or not our file any more; the service's own 429 still holds
+            return _NOTHING  # not there yet, or not our file any more; the service's own 429 still holds
+        except OSError as error:
+            self._be_alone(error, _NOTHING)
+            return _NOTHING
         # A clock that was set back leaves times far ahead, which must not block for hours.
         near = [moment for moment in times if abs(now - moment) < self.window]
         return near, until if until <= now + LONGEST_BLOCK else 0.0, why
 
     def _write(self, times: list[float], until: float, why: str) -> None:
-        files.replace(self.path, json.dumps({"times": times, "until": until, "why": why}), durable=False)
+        if self.path in _alone:
+            _alone[self.path] = times, until, why
+            return
+        try:
+            files.replace(self.path, json.dumps({"times": times, "until": until, "why": why}), durable=False)
+        except OSError as error:
+            self._be_alone(error, (times, until, why))

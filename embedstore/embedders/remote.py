@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 from embedstore.embedders.protocol import require_texts
 from embedstore.embedders.rate_limit import LONGEST_BLOCK, RateLimiter
 from embedstore.embedders.transport import PassingError, Timeouts
-from embedstore.embedders.waits import SAY_EVERY, Notices, moment_after
+from embedstore.embedders.waits import SAY_EVERY, Notices, ending_with, moment_after
 from embedstore.errors import BudgetSpentError, QueryError, RejectedImagesError, ServiceError, VectorError
 from embedstore.space import Space
 from embedstore.vectors import Vectors, as_vectors, normalise
@@ -153,8 +153,19 @@ class RemoteEmbedder(ABC):
         lots = [list(texts[start : start + step]) for start in range(0, len(texts), step)]
         if not lots:
             return np.empty((0, self.space.dim), np.float32)
+        if len(lots) == 1:
+            return self._embed_lot(lots[0])
+        over = threading.Event()
+
+        def embed_lot(lot: list[str]) -> Vectors:
+            with ending_with(over):
+                return self._embed_lot(lot)
+
         with ThreadPoolExecutor(min(self.workers, len(lots))) as pool:
-            return np.concatenate(list(pool.map(self._embed_lot, lots)))
+            try:
+                return np.concatenate(list(pool.map(embed_lot, lots)))
+            finally:  # what still waits after a failure or an interrupt is not wanted
+                over.set()
 
     def _embed_lot(self, texts: list[str]) -> Vectors:
         """Embed the texts of one request."""

@@ -14,10 +14,37 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
 
+from embedstore.errors import ServiceError
+
 LOGGER: Final = "embedstore.waits"
 SAY_EVERY: Final = 8.0  # seconds after which somebody who waits hears of it again
 
 _log = logging.getLogger(LOGGER)
+_thread = threading.local()
+
+
+class WaitEndedError(ServiceError):
+    """A wait was cut short, as nobody wants any more what would have come after it; nothing was sent."""
+
+
+@contextmanager
+def ending_with(over: threading.Event) -> Iterator[None]:
+    """Let `sleep` in this thread end with WaitEndedError once `over` is set: an interrupt meets another thread."""
+    before = getattr(_thread, "over", None)
+    _thread.over = over
+    try:
+        yield
+    finally:
+        _thread.over = before
+
+
+def sleep(seconds: float) -> None:
+    """Sleep; see `ending_with`."""
+    over: threading.Event | None = getattr(_thread, "over", None)
+    if over is None:
+        time.sleep(seconds)
+    elif over.wait(seconds):
+        raise WaitEndedError("a wait was cut short, and nothing was sent after it")
 
 
 def moment_after(seconds: float, now: float | None = None) -> str:
@@ -64,7 +91,7 @@ class Notices:
         """Sleep, and say every `SAY_EVERY` seconds how long it still takes; the first line is the caller's."""
         end = self._clock() + seconds
         while (left := end - self._clock()) > 0:
-            time.sleep(min(left, SAY_EVERY))
+            sleep(min(left, SAY_EVERY))
             if (left := end - self._clock()) > 1:
                 self.say(reason, f"waiting {left:.0f} s: {reason}", min(left, SAY_EVERY) - 0.1)
 

@@ -178,6 +178,8 @@ class Run:
         finally:
             self._report.end(source, self._writer.columns)
             self._report.wrong_answers = getattr(self._embedder, "wrong_answers", 0) - self._wrong_before
+            if (sent := getattr(self._embedder, "requests_sent", None)) is not None:
+                self._report.requests = sent - self._sent_before
             self._report.left = sum(map(len, self._waiting.values()))
             try:
                 self._writer.close()
@@ -257,6 +259,7 @@ class Run:
                 embedder = self._make_embedder()
                 self._folder.space.require(embedder.space, "the embedder")
                 self._wrong_before = getattr(embedder, "wrong_answers", 0)
+                self._sent_before = getattr(embedder, "requests_sent", 0)
                 self._embedder = embedder
             return self._embedder
 

@@ -66,8 +66,9 @@ class Counts:
     embedded by an earlier `add` that was cut short: for a plan, these are a fate too; an `add` counts rows of the
     ledger, whether the source has them or not.
 
-    `requests` are calls to the embedder. `skipped` counts what is no record, by kind; `left_out` names columns that are
-    not kept, with the reason, and `renamed` those that have another name in the store.
+    `requests` are calls to the embedder; those of an `add` with a service are what was sent, failed ones included.
+    `skipped` counts what is no record, by kind; `left_out` names columns that are not kept, with the reason, and
+    `renamed` those that have another name in the store.
     """
 
     found: int = 0

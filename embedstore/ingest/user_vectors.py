@@ -8,19 +8,25 @@ how it is embedded, is `cached_embedder`'s business.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-from embedstore.errors import FormatVersionError, StoreError
+from filelock import FileLock
+
+from embedstore.errors import StoreError
 from embedstore.searching.query_vectors import QueryCache
 from embedstore.settings import CACHE_DIR, cache_dir
 from embedstore.space import Space
 from embedstore.storage.ledger import Ledger
-from embedstore.storage.ledger_file import DamagedLedgerError
+from embedstore.storage.ledger_file import DamagedLedgerError, LedgerFile
 from embedstore.storage.running import Running
+from embedstore.vectors import Vectors
 from embedstore.wording import counted
 
 MOST_VECTORS = 250_000
@@ -29,6 +35,10 @@ MOST_VECTORS = 250_000
 _log = logging.getLogger("embedstore")
 _POLL_SECONDS = 0.2
 _said: set[Path] = set()
+_failed: set[Path] = set()
+
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
 
 
 class Claims:
@@ -104,12 +114,60 @@ class Claim:
             time.sleep(_POLL_SECONDS)
 
 
+class _MendedLedger(Ledger):
+    """A ledger whose file, where SQLite cannot read it, is made anew out of what can be read: it was paid for."""
+
+    def queries(self, space: str, kind: str, texts: Sequence[str]) -> dict[str, Vectors]:
+        """Return the vectors that are kept, as `Ledger.queries`."""
+        return self._mended(super().queries, space, kind, texts)
+
+    def keep_queries(self, space: str, kind: str, texts: Sequence[str], vectors: Vectors) -> None:
+        """Keep vectors, as `Ledger.keep_queries`."""
+        self._mended(super().keep_queries, space, kind, texts, vectors)
+
+    def claim(self, run: str, content_hashes: Sequence[str], is_alive: Callable[[str], bool]) -> set[str]:
+        """Claim, as `Ledger.claim`."""
+        return self._mended(super().claim, run, content_hashes, is_alive)
+
+    def _mended(self, call: Callable[_Given, _Found], *given: _Given.args, **named: _Given.kwargs) -> _Found:
+        try:
+            return call(*given, **named)
+        except DamagedLedgerError:
+            self._begin_anew()
+        return call(*given, **named)
+
+    def _begin_anew(self) -> None:
+        """Make the file anew, unless another process has done so meanwhile."""
+        with FileLock(self.path.with_name(self.path.name + ".lock")):
+            try:
+                if LedgerFile(self.path).read("PRAGMA quick_check") == [("ok",)]:
+                    return
+                cause = "damaged pages"
+            except DamagedLedgerError as error:
+                cause = str(error.__cause__)
+            aside = self.salvage()
+            for suffix in ("", "-journal"):
+                aside.with_name(aside.name + suffix).unlink(missing_ok=True)
+            [(saved,)] = LedgerFile(self.path).read("SELECT count(*) FROM queries")
+        some = f"{counted(saved, 'vector')} of them could be saved" if saved else "nothing could be saved"
+        _log.warning("the kept vectors could not be read (%s) and are begun anew: %s", cause, some)
+
+
+class _KeptVectors(QueryCache):
+    """The vectors of one space; that none are kept is said once in a process."""
+
+    def _warn(self, error: Exception) -> None:
+        if self.ledger.path not in _failed:
+            _failed.add(self.ledger.path)
+            _log.warning("vectors are not kept: %s", error)
+
+
 class UserVectors:
     """The place where vectors of one space are kept for this user.
 
     It is in the folder ``EMBEDSTORE_CACHE_DIR``, else where the system keeps caches, and may be deleted at any time.
-    The first use in a process says on stderr where it is. A damaged file is begun anew; one that cannot be used costs
-    a warning, never an answer.
+    The first use in a process says on stderr where it is. A damaged file is made anew out of what can be read of it;
+    one that cannot be used costs a warning, never an answer.
 
     Parameters
     ----------
@@ -124,15 +182,24 @@ class UserVectors:
     """
 
     def __init__(self, space: Space) -> None:
-        folder = (cache_dir() / "vectors").absolute()
-        self.path = folder / "vectors.sqlite"
-        ledger, running = Ledger(self.path, MOST_VECTORS), Running(folder / ".running")
-        self.cache, self.claims = QueryCache(ledger, space, "vectors"), Claims(ledger, running, space)
+        nowhere: OSError | None = None
         try:
+            folder = (cache_dir() / "vectors").absolute()
+        except FileNotFoundError as error:  # a user without a home
+            folder, nowhere = Path(os.devnull, "vectors"), error
+        self.path = folder / "vectors.sqlite"
+        ledger, running = _MendedLedger(self.path, MOST_VECTORS), Running(folder / ".running")
+        self.cache, self.claims = _KeptVectors(ledger, space, "vectors"), Claims(ledger, running, space)
+        try:
+            if nowhere is not None:
+                raise nowhere
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _begin_anew_where_damaged(ledger)
+            ledger.queries(space.key, "text", [""])
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         except (OSError, StoreError) as error:
-            _log.debug("%s cannot be used: %s", self.path, error)
+            self.cache._warn(error)
+            return
         if self.path not in _said:
             _said.add(self.path)
             _log.warning(
@@ -141,15 +208,3 @@ class UserVectors:
                 f"{MOST_VECTORS:,}",
                 CACHE_DIR,
             )
-
-
-def _begin_anew_where_damaged(ledger: Ledger) -> None:
-    """Delete a file that SQLite cannot read: what it held can be made again."""
-    try:
-        _ = ledger.id
-    except FormatVersionError:
-        raise
-    except DamagedLedgerError as error:
-        _log.warning("the kept vectors cannot be read and are begun anew: %s", error.__cause__)
-        for suffix in ("", "-journal"):
-            ledger.path.with_name(ledger.path.name + suffix).unlink(missing_ok=True)

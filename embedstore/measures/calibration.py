@@ -17,7 +17,7 @@ from embedstore.errors import LabelError
 from embedstore.measures.chance import Interval, Ordering, doubts_of_decision
 from embedstore.measures.choice import Choice, Objective, Wishes
 from embedstore.measures.fitted import Population, doubt_of_sample
-from embedstore.measures.rates import REPORTED, Metrics, MetricsTable
+from embedstore.measures.rates import REPORTED, Metrics, MetricsTable, name_in_words
 from embedstore.measures.resampling import (
     TRUSTED,
     best_threshold_interval,
@@ -125,7 +125,7 @@ def _own_figure(goal: Objective) -> str | None:
 def figure_lines(figures: Mapping[str, float], intervals: Mapping[str, Interval]) -> list[str]:
     """Return `figure_rows` as lines to be printed, such as ``recall    0.9355  [0.6817, 1.0000]``."""
     return [
-        f"{name:<10}{value:.4f}" + (f"  [{pair[0]:.4f}, {pair[1]:.4f}]" if pair else "")
+        f"{name_in_words(name):<10}{value:.4f}" + (f"  [{pair[0]:.4f}, {pair[1]:.4f}]" if pair else "")
         for name, value, pair in figure_rows(figures, intervals)
     ]
 
@@ -133,7 +133,7 @@ def figure_lines(figures: Mapping[str, float], intervals: Mapping[str, Interval]
 def what_intervals_say(confidence: float, prediction: Mapping[str, Interval]) -> list[str]:
     """Return the lines that explain the brackets of `figure_lines`, and say where another sample's figures lie."""
     sure = f"{confidence:.0%}"
-    others = ", ".join(f"{name} {low:.4f} to {high:.4f}" for name, (low, high) in prediction.items())
+    others = ", ".join(f"{name_in_words(name)} {low:.4f} to {high:.4f}" for name, (low, high) in prediction.items())
     return [
         f"[ ]: {sure} confidence: the figures of this threshold over all such rows; the best threshold for those",
         *([f"on another sample as large, {sure}: {others}"] if others else []),

@@ -14,7 +14,7 @@ import numpy as np
 
 from embedstore.measures.choice import Objective
 from embedstore.measures.curves import precision_recall
-from embedstore.measures.rates import Metrics, MetricsTable
+from embedstore.measures.rates import Metrics, MetricsTable, name_in_words
 from embedstore.measures.samples import Sample
 
 Interval = tuple[float, float]
@@ -90,7 +90,7 @@ def doubts_of_decision(goal: Objective, decided: Metrics, spread: MetricsTable |
             often = float((gains > 0).mean())
             between = f"; the gain lies at {gain:+.4f} to {high:+.4f}"
         if gain <= 0:
-            name = "cost of a row" if goal.name == "cost" else str(judged).replace("f1", "F1")
+            name = "cost of a row" if goal.name == "cost" else name_in_words(str(judged))
             sign = -1 if goal.name == "cost" else 1
             perhaps = "perhaps " if often >= _OFTEN else ""
             doubts.append(

@@ -24,7 +24,7 @@ Number = TypeVar("Number", float, Floats)
 
 REPORTED = ("precision", "recall", "f1", "tp", "fp", "fn", "tn")
 """What tables and files say of a threshold, in this order."""
-COUNTED = ("tp", "fp", "fn", "tn")
+_COUNTS = ("tp", "fp", "fn", "tn")
 
 
 class Rates(Generic[Number]):
@@ -138,6 +138,19 @@ def in_words(count: float) -> str:
     return f"{count:,}" if isinstance(count, int) else f"about {count:,.0f}"
 
 
+def name_in_words(name: str) -> str:
+    """Write the name of a figure as people do: F1 and F0.5 with a capital, others as they are."""
+    return f"F{name[1:]}" if name[:1] == "f" and name[1:2].isdigit() else name
+
+
+def figures_in_words(figures: Mapping[str, float]) -> list[str]:
+    """Write figures for a line of a table: counts as `in_words` does, thresholds and rates with four decimals."""
+    return [
+        in_words(value) if name in _COUNTS or isinstance(value, int) else f"{value:.4f}"
+        for name, value in figures.items()
+    ]
+
+
 def ratio(part: Any, whole: Any) -> Any:
     """Return part / whole, and 0 where the whole is 0; numbers give a float, arrays an array."""
     if isinstance(whole, np.ndarray) or isinstance(part, np.ndarray):
@@ -213,11 +226,8 @@ class Confusion:
 
     def lines(self) -> list[str]:
         """Return the figures of each class as lines in columns, under a head."""
-        head = [name.replace("f1", "F1") for name in REPORTED]
-        rows = [
-            [label, *(in_words(x) if name in COUNTED else f"{x:.4f}" for name, x in one.to_dict().items())]
-            for label, one in self.by_class.items()
-        ]
+        head = map(name_in_words, REPORTED)
+        rows = [[label, *figures_in_words(one.to_dict())] for label, one in self.by_class.items()]
         return aligned([["class", *head], *rows])
 
     def table(self) -> Counts:

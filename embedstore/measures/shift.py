@@ -183,4 +183,4 @@ def _unseen(share: float, n: int, m: int, error: float) -> tuple[float, float]:
 def percent(share: float) -> str:
     """Return a share in percent, with a decimal, or with two digits that say something where it is small."""
     digits = f"{100 * share:.2g}" if 5e-7 < share < 0.01 else f"{100 * share:.1f}"
-    return f"{digits} %"
+    return f"{digits}%"

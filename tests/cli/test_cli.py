@@ -94,6 +94,15 @@ def test_help_lists_every_command_once() -> None:
         assert len(re.findall(rf"^  {name}  ", text, re.MULTILINE)) == 1, name
 
 
+@pytest.mark.parametrize("name", ["", *sorted(commands())])
+def test_help_is_whole(name: str) -> None:
+    """No sentence is cut short, no bound says None, and lines that are not for pasting fit 80 columns."""
+    first, *lines = run(*name.split(), "--help").stdout.splitlines()
+    assert first.startswith("Usage: ")
+    assert [line for line in lines if re.search(r"[a-z]\.\.\.$|None", line)] == []
+    assert [line for line in lines if len(line) > 80 and "embedstore " not in line] == []
+
+
 def test_import_and_help_load_nothing_heavy() -> None:
     """`import embedstore` loads no third-party package; `--help` only click."""
     heavy = "{'numpy', 'pyarrow', 'PIL', 'sklearn', 'datasets', 'nomic', 'faiss', 'deltalake', 'onnxruntime'}"

@@ -45,7 +45,7 @@ def test_calibrate_saves_what_classify_applies(calibrated: EmbedStore) -> None:
     assert "measured by 5-fold cross-validation, 10 times" in shown
     assert "[ ]: 95% confidence: the figures of this threshold over all such rows; the best threshold" in shown
     low, high = kept.target.prediction_intervals["recall"]
-    assert re.search(rf"on another sample as large, 95%: precision .*, recall {low:.4f} to {high:.4f}, f1 ", shown)
+    assert re.search(rf"on another sample as large, 95%: precision .*, recall {low:.4f} to {high:.4f}, F1 ", shown)
     expected = calibrated.classify(kept).uri
     assert run("classify", calibrated.path, "--classifier", "bird", "-f").stdout.splitlines() == expected
     file = calibrated.path / "classifiers" / "bird.json"
@@ -143,7 +143,7 @@ def test_without_labels_sweep_suggests(photo_store: EmbedStore) -> None:
     result = run("sweep", photo_store.path, "bird", "--noise")
     swept = photo_store.sweep("bird", noise=True)
     above = swept.distribution.matches(swept.floor)
-    assert f"{above} of 242 images score above {swept.floor:.4f}, queries that mean nothing do on at most 1 %" in (
+    assert f"{above} of 242 images score above {swept.floor:.4f}, queries that mean nothing do on at most 1%" in (
         result.stderr
     )
     assert f"{swept.gap.matches} images stand out, score > {swept.gap.threshold:.4f}" in result.stderr
@@ -356,7 +356,7 @@ def test_any_f_beta_is_an_objective(calibrated: EmbedStore) -> None:
     words = ("calibrate", calibrated.path, "bird", "--label", "category=bird", "--objective", "f3")
     shown = run(*words, "--name", "f3").stdout
     kept = calibrated.classifier("f3").target
-    assert f"f3        {kept.metrics['f3']:.4f}  [{kept.intervals['f3'][0]:.4f}, " in shown
+    assert f"F3        {kept.metrics['f3']:.4f}  [{kept.intervals['f3'][0]:.4f}, " in shown
     counts = {name: kept.metrics[name] for name in ("tp", "fp", "fn")}
     expected = 10 * counts["tp"] / (10 * counts["tp"] + 9 * counts["fn"] + counts["fp"])
     assert kept.metrics["f3"] == pytest.approx(expected, abs=1e-12)
@@ -477,7 +477,10 @@ def test_a_classifier_is_carried_to_another_store(tmp_path: Path) -> None:
     file = tmp_path / "label these.csv"
     listed = run(*words, moved.path, "-o", file)
     assert listed.exit_code == 0
-    assert f"40 pictures in {file}: fill in its column label, yes or no, then: embedstore calibrate" in listed.stderr
+    assert (
+        f"40 pictures in {file}: fill in its column label with yes, no or ?, then: embedstore calibrate"
+        in listed.stderr
+    )
     assert len(list(csv.DictReader(file.open()))) == 40
     assert moved.classifiers() == []
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from embedstore.deciding import evaluation, thresholds
+from embedstore.deciding.report import write_report
 from embedstore.errors import ClassifierError, LabelError
 from embedstore.store import EmbedStore
 
@@ -29,6 +30,22 @@ def test_evaluation_on_another_store_says_how_the_scores_differ(photo_store: Emb
     here = photo_store.evaluate(classifier, "category=bird").shift["bird"]
     assert here is not None
     assert not here.differs
+
+
+def test_counts_of_weighted_labels_are_called_estimates(photo_store: EmbedStore, tmp_path: Path) -> None:
+    """The table, and that of a report, has "about 13" for a count that weights have made 13.1; no decimals of it."""
+    classifier = photo_store.calibrate("bird", "category=bird", name="bird")
+    rows = photo_store.to_table(["id", "category"]).slice(0, 120).to_pylist()
+    lines = [f"{row['id']},{row['category'] == 'bird'},random,0.3,1\n".lower() for row in rows]
+    file = tmp_path / "labels.csv"
+    file.write_text("".join(["id,label,picked,probability,round\n", *lines]))
+    found = photo_store.evaluate(classifier, str(file))
+    figures = found.metrics["bird"]
+    assert isinstance(figures.tp, float)
+    assert f"about {figures.tp:.0f}  about {figures.fp:.0f}" in str(found)
+    assert f"{figures.tp:.4f}" not in str(found)
+    page = write_report(photo_store.reader, classifier, str(file), tmp_path / "bird.html").read_text(encoding="utf-8")
+    assert f"<td>about {figures.tp:.0f}</td><td>about {figures.fp:.0f}</td>" in page
 
 
 def test_many_classes_decide_for_one_or_abstain(photo_store: EmbedStore) -> None:

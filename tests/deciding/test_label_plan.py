@@ -113,6 +113,14 @@ def test_few_rows_left_are_all_that_can_be_asked_for(photo_store: EmbedStore) ->
     assert "even 20 more random labels have a chance of" in str(fewer)
 
 
+def test_where_all_rows_are_labelled_no_more_are_spoken_of(photo_store: EmbedStore) -> None:
+    """Of labels that do not certify it, on all rows of the store, the plan says that none is left to label."""
+    plan = photo_store.plan_labels("bird", "category=bird", min_precision=0.9)
+    assert (plan.n_open, plan.random) == (0, None)
+    assert "the labels that there are do not certify it, and no image is left to label; the best precision" in str(plan)
+    assert "others" not in str(plan)
+
+
 def test_the_answer_of_each_case(photo_store: EmbedStore) -> None:
     """Undecided is told from out of reach: by how much of what the labels leave open allows it."""
     plan = photo_store.plan_labels("bird", some(photo_store, 100), min_precision=0.8, most=20)

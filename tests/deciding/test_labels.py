@@ -71,6 +71,13 @@ def test_labels_that_do_not_fit_are_refused(store: EmbedStore, labels: object, s
         store.calibrate("cat", labels)
 
 
+def test_a_column_without_values_is_said(store: EmbedStore) -> None:
+    """Where no row is left, as after a removal, no list of values is begun that is empty."""
+    store.remove(where="width > 0")
+    with pytest.raises(LabelError, match=r"no row has label=cat; no row has any value there$"):
+        labels_for(store.rows, "label=cat")
+
+
 def test_a_condition_labels_what_it_can_judge(store: EmbedStore) -> None:
     """Rows for which a condition is neither true nor false have no label; one that no row keeps says no everywhere."""
     half = labels_for(store.rows, "case when label = 'cat' then true when width < 0 then false end")

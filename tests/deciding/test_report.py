@@ -34,7 +34,7 @@ def test_a_report_reads_rows_and_labels_once(
     low, high = target.intervals["f1"]
     least, most = target.prediction_intervals["f1"]
     ends = f"<td>{low:.4f} to {high:.4f}</td><td>{least:.4f} to {most:.4f}</td>"
-    assert f"<td>f1</td><td>{target.metrics['f1']:.4f}</td>{ends}" in page
+    assert f"<td>F1</td><td>{target.metrics['f1']:.4f}</td>{ends}" in page
     assert "<th>95% confidence: over all such rows</th><th>95%: another sample as large</th>" in page
     wrong, missed = review.ScoredRows.of(photo_store.reader, classifier, "category=bird").mistakes()
     assert f"<h2>{counted(len(wrong), 'false positive')}</h2>" in page

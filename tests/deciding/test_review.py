@@ -166,6 +166,20 @@ def test_labels_of_another_class_stay_its_own(photo_store: EmbedStore, tmp_path:
     assert [line["label"] for line in lines if line["concept"] == "flower"] == [""] * 10
 
 
+def test_labels_of_another_store_are_not_mixed_in(photo_store: EmbedStore, store: EmbedStore, tmp_path: Path) -> None:
+    """A review is not written into one of another store, as no import would take it; the labels there stay."""
+    file = tmp_path / "review.csv"
+    ScoredRows.of(photo_store.reader, with_threshold(photo_store, 0.45)).to_label(2, 2).save_csv(file)
+    answered(file, "yes", "no")
+    before = file.read_bytes()
+    other = ScoredRows.of(store.reader, with_threshold(store, 0.45)).to_label(2, 2, over=file)
+    with pytest.raises(NotOursError, match="holds labels of 4 rows that are not in this store; name another file"):
+        other.save_csv(file)
+    assert file.read_bytes() == before
+    other.save_csv(file, force=True)
+    assert len(read(file)) == 4
+
+
 @pytest.mark.parametrize(
     ("n", "edge", "shown"),
     [

@@ -163,6 +163,15 @@ def test_the_random_part_is_a_simple_random_sample(rounds: int) -> None:
     assert np.abs(counts / 2_500 - share).max() < 4.5 * np.sqrt(share * (1 - share) / 2_500)
 
 
+def test_a_history_shows_itself_by_its_counts() -> None:
+    """At a prompt of Python there are counts and not one line for each label; the last answer of a row counts."""
+    lines = [Label("a", NO, NEAR, 1.0, 1), Label("b", UNSURE, RANDOM, 0.1, 1), Label("a", YES), Label("c")]
+    assert repr(History("bird", tuple(lines))) == (
+        "labels of 'bird': 3 rows, 1 yes, 0 no, 1 that cannot be told, 1 open; picked: 1 given, 1 near, 1 random"
+    )
+    assert repr(History("bird", ())).endswith("0 rows, 0 yes, 0 no, 0 that cannot be told, 0 open; picked: none")
+
+
 def test_weights_follow_the_formula() -> None:
     """Written out for two rounds of different size, with rows that were given before, between and after."""
     lines = [Label("a", YES, at="2026-01-01")]

@@ -176,7 +176,7 @@ def test_a_sweep_shows_itself(photo_store: EmbedStore) -> None:
     assert f"{labels.sum()} of them yes" in text
     assert f"best F1 {best:.4f} at score > " in text
     head, *lines = text.splitlines()[2:]
-    assert head.split() == ["threshold", "matches", "percentile", "precision", "recall", "f1"]
+    assert head.split() == ["threshold", "matches", "percentile", "precision", "recall", "F1"]
     assert {len(line) for line in lines} == {len(head), len(head) + len("  best F1")}
     assert [line.split()[5] for line in lines if "best F1" in line] == [f"{best:.4f}"]
     threshold = float(text.split("score > ")[1].split("\n")[0])

@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -631,3 +632,14 @@ def test_importing_the_module_loads_no_client() -> None:
         "assert not {'nomic', 'requests', 'pandas', 'PIL'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_a_traceback_that_shows_local_names_shows_no_key(server: NomicServer) -> None:
+    """As services that collect errors take them along."""
+    embedder = NomicAPIEmbedder(key="nk-" + "wrong-secret")
+    try:
+        embedder.embed_texts(["dog"])
+    except CredentialsError as error:
+        shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    assert "the key from" in shown
+    assert "wrong-secret" not in shown

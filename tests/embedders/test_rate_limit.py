@@ -251,3 +251,28 @@ def test_another_limit_comes_from_the_environment(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("EMBEDSTORE_RATE_LIMIT", bad)
         with pytest.raises(InputError, match="such as 1200/300"):
             shared_limiter("http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_where_no_file_can_be_written_the_process_keeps_the_limit(
+    tmp_path: Path, clock: Clock, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A home that cannot be written to, as in many containers, costs one warning; limit and pauses hold."""
+    path = tmp_path / "deep" / "times.json"
+    if what == "folder":
+        (tmp_path / "deep").write_text("in the way")
+    else:
+        path.mkdir(parents=True)
+        (path / "in-the-way").touch()
+    limited = limiter(path, clock)
+    start = clock.now
+    left = []
+    for _ in range(4):
+        limited.acquire()
+        left.append(clock.now - start)
+    assert left == [0, 0, 0, 10]
+    limited.block(30.0, "busy")
+    assert limited.acquire() == 30.0
+    assert [record.message.split(":")[0] for record in caplog.records if record.name == "embedstore"] == [
+        "the limit of the service is kept by this process alone"
+    ]

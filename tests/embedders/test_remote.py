@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -16,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedstore.embedders import waits
+from embedstore.embedders import batches, waits
 from embedstore.embedders.nomic_api import NomicAPIEmbedder
 from embedstore.embedders.rate_limit import RateLimiter
 from embedstore.embedders.remote import FIRST_PATIENCE, PERSON_WAITS, RemoteEmbedder, Retries
@@ -383,6 +386,48 @@ def test_retry_after_as_a_date_holds_back(server: NomicServer, tmp_path: Path) -
     embedder.embed_texts(["a"])
     assert 1.0 < time.monotonic() - started < 4.0
     assert format_datetime(datetime.now(UTC) + timedelta(seconds=1), usegmt=True).endswith("GMT")
+
+
+def interrupted(work: Callable[[], object]) -> float:
+    """Return the seconds after which `work` ended that was interrupted by the keyboard after half a second."""
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    return time.monotonic() - began - 0.5
+
+
+@pytest.mark.parametrize("waits_for", ["limit", "retry"])
+@pytest.mark.parametrize("what", ["pictures", "texts"])
+def test_an_interrupt_ends_a_wait_at_once(tmp_path: Path, what: str, waits_for: str) -> None:
+    """Nobody waits for an hour after Ctrl-C, and nothing is sent after it, whichever thread waits and for what."""
+    limited, embedder = None, Scripted(*[PassingError("busy")] * 9, retries=Retries(first_wait=20, longest_wait=20))
+    if waits_for == "limit":
+        limited = RateLimiter(9, 9.0, tmp_path / "times.json")
+        limited.block(50.0)
+        embedder = Scripted(*[rows(X, Y)] * 9, retries=Retries(), limiter=limited)
+    calls: dict[str, Callable[[], object]] = {
+        "pictures": lambda: batches.embed(
+            [(name, name.encode()) for name in "abcdef"], lambda: embedder, lambda outcomes: None, batch_size=2
+        ),
+        "texts": lambda: embedder.embed_texts([str(number) for number in range(25)]),
+    }
+    assert interrupted(calls[what]) < 5
+    assert embedder.requests_sent == (0 if waits_for == "limit" else 3)
+
+
+def test_an_answer_on_its_way_is_waited_for_after_an_interrupt(caplog: pytest.LogCaptureFixture) -> None:
+    """It may have been paid for: it is kept, and that it is waited for is said."""
+
+    class Slow(Scripted):
+        def send_pictures(self, prepared: Sequence[bytes]) -> Any:
+            time.sleep(2.5)
+            return rows(X, Y)
+
+    embedder, kept = Slow(), []
+    assert 1 < interrupted(lambda: batches.embed([("a", b"a"), ("b", b"b")], lambda: embedder, kept.extend)) < 5
+    assert [key for key, _ in kept] == ["a", "b"]
+    assert "are waited for" in caplog.text
 
 
 def test_the_lines_have_a_logger_of_their_own(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from embedstore import images
+from embedstore.embedders.nomic_api import NomicAPIEmbedder
 from embedstore.embedders.objects import ObjectsEmbedder
 from embedstore.errors import (
     BudgetSpentError,
@@ -42,6 +43,7 @@ from embedstore.storage.folder import StoreFolder
 from embedstore.storage.ledger import Ledger
 from embedstore.storage.table import Snapshot
 from embedstore.store import EmbedStore
+from embedstore.testing import NomicServer
 
 
 class Counting(ObjectsEmbedder):
@@ -828,3 +830,14 @@ def test_a_folder_that_cannot_be_looked_into_is_not_gone(
 
     monkeypatch.setattr(os, "lstat", refused)
     assert counting.missing() == []
+
+
+def test_requests_of_a_report_are_those_that_were_sent(server: NomicServer, tmp_path: Path) -> None:
+    """Those that failed too, and none that a spent budget forbade: it is what the service may charge for."""
+    for seed in range(6):
+        save_picture(tmp_path / "p" / f"{seed}.png", seed)
+    server.faults.script(["503"])
+    store = EmbedStore.create(tmp_path / "s.store", embedder=NomicAPIEmbedder(max_requests=3, batch_size=2, workers=1))
+    report = store.add(tmp_path / "p")
+    assert report.stopped
+    assert (report.requests, server.requests) == (3, 3)

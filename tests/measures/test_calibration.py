@@ -157,7 +157,7 @@ def test_doubts_are_said():
 def test_report_names_the_figures():
     """Printing a calibration gives threshold, precision, recall and F1 with intervals, and how they were measured."""
     text = str(calibrate_scores(*draw(1, 200)))
-    for part in ("threshold 0.0", "precision 0.", "recall    0.", "f1        0.", "5-fold", "200 rows"):
+    for part in ("threshold 0.0", "precision 0.", "recall    0.", "F1        0.", "5-fold", "200 rows"):
         assert part in text
 
 

@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics as sk
 
 from embedstore.errors import LabelError
-from embedstore.measures.rates import Confusion, confusion, in_words
+from embedstore.measures.rates import Confusion, confusion, figures_in_words, name_in_words
 
 
 def test_confusion_equals_scikit_learn():
@@ -52,6 +52,18 @@ def test_weighted_confusion_equals_scikit_learn():
     assert f"of about {weight.sum():,.0f} rows" in str(found)
 
 
+def test_names_of_figures_have_one_spelling():
+    """F with a capital for people, in every head and line; what an option or JSON calls f1 stays so there."""
+    names = ("f1", "f0.5", "f3", "precision", "fp", "mcc", "threshold")
+    assert [*map(name_in_words, names)] == ["F1", "F0.5", "F3", "precision", "fp", "mcc", "threshold"]
+
+
+def test_figures_in_words_say_what_is_an_estimate():
+    """Whole counts stand as they are, estimated ones rounded with "about", rates and thresholds with four decimals."""
+    figures = {"threshold": 0.45, "matches": 1200, "precision": 1.0, "tp": 13.1, "fp": 0.0, "fn": 1234, "tn": 5}
+    assert figures_in_words(figures) == ["0.4500", "1,200", "1.0000", "about 13", "about 0", "1,234", "5"]
+
+
 def test_confusion_needs_a_label_for_each_row():
     """Different lengths, no rows and missing labels are errors."""
     for truth, guesses in ((["a"], ["a", "b"]), ([], [])):
@@ -73,8 +85,3 @@ def test_no_prediction_is_right_for_a_row_of_no_class():
         "none                 0    1     2",
         "accuracy 0.6667, decided 50.0% of 6 rows; 2 are of none of the classes, rightly",
     ]
-
-
-def test_counts_are_written_as_counts_and_estimates_as_such():
-    """A whole number has its thousands apart; an estimate has no digits that nobody knows."""
-    assert (in_words(1739), in_words(123.064), in_words(4791.04)) == ("1,739", "about 123", "about 4,791")
