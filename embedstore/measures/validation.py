@@ -34,8 +34,8 @@ class Chooser:
         self.population = population if self.weighted else None
         if not self.can_choose(np.ones(len(sample.labels), dtype=np.bool_)):
             raise LabelError(
-                "no positive row has a weight above zero, and only such rows choose a threshold where the population is "
-                "not told; weigh some, or pass the scores of all rows as population"
+                "no positive row has a weight above zero, and only such rows choose a threshold where the population "
+                "is not told; weigh some, or pass the scores of all rows as population"
             )
         self._thinned = self.population and self.population.thinned()
         self._first = np.zeros(len(sample.labels), dtype=np.bool_)
@@ -116,7 +116,9 @@ def partitions_of(
     most = (_VISITS // 5 if slow else _VISITS) // len(chooser.sample.labels)
     times = min(repeats, max(1, most)) if validation == "kfold" else 1
     found = [holdouts(chooser.sample, validation, folds, test_fraction, rng)[0] for _ in range(times)]
-    return [parts for parts in found if parts and all(chooser.can_choose(~held) for held in parts)]
+    weighs = chooser.sample.weights > 0
+    found = [parts for parts in found if any((held & weighs).any() for held in parts)]
+    return [parts for parts in found if all(chooser.can_choose(~held) for held in parts)]
 
 
 def held_out_figures(chooser: Chooser, partitions: list[list[Mask]], choice: Choice, validation: str) -> Measured:
@@ -145,9 +147,11 @@ def held_out_figures(chooser: Chooser, partitions: list[list[Mask]], choice: Cho
         weighing += f" (of {int((~known).sum())} that is not known, and they are left out)"
     if chooser.evidence is not None and chooser.weighted:
         weighing += f"; the guarantee rests on the {int(chooser.evidence.sum())} rows drawn at random alone"
-    if not done:
+    if not sums.any():
         why = ""
-        if partitions:
+        if done:
+            why = " (no row that could be held out has a weight)"
+        elif partitions:
             why = " (without any of the parts to be held out the constraint could not be kept)"
         elif validation != "none":
             why = " (there are too few rows of one class to hold any out)"

@@ -169,6 +169,7 @@ def test_the_stores_own_labels_are_used_where_none_are_given(
     assert "by the store's own labels of 'bird': 60 rows" in caplog.text
     assert made.n == 60
     figures = photos.evaluate(made).metrics["bird"]
+    assert f"about {figures.tp:,.0f}  about" in str(photos.evaluate(made))
     own = labels_for(photos.rows, photos.labels("bird"))
     scores = photos.scores("bird")[0][own.positions].astype(np.float64)
     assert own.weights is not None

@@ -254,12 +254,18 @@ def test_rows_of_unknown_picking_choose_and_do_not_measure():
     nothing = calibrate_scores(same, halves, sample_weight=unknown, population=same)
     assert nothing.ordering.doubt
     assert not any("at random" in text for text in nothing.warnings)
-    with pytest.raises(LabelError, match="no positive row has a weight above zero.*population"):
+    with pytest.raises(LabelError, match=r"no positive row has a weight above zero.*population"):
         calibrate_scores(same, halves, sample_weight=unknown)
     unknown[30] = 1.0
     for validation in ("kfold", "split"):  # without that row nothing could be chosen, so it cannot be held out
         one = calibrate_scores(same, halves, sample_weight=unknown, validation=validation)
         assert one.validation.startswith("on the rows that it was chosen on (there are too few rows of one class")
+    told = {"sample_weight": unknown, "population": same, "validation": "split"}
+    halved = [calibrate_scores(same, halves, seed=seed, **told).validation for seed in range(8)]
+    assert {how.startswith("on the rows that it was chosen on") for how in halved} == {
+        True,
+        False,
+    }
     json.dumps(lost.to_dict(), allow_nan=False)
 
 
