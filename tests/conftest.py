@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from embedstore.testing import NomicServer
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("embedstore", deadline=None)
 settings.load_profile("embedstore")
+
+# A shell that runs the tests in the background has Ctrl-C ignored, also by whatever they start; some tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PHOTOS = Path(__file__).parents[1] / "data" / "photos"
 
