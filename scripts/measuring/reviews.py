@@ -156,7 +156,8 @@ def _f1(truth: NDArray[np.bool_], matched: NDArray[np.bool_], weights: NDArray[n
 def _near_zero(what: str, where: str, errors: NDArray[np.float64], most: float) -> Cell:
     """Return the cell of a mean error that is at most so large, three of its standard errors allowed for."""
     mean, error = float(errors.mean()), float(errors.std() / np.sqrt(len(errors)))
-    return Cell(what, where, mean, f"within {most:g}", abs(mean) <= most + 3 * error, len(errors))
+    wanted = f"within {most:g}" if most else "0 but for chance"
+    return Cell(what, where, mean, wanted, abs(mean) <= most + 3 * error, len(errors))
 
 
 def _fewer_labels(draws: int, seed: int) -> Iterator[Cell]:
