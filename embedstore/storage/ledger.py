@@ -205,8 +205,8 @@ class Ledger:
             for run, rows, content, sealed in self._file.read(
                 "SELECT run, rows, content, seal FROM paid WHERE id = ?", (number,)
             ):
-                sound = seal((number, run, rows, content)) == sealed
-                yield PaidBatch(number, run, rows, _table(content) if sound else None)
+                sound = fits(("id", "run", "rows", "content"), (number, run, rows, content), sealed)
+                yield PaidBatch(number, run or "", rows or 0, _table(content) if sound else None)
 
     def settle(self, numbers: Sequence[int]) -> None:
         """Let go of batches that are in the table, or set aside, and of the claims on their pictures."""
@@ -220,7 +220,7 @@ class Ledger:
         [(content,)] = self._file.read("SELECT content FROM paid WHERE id = ?", (batch.id,))
         folder.mkdir(exist_ok=True)
         file = folder / f"paid-{self.id}-{batch.id}.arrow"
-        files.replace(file, content)
+        files.replace(file, content or b"")
         self.settle([batch.id])
         return file
 
@@ -238,7 +238,7 @@ class Ledger:
                 f"SELECT text, vector, seal FROM queries WHERE space = ? AND kind = ? AND text IN ({_marks(some)})",
                 (space, kind, *some),
             ):
-                if seal((space, kind, text, vector)) == sealed:
+                if fits(("space", "kind", "text", "vector"), (space, kind, text, vector), sealed):
                     found[text] = np.frombuffer(vector, "<f4").astype(np.float32)
                 else:
                     _log.warning("the kept vector of the query %r is damaged; it is made again", text)
@@ -275,7 +275,7 @@ class Ledger:
             "SELECT dataset, about, value, at, seal FROM confirmations WHERE dataset = ? AND about = ? ORDER BY id",
             (dataset, about),
         )
-        return [row[2] for row in rows if seal(row[:-1]) == row[-1]]
+        return [row[2] for row in rows if fits(("dataset", "about", "value", "at"), row[:-1], row[-1])]
 
     def confirmed_datasets(self) -> list[str]:
         """Return the remote datasets of which something was written down."""

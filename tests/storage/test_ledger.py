@@ -503,3 +503,23 @@ def test_claims_that_are_not_paid_yet_are_no_damage_and_an_empty_file_is(book: L
     book.path.write_bytes(b"")
     [problem] = book.check()
     assert "is empty" in problem
+
+
+def test_a_paid_batch_whose_values_are_gone_is_set_aside(book: Ledger, tmp_path: Path) -> None:
+    """Swapped pages make null of a value that can be none: it is not believed, and asking for it is no traceback."""
+    number = book.pay("run", batch(0, 3)[0])
+    with sqlite3.connect(book.path) as db:
+        db.executescript(
+            "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '') "
+            "WHERE name IN ('paid', 'queries', 'confirmations')"
+        )
+    with sqlite3.connect(book.path) as db:
+        db.execute("UPDATE paid SET run = NULL, rows = NULL, content = NULL")
+        db.execute("INSERT INTO confirmations (dataset, about, seal) VALUES ('d', 'a', 1)")
+        db.execute("INSERT INTO queries (space, kind, text, seal) VALUES ('s', 'k', 't', 1)")
+    [waiting] = book.paid()
+    assert (waiting.id, waiting.table) == (number, None)
+    assert book.confirmations("d", "a") == []
+    assert book.queries("s", "k", ["t"]) == {}
+    assert book.set_aside(waiting, tmp_path / "aside").exists()
+    assert list(book.paid()) == []
