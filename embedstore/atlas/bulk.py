@@ -22,7 +22,7 @@ from embedstore.atlas.apply import apply_sync
 from embedstore.atlas.client import Progress, silent
 from embedstore.atlas.outcome import SyncReport
 from embedstore.atlas.plan import plan_sync
-from embedstore.atlas.pull import PullReport, pull
+from embedstore.atlas.pull import PullReport, pull, store_for
 from embedstore.embedders.nomic_atlas import SPACE as BY_ATLAS
 from embedstore.embedders.protocol import require_rgb
 from embedstore.errors import QueryError
@@ -145,7 +145,7 @@ def add_via_atlas(
     """
     started = time.perf_counter()
     report = BulkReport()
-    target = _target(store)
+    target = store_for(store, BY_ATLAS, "what Atlas embeds")
     known = _known(target.path / FOLDER)
     report.found = known.add(
         source, label_from_folder=label_from_folder, image_column=image_column, split=split, progress=False
@@ -163,17 +163,6 @@ def add_via_atlas(
         report.pulled = pull(target, report.sync.dataset, map=map, key=key, timeout=timeout, progress=progress)
     report.seconds = time.perf_counter() - started
     return report
-
-
-def _target(store: EmbedStore | str | os.PathLike[str]) -> EmbedStore:
-    """Open or make the store that the vectors go into."""
-    if not isinstance(store, EmbedStore):
-        path = Path(store)
-        if not StoreFolder.is_at(path):
-            return EmbedStore.create(path, space=BY_ATLAS)
-        store = EmbedStore.open(path)
-    store.space.require(BY_ATLAS, "what Atlas embeds")
-    return store
 
 
 def _known(path: Path) -> EmbedStore:

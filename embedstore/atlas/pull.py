@@ -122,7 +122,7 @@ def pull(
         tables = _tables(remote, described, report, progress, found=map)
         first = next(tables, None)
         if first is not None:
-            opened = _store(store, _space(remote, described, space, first))
+            opened = store_for(store, _space(remote, described, space, first), "what comes from Atlas")
             report.added = opened.add(
                 itertools.chain([first], tables), embedding_column=COLUMN, normalise=True, progress=False
             )
@@ -180,12 +180,12 @@ def _space(remote: RemoteDataset, described: Described, given: Space | str | Non
     return given.rounded()
 
 
-def _store(store: EmbedStore | str | os.PathLike[str], space: Space) -> EmbedStore:
-    """Open or make the store that the vectors go into."""
+def store_for(store: EmbedStore | str | os.PathLike[str], space: Space, what: str) -> EmbedStore:
+    """Open or make the store that vectors of a space go into; SpaceMismatchError names `what` where it has another."""
     if not isinstance(store, EmbedStore):
         path = Path(store)
         if not StoreFolder.is_at(path):
             return EmbedStore.create(path, space=space)
         store = EmbedStore.open(path)
-    store.space.require(space, "what comes from Atlas")
+    store.space.require(space, what)
     return store

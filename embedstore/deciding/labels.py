@@ -394,12 +394,6 @@ def _of_values(
     return Labelled(positions[known], found, source, positive)
 
 
-def _line_of(file: str, row: int) -> str:
-    """Name the place of a row in a file."""
-    heads = {".csv": 2, ".tsv": 2, ".jsonl": 1}.get(os.path.splitext(file)[1].lower())
-    return f"{file}, row {row}" if heads is None else f"{file}, line {row + heads}"
-
-
 def _no_truth(column: str, value: Any) -> str:
     return (
         f"{column}: expected true and false (or yes and no), found {value!r}; say which value is positive, as in "

@@ -205,7 +205,7 @@ class Ledger:
             for run, rows, content, sealed in self._file.read(
                 "SELECT run, rows, content, seal FROM paid WHERE id = ?", (number,)
             ):
-                sound = fits(("id", "run", "rows", "content"), (number, run, rows, content), sealed)
+                sound = fits("paid", (number, run, rows, content), sealed)
                 yield PaidBatch(number, run or "", rows or 0, _table(content) if sound else None)
 
     def settle(self, numbers: Sequence[int]) -> None:
@@ -238,7 +238,7 @@ class Ledger:
                 f"SELECT text, vector, seal FROM queries WHERE space = ? AND kind = ? AND text IN ({_marks(some)})",
                 (space, kind, *some),
             ):
-                if fits(("space", "kind", "text", "vector"), (space, kind, text, vector), sealed):
+                if fits("queries", (space, kind, text, vector), sealed):
                     found[text] = np.frombuffer(vector, "<f4").astype(np.float32)
                 else:
                     _log.warning("the kept vector of the query %r is damaged; it is made again", text)
@@ -275,7 +275,7 @@ class Ledger:
             "SELECT dataset, about, value, at, seal FROM confirmations WHERE dataset = ? AND about = ? ORDER BY id",
             (dataset, about),
         )
-        return [row[2] for row in rows if fits(("dataset", "about", "value", "at"), row[:-1], row[-1])]
+        return [row[2] for row in rows if fits("confirmations", row[:-1], row[-1])]
 
     def confirmed_datasets(self) -> list[str]:
         """Return the remote datasets of which something was written down."""
@@ -306,7 +306,7 @@ class Ledger:
         query = f"SELECT {', '.join(LABEL_COLUMNS)}, seal FROM labels ORDER BY id"
         batches: dict[int, list[LabelEvent]] = {}
         for *values, sealed in self._file.read(query, since=2):  # all of them: a damaged name would be found by none
-            if not fits(LABEL_COLUMNS, values, sealed):
+            if not fits("labels", values, sealed):
                 raise DamagedLedgerError(
                     f"{self.path}: label {values[0]} does not fit its checksum; `embedstore repair STORE` sets it "
                     "aside, and keeps the others"

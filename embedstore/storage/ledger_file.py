@@ -107,7 +107,7 @@ class LedgerFile:
                 problems += [
                     f"{self.path.name}: row {row[0]} of {table} does not fit its checksum"
                     for row in rows
-                    if not fits(columns, row[1:-1], row[-1])
+                    if not fits(table, row[1:-1], row[-1])
                 ]
             stray = "SELECT DISTINCT paid FROM claims WHERE paid IS NOT NULL AND paid NOT IN (SELECT id FROM paid)"
             problems += [
@@ -147,7 +147,7 @@ class LedgerFile:
                 with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as db:
                     query = f"SELECT rowid, {', '.join(columns)} FROM {table} ORDER BY rowid {order}"
                     for number, *row in db.execute(query):
-                        if fits(columns, row[:-1], row[-1]):
+                        if fits(table, row[:-1], row[-1]):
                             found[number] = tuple(row)
             except sqlite3.Error as error:
                 _log.debug("reading %s of %s ended: %s", table, self.path, error)
@@ -244,9 +244,13 @@ def seal(values: Iterable[Any]) -> int:
     return signed(digest.intdigest())
 
 
-def fits(columns: Sequence[str], values: Sequence[Any], sealed: int | None) -> bool:
-    """Tell whether values of columns are what was sealed, in type too: one bit makes bytes, or null, of a text."""
-    typed = all(isinstance(value, bytes) == (name in _BLOBS) for name, value in zip(columns, values, strict=False))
+def fits(table: str, values: Sequence[Any], sealed: int | None) -> bool:
+    """Tell whether a table's sealed values, in the order of its columns, are what was sealed.
+
+    In type too: one bit makes bytes, or null, of a text.
+    """
+    columns = zip(_SEALED[table], values, strict=False)
+    typed = all(isinstance(value, bytes) == (name in _BLOBS) for name, value in columns)
     return typed and None not in values and seal(values) == sealed
 
 
