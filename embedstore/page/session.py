@@ -166,7 +166,7 @@ class Session:
         query = self._asked(asked, args.text("where", ""))
         number = self._scored.keep(query)
         scores = query.descending
-        threshold, why = query.start()
+        threshold, why = query.start(scores)
         classifier = self._summary(query.asked) if isinstance(query.asked, Classifier) else None
         answer = {
             "scored": number,
