@@ -7,7 +7,6 @@ changes, and writing takes turns. How answers travel is left to the hosts.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import math
@@ -29,7 +28,6 @@ from embedstore.deciding.classifier import Classifier
 from embedstore.errors import (
     ClassifierError,
     ClassifierExistsError,
-    EmbedderError,
     ImageError,
     InputError,
 )
@@ -181,7 +179,7 @@ class Session:
             "low": float(scores[-1]) if len(scores) else None,
             "high": float(scores[0]) if len(scores) else None,
             "start": {"threshold": threshold, "why": why},
-            "doubts": _doubts(query),
+            "doubts": query.doubts,
         }
         return answer, [scores.astype("<f4", copy=False), query.order.astype("<u4", copy=False)]
 
@@ -436,20 +434,6 @@ def _told(reader: Reader, rows: Sequence[int], scores: Sequence[float]) -> list[
 def _of_matches(reader: Reader, matches: Matches) -> list[dict[str, Any]]:
     rows = reader.rows.lookup("id").first_of_each(matches.id).tolist() if len(matches) else []
     return _told(reader, rows, matches.score.tolist())
-
-
-def _doubts(query: ScoredQuery) -> list[str]:
-    """Say why scores may mean little."""
-    if not isinstance(query.asked, Concept):
-        return []
-    from embedstore.embedders.registry import unknown_texts  # late: a vector or an id needs none
-
-    texts = [text for one in query.asked.all_queries for text in one.texts]
-    with contextlib.suppress(EmbedderError):
-        model = query.reader.space.model
-        unknown = unknown_texts(query.reader.space, texts) if texts else []
-        return [f"no known word in {text!r}: the model {model!r} has only pieces of such words" for text in unknown]
-    return []
 
 
 def _mapped(file: Path) -> bytes | memoryview:
