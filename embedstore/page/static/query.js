@@ -51,13 +51,16 @@ export function createDraft(view) {
 export function queryPanel(view, draft, prefix) {
   const root = document.createElement("div");
   root.className = "es-left";
+  const inner = document.createElement("div");
+  inner.className = "es-asked";
+  root.append(inner);
   const can = computed(() => view.info.value.capabilities || {});
   view.dispose.push(
     effect(() => {
       render(
         html`${can.value.query === false ? nothing : html`${asked(view, draft, prefix, can.value)} ${filter(view, prefix)}`}
         ${classifierList(view, draft)} ${conceptList(view, draft)}`,
-        root,
+        inner,
       );
     }),
   );
@@ -73,13 +76,13 @@ function asked(view, draft, prefix, can) {
   return html`<section class="es-section" aria-label="Query">
     <form class="es-ask" role="search" @submit=${submit}>
       <label class="es-label" for="${prefix}-query">Look for</label>
-      <div class="es-field">
+      <div class="es-entry">
         <input id="${prefix}-query" name="query" type="search" autocomplete="off" spellcheck="false" data-testid="query-input"
           placeholder="a dog on grass" .value=${draft.typed.value} aria-describedby="${prefix}-wrong ${prefix}-hint"
           @input=${(event) => (draft.typed.value = event.target.value)}>
         <button class="es-main" data-testid="ask">Ask</button>
       </div>
-      <p class="es-wrong" id="${prefix}-wrong" role="alert" ?hidden=${!draft.wrong.value}>${draft.wrong.value}</p>
+      <p class="es-error" id="${prefix}-wrong" role="alert" ?hidden=${!draft.wrong.value}>${draft.wrong.value}</p>
       <p class="es-hint" id="${prefix}-hint">Mix with signs: <code>dog + 0.5:snow - cat</code></p>
     </form>
     ${query.classifier ? classifierChip(draft, query) : chips(draft, query)}
@@ -130,7 +133,7 @@ function more(draft, query, prefix) {
     <summary>Must not be, and the template</summary>
     <form class="es-ask" @submit=${addAgainst}>
       <label class="es-label" for="${prefix}-against">Take off the best score of</label>
-      <div class="es-field"><input id="${prefix}-against" name="against" autocomplete="off" placeholder="a wolf" data-testid="against-input"><button>Add</button></div>
+      <div class="es-entry"><input id="${prefix}-against" name="against" autocomplete="off" placeholder="a wolf" data-testid="against-input"><button>Add</button></div>
     </form>
     ${query.against.length
       ? html`<ul class="es-chips">${query.against.map(
@@ -158,28 +161,28 @@ function filter(view, prefix) {
   return html`<section class="es-section" aria-label="Filter">
     <form class="es-ask" @submit=${submit}>
       <label class="es-label" for="${prefix}-where">Only rows where</label>
-      <div class="es-field">
+      <div class="es-entry">
         <input id="${prefix}-where" name="where" autocomplete="off" spellcheck="false" data-testid="where-input" placeholder="category = 'bird'"
           .value=${view.where.value} aria-invalid=${wrong ? "true" : "false"} aria-describedby="${prefix}-where-error ${prefix}-columns">
         <button data-testid="where-apply">Apply</button>
         ${view.where.value ? html`<button type="button" class="es-icon" aria-label="Take the filter away" data-testid="where-clear" @click=${() => apply("")}>×</button>` : nothing}
       </div>
-      <p class="es-wrong" id="${prefix}-where-error" role="alert" data-testid="where-error" ?hidden=${!wrong}>${wrong}</p>
+      <p class="es-error" id="${prefix}-where-error" role="alert" data-testid="where-error" ?hidden=${!wrong}>${wrong}</p>
     </form>
     <details class="es-more"><summary id="${prefix}-columns">${counted(names.length, "column")}, in SQL</summary>
-      <p class="es-columns">${names.map((name) => html`<code>${name}</code> `)}</p></details>
+      <p class="es-names">${names.map((name) => html`<code>${name}</code> `)}</p></details>
   </section>`;
 }
 
 function classifierList(view, draft) {
   const rows = (view.info.value.classifiers || []).flatMap((one) => one.classes.map((each) => ({...each, name: one.name, several: one.classes.length > 1})));
   const now = view.query.value;
-  return html`<section class="es-section" aria-label="Saved classifiers"><h2>Saved classifiers</h2>
+  return html`<section class="es-section es-kept" aria-label="Saved classifiers"><h2>Saved classifiers</h2>
     ${rows.length
       ? html`<ul class="es-list">${rows.map(
           (row) => html`<li><button class="es-item" data-testid="classifier-item" aria-pressed=${now && now.classifier === row.name && (now.class === null || now.class === row.label) ? "true" : "false"}
             @click=${() => draft.ask({classifier: row.name, class: row.several ? row.label : null})}>
-            <span class="es-item-name">${row.name}${row.several ? html` <span class="es-faint">${row.label}</span>` : nothing}</span><span class="es-number">${decimals(row.threshold)}</span></button></li>`,
+            <span class="es-item-name">${row.name}${row.several ? html` <span class="es-faint">${row.label}</span>` : nothing}</span><span class="es-value">${decimals(row.threshold)}</span></button></li>`,
         )}</ul>`
       : html`<p class="es-hint">None yet. Choose a threshold, then save it at the right.</p>`}
   </section>`;
@@ -188,7 +191,7 @@ function classifierList(view, draft) {
 function conceptList(view, draft) {
   const concepts = view.info.value.concepts || [];
   if (!concepts.length) return nothing;
-  return html`<section class="es-section" aria-label="Labelled concepts"><h2>Labelled concepts</h2>
+  return html`<section class="es-section es-kept" aria-label="Labelled concepts"><h2>Labelled concepts</h2>
     <ul class="es-list">${concepts.map(
       (one) => html`<li><button class="es-item" data-testid="concept-item" @click=${() => draft.ask(queryOf(one.concept))}>
         <span class="es-item-name">${one.concept}</span><span class="es-tally"><b class="es-yes-text">${count(one.yes)} yes</b> <b class="es-no-text">${count(one.no)} no</b>${one.open ? html` <span>${count(one.open)} open</span>` : nothing}</span></button></li>`,

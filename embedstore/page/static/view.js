@@ -33,7 +33,7 @@ class App {
       const {buffers: _, ...info} = await this.call("info");
       this.info.value = info;
     } catch (error) {
-      render(html`<div class="es-nothing"><h2>The store cannot be read</h2><p class="es-wrong" role="alert">${error.message}</p></div>`, this.body);
+      render(html`<div class="es-nothing"><h2>The store cannot be read</h2><p class="es-error" role="alert">${error.message}</p></div>`, this.body);
       return;
     }
     const panel = this.open();
