@@ -122,6 +122,16 @@ def asked(page: Page, query: str) -> None:
     expect(page.get_by_test_id("tile").first).to_be_visible()
 
 
+def tiles(page: Page) -> list[tuple[int, float]]:
+    """Return row and score of each tile of the first grid, in the order of the page."""
+    found = (
+        page.get_by_test_id("grid")
+        .first.get_by_test_id("tile")
+        .evaluate_all("tiles => tiles.map((tile) => [Number(tile.dataset.row), Number(tile.dataset.score)])")
+    )
+    return [(int(row), float(score)) for row, score in found]
+
+
 def value(place: Locator) -> float:
     """Return the unrounded number of a figure."""
     text = place.get_attribute("data-value", timeout=PATIENCE)
