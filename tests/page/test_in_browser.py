@@ -119,7 +119,7 @@ def drag_to(page: Page, box: dict[str, float] | None, place: float, press: bool)
 
 
 def test_best_reset_cost_and_neighbours(read_only: Served, page: Page) -> None:
-    """A click or a key away: the best F1, the lowest cost, the start, the neighbouring score; each as in the library."""
+    """A click or a key away: the best F1, the lowest cost, the start, the neighbouring score; as in the library."""
     store = read_only.store
     opened(page, read_only)
     start = value(page.get_by_test_id("threshold-number"))
@@ -251,7 +251,7 @@ def test_a_classifier_is_calibrated_saved_and_there_after_a_reload(served: Serve
 
 
 def test_the_objective_and_the_constraints_are_the_librarys(served: Served, window: tuple[Page, Watch]) -> None:
-    """A floor for recall moves the threshold as `calibrate` does; one that cannot be guaranteed is an error in words."""
+    """A floor for recall moves the threshold as `calibrate` does; one that nothing can guarantee is an error."""
     page, watch = window
     opened(page, served)
     measured_by(page)
