@@ -69,7 +69,9 @@ class Watch:
     def away(self) -> list[str]:
         """Return the requests that were meant for another machine."""
         split = [(url, urlsplit(url)) for url in self.requests]
-        return [url for url, parts in split if parts.scheme not in ("blob", "data") and parts.hostname not in _HERE]
+        return [
+            url for url, parts in split if parts.scheme not in ("blob", "data", "file") and parts.hostname not in _HERE
+        ]
 
     def check(self) -> None:
         """Fail unless all was well."""
