@@ -91,7 +91,7 @@ function body(view, draft, row, known, picture, close) {
     }</figure>
     <dl class="es-facts">
       <div><dt>score</dt><dd data-testid="details-score" data-value=${score}>${decimals(score)}</dd></div>
-      <div><dt>above threshold by</dt><dd>${(score - view.threshold.value).toFixed(4)} <span class="es-pill ${match ? "es-match" : ""}">${match ? "match" : "no match"}</span></dd></div>
+      <div><dt>from the threshold</dt><dd>${signed(score - view.threshold.value)} <span class="es-pill ${match ? "es-match" : ""}">${match ? "match" : "no match"}</span></dd></div>
       <div><dt>percentile</dt><dd>${below.toFixed(2)}</dd></div>
       <div><dt>label</dt><dd>${labelOf(view, row)}</dd></div>
       ${view.picks.has(row) ? html`<div><dt>proposed because</dt><dd>${view.picks.get(row).reason}</dd></div>` : nothing}
@@ -99,6 +99,10 @@ function body(view, draft, row, known, picture, close) {
     ${canLabel ? labelButtons(view) : nothing}
     ${known && known.id !== undefined && draft ? likeButtons(draft, known.id) : nothing}
     ${metadata(known)}`;
+}
+
+function signed(number) {
+  return `${number < 0 ? "−" : "+"}${Math.abs(number).toFixed(4)}`;
 }
 
 function labelOf(view, row) {

@@ -30,7 +30,13 @@ function summary(view, grid) {
       : nothing}
     <label class="es-size">size <input type="range" min="80" max="320" step="10" .value=${String(grid.size.value)} data-testid="tile-size"
       @input=${(event) => (grid.size.value = Number(event.target.value))}></label>
-  </div>`;
+  </div>${doubts(view)}`;
+}
+
+function doubts(view) {
+  const {doubts: said, scores, n} = view.scored.value;
+  const all = view.matches.value || !n ? said : [`nothing matches: the best score is ${scores[0].toFixed(4)}`, ...said];
+  return all.length ? html`<p class="es-doubt" data-testid="doubts">${all.join("; ")}</p>` : nothing;
 }
 
 function labelling(view) {

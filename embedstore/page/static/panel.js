@@ -12,12 +12,14 @@ import {strip} from "./strip.js";
 import {Thumbnails} from "./thumbnails.js";
 import {count, counted} from "./words.js";
 
+const NOTICE = 8000; // milliseconds that a notice stays
+
 export function createPanel({call, info, number, help, closePanel}) {
   const prefix = `es${number}`;
   const view = createView(call, info);
   const thumbnails = new Thumbnails(view);
-  const draft = createDraft(view);
   const grid = new Grid(view, thumbnails, prefix);
+  const draft = createDraft(view, () => grid.element.focus({preventScroll: true}));
   const details = detailsDrawer(view, thumbnails, draft);
   details.closed = () => grid.element.focus({preventScroll: true});
   grid.opened = () => details.show();
@@ -25,12 +27,12 @@ export function createPanel({call, info, number, help, closePanel}) {
   const root = part("section", "es-panel");
   root.setAttribute("aria-label", number === 1 ? "First query" : "Second query");
   const middle = part("div", "es-middle");
-  middle.append(status(view), labelBar(view, grid), strip(view, thumbnails), empty(view, draft), grid.element);
+  middle.append(labelBar(view, grid), strip(view, thumbnails), empty(view, draft), grid.element);
   const columns = part("div", "es-columns");
   const left = queryPanel(view, draft, prefix);
   if (closePanel) left.prepend(closing(closePanel));
   columns.append(left, middle, rightColumn(view), bottomBar(view));
-  root.append(columns, details.element, dropZone(root, draft));
+  root.append(columns, details.element, status(view), dropZone(root, draft));
   view.dispose.push(effect(() => (grid.element.hidden = !view.scored.value || !view.scored.value.n)));
 
   return {
@@ -63,12 +65,14 @@ function closing(closePanel) {
 
 function status(view) {
   const root = part("div", "es-status");
+  let timer = 0;
   root.setAttribute("role", "status");
   root.dataset.testid = "status";
   view.dispose.push(
     effect(() => {
       const [busy, error, notice] = [view.busy.value, view.error.value, view.notice.value];
-      const doubts = view.scored.value ? view.scored.value.doubts : [];
+      clearTimeout(timer);
+      if (notice && !error && !busy) timer = setTimeout(() => (view.notice.value = ""), NOTICE);
       root.dataset.state = error ? "error" : busy ? "busy" : notice ? "notice" : "";
       render(
         error
@@ -77,9 +81,7 @@ function status(view) {
             ? html`<p class="es-busy">${busy}</p>`
             : notice
               ? html`<p>${notice}</p><button class="es-icon" aria-label="Dismiss" @click=${() => (view.notice.value = "")}>×</button>`
-              : doubts.length
-                ? html`<p class="es-doubt">${doubts.join("; ")}</p>`
-                : nothing,
+              : nothing,
         root,
       );
     }),

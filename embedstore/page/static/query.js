@@ -6,8 +6,8 @@ import {nameOf, parseTerms, queryOf, spellTerms} from "./terms.js";
 import {count, counted, decimals} from "./words.js";
 
 // The query that is being put together; `previews` are addresses of pictures dropped here, by hash.
-export function createDraft(view) {
-  const draft = {typed: signal(""), query: signal({terms: [], against: [], template: null}), wrong: signal(""), previews: new Map()};
+export function createDraft(view, leave) {
+  const draft = {typed: signal(""), query: signal({terms: [], against: [], template: null}), wrong: signal(""), previews: new Map(), leave};
   draft.set = (query) => {
     draft.wrong.value = "";
     draft.query.value = query;
@@ -18,6 +18,11 @@ export function createDraft(view) {
     draft.set(query);
     const empty = query.terms && !query.terms.length;
     return empty ? Promise.resolve(null) : view.ask(query, view.where.value);
+  };
+  // Back to what was asked; `leave` takes the focus to the pictures.
+  draft.giveUp = () => {
+    if (view.query.value) draft.set(view.query.value);
+    leave();
   };
   draft.submit = (typed) => {
     const before = draft.query.value;
@@ -71,7 +76,14 @@ function asked(view, draft, prefix, can) {
   const query = draft.query.value;
   const submit = (event) => {
     event.preventDefault();
-    void draft.submit(event.target.elements.query.value);
+    void draft.submit(event.target.elements.query.value).then((scored) => scored && draft.leave());
+  };
+  const escape = (event) => {
+    if (event.key !== "Escape") return;
+    event.preventDefault();
+    event.target.value = "";
+    draft.typed.value = "";
+    draft.giveUp();
   };
   return html`<section class="es-section" aria-label="Query">
     <form class="es-ask" role="search" @submit=${submit}>
@@ -79,7 +91,7 @@ function asked(view, draft, prefix, can) {
       <div class="es-entry">
         <input id="${prefix}-query" name="query" type="search" autocomplete="off" spellcheck="false" data-testid="query-input"
           placeholder="a dog on grass" .value=${draft.typed.value} aria-describedby="${prefix}-wrong ${prefix}-hint"
-          @input=${(event) => (draft.typed.value = event.target.value)}>
+          @input=${(event) => (draft.typed.value = event.target.value)} @keydown=${escape}>
         <button class="es-main" data-testid="ask">Ask</button>
       </div>
       <p class="es-error" id="${prefix}-wrong" role="alert" ?hidden=${!draft.wrong.value}>${draft.wrong.value}</p>
@@ -118,7 +130,7 @@ function pictureInput(draft) {
     event.target.value = "";
   };
   return html`<label class="es-upload"><input type="file" accept="image/*" multiple data-testid="picture-input" @change=${picked}>
-    <span><b>Add a picture</b> to look for ones like it: choose, drop or paste</span></label>`;
+    <span><b>Add a picture</b><span> to look for ones like it: choose, drop or paste</span></span></label>`;
 }
 
 function more(draft, query, prefix) {

@@ -98,7 +98,7 @@ class App {
           ${can.refresh ? html`<button data-testid="refresh" title="Read the newest version of the store" @click=${() => this.refresh()}>Refresh</button>` : nothing}
           ${can.compare === false
             ? nothing
-            : html`<button data-testid="compare" aria-pressed=${two ? "true" : "false"} @click=${() => this.compare()}>${two ? "One query" : "Compare two queries"}</button>`}
+            : html`<button data-testid="compare" title="Two queries side by side" aria-pressed=${two ? "true" : "false"} @click=${() => this.compare()}>${two ? "One query" : "Compare"}</button>`}
           <button data-testid="help" @click=${() => this.dialog.showModal()}>Keys <kbd>h</kbd></button>
         </div>`,
       this.head,
