@@ -6,6 +6,7 @@ import {bestCost, beyond, costOf, matchesAt, neighbour, ratesAt, spelt} from "./
 import {bestOf} from "./curve.js";
 import {counted, follow, plural, rate, uniqueId} from "./scale.js";
 
+const prices = new Intl.NumberFormat("en-US", {maximumFractionDigits: 2});
 const FINE = 400; // steps of an arrow key from end to end, where each changes what matches
 
 export function thresholdPanel(view) {
@@ -147,7 +148,7 @@ function tellCost(panel, curve, {fp, fn}, threshold) {
 }
 
 function price(number) {
-  return number.toLocaleString("en-US", {maximumFractionDigits: 2});
+  return prices.format(number);
 }
 
 function suggested(view) {
