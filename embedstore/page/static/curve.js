@@ -66,7 +66,7 @@ function frameOf(open) {
     </svg></div>
     <div class="es-aside"></div>
     <details class="es-behind" @toggle=${(event) => (open.value = event.target.open)}>
-      <summary>Precision and recall as a table</summary><div class="es-table"></div>
+      <summary>Precision and recall as a table</summary><div class="es-table" role="group" aria-label="Table of precision and recall" tabindex="0"></div>
     </details>`;
 }
 

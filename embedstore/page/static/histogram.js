@@ -80,7 +80,7 @@ function frameOf(view, log, open, axis, clip) {
     </svg></div>
     <div class="es-band-row"></div>
     <details class="es-behind" @toggle=${(event) => (open.value = event.target.open)}>
-      <summary>Scores as a table</summary><div class="es-table"></div>
+      <summary>Scores as a table</summary><div class="es-table" role="group" aria-label="Table of scores" tabindex="0"></div>
     </details>`;
 }
 
