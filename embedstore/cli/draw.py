@@ -1,6 +1,6 @@
 """Commands that show a saved classifier to people: a plot, a page.
 
-plot, report. Drawn by `deciding.plots`, `deciding.review` and `deciding.report`.
+plot, report. Drawn by `deciding.plots`, `deciding.review` and `page.report`.
 """
 
 from __future__ import annotations
@@ -87,8 +87,11 @@ def report(
     output: Output,
     **chosen: str | None,
 ) -> None:
-    """Write one HTML page on a saved classifier: figures, curves, the boundary and the mistakes, class by class."""
-    from embedstore.deciding.report import write_report
+    """Write one HTML page on a saved classifier: the slider, figures, the boundary and the mistakes, class by class.
+
+    It opens offline in any browser, and can be read without JavaScript. Its pictures are at most 160 pixels wide.
+    """
+    from embedstore.page.report import write_report
 
     opened = open_store(store)
     classifier = find_classifier(opened, name, origin)

@@ -126,8 +126,8 @@ def in_order(folder: Path, entry: str) -> list[Script]:
 def join(folder: Path, entry: str = VIEW, host: str | None = None) -> str:
     """Return the text of one module that does what a file and all that it imports do, and exports its default.
 
-    A `host` is another file, which exports a function ``start``: then the text exports nothing and ends by calling it
-    with the module's default export.
+    A `host` is another file, which exports a function ``start``: the text goes on with it, and ends by calling it with
+    the module's default export.
 
     Raises
     ------
@@ -138,17 +138,18 @@ def join(folder: Path, entry: str = VIEW, host: str | None = None) -> str:
     if "default" not in scripts[-1].exports:
         raise JoiningError(f"{entry} has no export default {{...}}")
     module = f"{scripts[-1].scope}.default"
-    end = f"export default {module};\n"
-    if host is not None:
-        known = {script.name for script in scripts}
-        scripts += [script for script in in_order(folder, host) if script.name not in known]
-        if "start" not in scripts[-1].exports:
-            raise JoiningError(f"{host} exports no function start")
-        end = f"{scripts[-1].scope}.start({module});\n"
-    scopes = {script.name: script.scope for script in scripts}
+    known = {script.name for script in scripts}
+    hosts = [] if host is None else in_order(folder, host)
+    if hosts and "start" not in hosts[-1].exports:
+        raise JoiningError(f"{host} exports no function start")
+    hosts = [script for script in hosts if script.name not in known]
+    scopes = {script.name: script.scope for script in (*scripts, *hosts)}
     if len(set(scopes.values())) < len(scopes):
         raise JoiningError(f"two of {', '.join(scopes)} would have one name; rename one")
-    return "".join(script.wrapped(scopes) for script in scripts) + end
+    text = "".join(script.wrapped(scopes) for script in scripts) + f"export default {module};\n"
+    if hosts:
+        text += "".join(script.wrapped(scopes) for script in hosts) + f"{hosts[-1].scope}.start({module});\n"
+    return text
 
 
 def module_text(host: str | None = None) -> str:
