@@ -189,6 +189,10 @@ class ClassifierError(EmbedStoreError, ValueError):
     """A saved classifier cannot be read, or does not apply here."""
 
 
+class ClassifierExistsError(ClassifierError, FileExistsError):
+    """The store keeps a classifier of that name already."""
+
+
 class AtlasError(EmbedStoreError, RuntimeError):
     """A sync with Atlas could not be completed or confirmed."""
 

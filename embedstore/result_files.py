@@ -1,20 +1,29 @@
 """The name of a file that a person wants written -> whether it may be: its ending, its folder, and what lies there now.
 
-A result (a table, a sheet, a page) replaces what embedstore itself has written, and nothing else. How it is written is
-left to whoever writes it.
+A result (a table, a sheet, a page) replaces what embedstore itself has written, and nothing else. Rows are written
+here, in the format that the ending names; how anything else is written is left to whoever writes it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from embedstore import cells
 from embedstore.errors import InputError, NotOursError, PathError, spelt
 from embedstore.files import kind_of, naming, replace
 from embedstore.settings import state_dir
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    Table: TypeAlias = pa.Table | list[dict[str, Any]]
 
 SHEETS = (".png", ".jpg", ".jpeg")
 CURVES = (".png", ".svg", ".pdf")
@@ -22,6 +31,8 @@ PAGES = (".html", ".htm")
 REVIEWS = (".csv",)
 ROWS = (".parquet", ".csv", ".tsv", ".jsonl", ".json", ".arrow")
 """Endings of the files that are written under a name that a person gives: what `to_write` is asked with."""
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+_AT_ONCE = 10_000
 
 
 def to_write(path: str | os.PathLike[str], endings: Sequence[str]) -> Path:
@@ -97,3 +108,69 @@ def _note_of(file: Path) -> str | None:
 def _state_of(file: Path) -> str:
     status = file.stat()
     return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def write_rows(rows: Table, file: Path) -> None:
+    """Write rows to a file in the format that its ending names, one of `ROWS`."""
+    with naming(file):
+        form = file.suffix.lower().removeprefix(".")
+        if form in ("parquet", "arrow"):
+            _write_arrow(rows, file, form)
+            return
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            if form in DELIMITERS:
+                write_lines(rows, stream, DELIMITERS[form])
+            elif form == "jsonl":
+                stream.writelines(f"{as_json(row)}\n" for row in plain_rows(rows))
+            else:
+                stream.write(json.dumps(list(plain_rows(rows)), indent=1, default=_text) + "\n")
+
+
+def write_lines(rows: Table, stream: Any, delimiter: str) -> None:
+    """Write rows to a stream of text as CSV, a line with the names of the columns first."""
+    stream.write(cells.line(column_names(rows), delimiter))
+    for row in plain_rows(rows):
+        values = (_text(value) if isinstance(value, date) else value for value in row.values())
+        stream.write(cells.line(values, delimiter))
+
+
+def plain_rows(rows: Table) -> Iterator[dict[str, Any]]:
+    """Yield rows as dictionaries; float32 values keep the shortest digits that read back as the same float32."""
+    if isinstance(rows, list):
+        yield from rows
+        return
+    import numpy as np
+
+    short = [field.name for field in rows.schema if str(field.type) == "float"]
+    for start in range(0, len(rows), _AT_ONCE):
+        for row in rows.slice(start, _AT_ONCE).to_pylist():
+            for name in short:
+                if row[name] is not None:
+                    row[name] = float(str(np.float32(row[name])))
+            yield row
+
+
+def column_names(rows: Table) -> list[str]:
+    """Return the names of the columns."""
+    return list(rows[0] if rows else ()) if isinstance(rows, list) else list(rows.schema.names)
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """Return a value as JSON, times as ISO 8601."""
+    return json.dumps(value, indent=indent, default=_text, ensure_ascii=False)
+
+
+def _write_arrow(rows: Table, file: Path, form: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist(rows) if isinstance(rows, list) else rows
+    if form == "parquet":
+        pq.write_table(table, file)
+        return
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, date) else str(value)

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from embedstore import __version__
-from embedstore.cli import ask, completion, decide, demo, draw, fill, foresee, keep, label, share
+from embedstore.cli import ask, completion, decide, demo, draw, fill, foresee, keep, label, serve, share
 from embedstore.cli.output import drop, tell
 from embedstore.cli.refusals import BUDGET_SPENT, line_for
 from embedstore.errors import BudgetSpentError, told_to_shell
@@ -30,6 +30,7 @@ _SECTIONS = {
     "Try": demo,
     "Fill": fill,
     "Ask": ask,
+    "Look": serve,
     "Decide": decide,
     "Label": label,
     "Plan": foresee,

@@ -23,10 +23,9 @@ from embedstore.cli.output import (
     force_option,
     quiet_output,
     sheet_option,
-    write,
 )
 from embedstore.cli.scored import scored, scored_options
-from embedstore.result_files import REVIEWS, written_for_people
+from embedstore.result_files import REVIEWS, write_rows, written_for_people
 from embedstore.wording import counted, quoted
 
 if TYPE_CHECKING:
@@ -192,7 +191,7 @@ def _export(store: EmbedStore, concept: str | None, target: Path, output: Output
 
     table = table_of(label_log.histories(store.reader.ledger, concept))
     with written_for_people(target, output.force):
-        write(table, target)
+        write_rows(table, target)
     output.say(f"{counted(len(table), 'line')} written to {quoted(str(target))}")
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import json
 import os
 import sys
 import tempfile
@@ -19,17 +18,25 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import click
 
-from embedstore import cells
 from embedstore.cli.options import PATH, options
 from embedstore.errors import InputError, PathError
-from embedstore.files import naming
-from embedstore.result_files import ROWS, SHEETS, to_write, written_for_people
+from embedstore.result_files import (
+    DELIMITERS,
+    ROWS,
+    SHEETS,
+    as_json,
+    column_names,
+    plain_rows,
+    to_write,
+    write_lines,
+    write_rows,
+    written_for_people,
+)
 from embedstore.wording import counted, quoted
 
 if TYPE_CHECKING:
@@ -45,7 +52,6 @@ MOST_DRAWN = 400
 """Most pictures on one sheet: 50 lines of eight are 23 million points already."""
 
 _OPENING_SECONDS = 2
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 @dataclass(frozen=True)
@@ -70,17 +76,17 @@ class Output:
         """Print rows, or write them to the file that ``-o`` names; `lines` is what people see of them."""
         if self.file is not None:
             with written_for_people(self.file, self.force):
-                write(rows, self.file)
+                write_rows(rows, self.file)
             self.say(f"{counted(len(rows), 'row')} written to {quoted(str(self.file))}")
             return
         with printing():
             if self.form == "json":
-                click.echo(_json(plain(rows), indent=1))
+                click.echo(as_json(list(plain_rows(rows)), indent=1))
             elif self.form == "nl":
-                for row in plain(rows):
-                    click.echo(_json(row))
-            elif self.form in _DELIMITERS:
-                _delimited(rows, sys.stdout, _DELIMITERS[self.form])
+                for row in plain_rows(rows):
+                    click.echo(as_json(row))
+            elif self.form in DELIMITERS:
+                write_lines(rows, sys.stdout, DELIMITERS[self.form])
             elif self.form == "paths":
                 self._paths(rows)
             elif not self.quiet:
@@ -89,10 +95,10 @@ class Output:
 
     def _paths(self, rows: Table) -> None:
         """Print where the pictures are: as they are for programs, quoted as ``ls`` does for who reads a terminal."""
-        if "uri" not in _names(rows):
+        if "uri" not in column_names(rows):
             raise click.UsageError("these rows have no column 'uri', so there are no paths to print")
         on_terminal, broken = sys.stdout.isatty(), 0
-        for row in plain(rows if isinstance(rows, list) else rows.select(["uri"])):
+        for row in plain_rows(rows if isinstance(rows, list) else rows.select(["uri"])):
             uri = row["uri"]
             broken += "\n" in uri
             # click would leave out what looks like a colour.
@@ -104,7 +110,7 @@ class Output:
         """Print one result: its fields for programs, its text for people."""
         if self.form is not None:
             with printing():
-                click.echo(_json(value, indent=1 if self.form == "json" else None))
+                click.echo(as_json(value, indent=1 if self.form == "json" else None))
         else:
             self.show(people)
 
@@ -343,65 +349,3 @@ def draw(
     rows = rows.slice(0, MOST_DRAWN)
     notes = [None] * len(rows) if note is None else rows.column(note).to_pylist()
     draw_sheet(rows, file, title, notes, marks and marks[: len(rows)], store)
-
-
-def write(rows: Table, file: Path) -> None:
-    """Write rows to a file in the format that its ending names."""
-    with naming(file):
-        _write(rows, file)
-
-
-def _write(rows: Table, file: Path) -> None:
-    form = file.suffix.lower().removeprefix(".")
-    if form in ("parquet", "arrow"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        table = pa.Table.from_pylist(rows) if isinstance(rows, list) else rows
-        if form == "parquet":
-            pq.write_table(table, file)
-            return
-        with pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
-    elif form in _DELIMITERS:
-        with file.open("w", newline="", encoding="utf-8") as stream:
-            _delimited(rows, stream, _DELIMITERS[form])
-    elif form == "jsonl":
-        file.write_text("\n".join(map(_json, plain(rows))) + "\n", encoding="utf-8")
-    else:
-        file.write_text(json.dumps(plain(rows), indent=1, default=_text) + "\n", encoding="utf-8")
-
-
-def plain(rows: Table) -> list[dict[str, Any]]:
-    """Return rows as dictionaries; float32 values keep the shortest digits that read back as the same float32."""
-    if isinstance(rows, list):
-        return rows
-    import numpy as np
-
-    values: list[dict[str, Any]] = rows.to_pylist()
-    short = [field.name for field in rows.schema if str(field.type) == "float"]
-    for row in values:
-        for name in short:
-            if row[name] is not None:
-                row[name] = float(str(np.float32(row[name])))
-    return values
-
-
-def _names(rows: Table) -> list[str]:
-    """Return the names of the columns."""
-    return list(rows[0] if rows else ()) if isinstance(rows, list) else list(rows.schema.names)
-
-
-def _delimited(rows: Table, stream: Any, delimiter: str) -> None:
-    stream.write(cells.line(_names(rows), delimiter))
-    for row in plain(rows):
-        values = (_text(value) if isinstance(value, date) else value for value in row.values())
-        stream.write(cells.line(values, delimiter))
-
-
-def _json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, indent=indent, default=_text, ensure_ascii=False)
-
-
-def _text(value: Any) -> str:
-    return value.isoformat() if isinstance(value, date) else str(value)

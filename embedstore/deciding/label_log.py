@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,8 @@ class Batch:
     concept: str
     answered: int
     open: int = 0
+    rows: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """The ids, in the order of the events."""
 
 
 def concepts(ledger: Ledger) -> list[str]:
@@ -80,7 +82,8 @@ def add(reader: Reader, labels: Any, concept: str | None = None, picked: str | N
     reader : Reader
     labels
         All that `labels.labels_for` reads. A file with the columns of a review keeps how each row was picked; of a
-        sheet that is begun the open rows are kept too. What the log knows already is not written again.
+        sheet that is begun the open rows are kept too. A `History` is written as it is: rows that a round has picked
+        and nobody has answered yet, answers that cannot be told. What the log knows already is not written again.
     concept : str, optional
         What the labels are of; by default as a file says in its column ``concept``.
     picked : str, optional
@@ -110,7 +113,7 @@ def add(reader: Reader, labels: Any, concept: str | None = None, picked: str | N
         contents = _contents(reader.rows, [line.row for line in lines])
         writes.append([LabelEvent(name, *line[:-1], content) for line, content in zip(lines, contents, strict=True)])
         open_ = sum(line.answer == OPEN for line in lines)
-        found.append(Batch(name, len(lines) - open_, open_))
+        found.append(Batch(name, len(lines) - open_, open_, tuple(line.row for line in lines)))
     for events in filter(None, writes):
         reader.ledger.add_labels(events)
     return found
@@ -125,7 +128,7 @@ def undo(ledger: Ledger, concept: str | None = None) -> Batch | None:
     name = events[0].concept
     ledger.add_labels([LabelEvent(name, "", UNDONE, "", None, 0, "", now())], undoes=number)
     answered = sum(event.answer != OPEN for event in events)
-    return Batch(name, answered, len(events) - answered)
+    return Batch(name, answered, len(events) - answered, tuple(event.row for event in events))
 
 
 def counts(found: Sequence[History], rows: Rows) -> pa.Table:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from embedstore.deciding.label_files import LabelFile, file_of, positions_of, split_value, unquoted, value_among
@@ -122,8 +123,8 @@ def labels_for(rows: Rows, labels: Any) -> Labelled:
         ``uri``, ``path``, ``file_name``) and a column ``label`` of yes and no; ``"file.csv:kind=dog"`` for
         another column and value; where it has columns ``picked``, ``probability`` and ``round``, as a review has, they
         are read too. A mapping from ids to booleans. An array of shape (n_rows,), bool, in the order of the store's
-        rows, None for no label. What `EmbedStore.labels` returns. Of several sources in a list the labels add up: of
-        a row that has several the last one counts, which is logged.
+        rows, None for no label. What `EmbedStore.labels` returns. What `labels_for` or `labels_of_column` returned. Of
+        several sources in a list the labels add up: of a row that has several the last one counts, which is logged.
 
     Raises
     ------
@@ -132,6 +133,8 @@ def labels_for(rows: Rows, labels: Any) -> Labelled:
     """
     if (sources := _several(labels)) is not None:
         return _joined(rows, [labels_for(rows, source) for source in sources])
+    if isinstance(labels, Labelled):
+        return labels
     if isinstance(labels, History):
         if not labels.lines:
             none = f"the store has no labels of {labels.concept!r}"
@@ -150,6 +153,29 @@ def labels_for(rows: Rows, labels: Any) -> Labelled:
     return _of_values(np.arange(len(rows)), values, None, "an array")
 
 
+def labels_of_column(rows: Rows, column: str, value: str) -> Labelled:
+    """Read a column of the store as labels: yes where it has a value, no where another, none where it is null.
+
+    Unlike the text ``column=value``, which may name a file, this opens nothing whatever it is given: it is right for
+    what a stranger asks. LabelError where there is no such column, or no row has that value.
+    """
+    if column not in rows.columns:
+        raise LabelError(_no_column(rows, column))
+    values = rows.metadata([column]).column(column)
+    source = f"{column}={value}"
+    if pa.types.is_string(values.type):  # the same without a Python object for each row
+        known = np.flatnonzero(~np.asarray(pc.is_null(values)))
+        truth = np.asarray(pc.fill_null(pc.equal(values, value), False)).astype(np.bool_)[known]
+        kept = np.asarray(pc.fill_null(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0))[known] > 0
+        labelled = Labelled(known[kept].astype(np.int64), truth[kept], source, value)
+    else:
+        listed = values.to_pylist()
+        labelled = _of_values(np.arange(len(listed)), listed, value, source)
+    if not labelled.values.any():
+        raise LabelError(_no_row(rows, source, column))
+    return labelled
+
+
 def said(rows: Rows, history: History) -> int:
     """Return how many of the rows that are there have a label in a history: yes or no."""
     there = rows.lookup("id").first_of_each(list(history.rows)) >= 0
@@ -159,13 +185,15 @@ def said(rows: Rows, history: History) -> int:
 def histories_in(rows: Rows, labels: Any) -> list[History]:
     """Read labels with all that is told of how rows were picked, also of rows that nobody has answered yet.
 
-    `labels` is read as by `labels_for`; a file may hold labels of several concepts, each of which is a history. Raises
-    LabelError as there.
+    `labels` is read as by `labels_for`; a file may hold labels of several concepts, each of which is a history. One
+    that tells how rows were picked stays as it is, also where none of them is answered. Raises LabelError as there.
     """
     if isinstance(labels, os.PathLike) or (isinstance(labels, str) and file_of(labels)):
         histories = LabelFile.read(os.fspath(labels)).histories(rows)
         if histories is not None:
             return histories
+    if isinstance(labels, History) and any(line.picked != GIVEN for line in labels.lines):
+        return [labels]
     found = labels_for(rows, labels)
     return [found.history or _given(rows, found)]
 

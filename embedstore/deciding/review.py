@@ -191,7 +191,8 @@ class ScoredRows:
         places = self.reader.rows.lookup("id").first_of_each(list(known.rows))
         done[places[places >= 0]] = True
         number = known.last_round + 1
-        order = random_order(concept, number, self.reader.rows.metadata(["id"]).column("id").to_pylist())
+        ids = self.reader.rows.metadata(["id"]).column("id")
+        order = random_order(concept, number, (name for chunk in ids.chunks for name in chunk.to_pylist()))
         positions, picked, probability = pick(self.scores, self.threshold, order, n_near, n_random, done)
         at = now()
         told = {

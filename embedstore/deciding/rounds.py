@@ -66,7 +66,7 @@ def random_order(concept: str, round_: int, ids: Iterable[str]) -> NDArray[np.ui
     """
     start = f"{concept}\0{round_}\0"
     keys = ((start + identity).encode("utf-8", "surrogatepass") for identity in ids)
-    return np.array([xxhash.xxh3_64_intdigest(key) for key in keys], dtype=np.uint64)
+    return np.fromiter((xxhash.xxh3_64_intdigest(key) for key in keys), dtype=np.uint64)
 
 
 def pick(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -69,16 +69,9 @@ class Matches:
 
     def _in_order(self) -> None:
         """Put the rows in the total order: score descending, then id ascending. Ids are read where scores tie only."""
-        if self._ordered:
-            return
-        order = np.argsort(-self._scores, kind="stable")
-        descending = self._scores[order]
-        same = descending[1:] == descending[:-1]
-        tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False)) if len(order) else order
-        if len(tied):
-            ids = self._take(self._positions[order[tied]], ["id"]).column("id").to_pylist()
-            order[tied] = order[tied][vectors.total_order(descending[tied], ids)]
-        self._positions, self._scores, self._ordered = self._positions[order], self._scores[order], True
+        if not self._ordered:
+            order = in_order(self._scores, lambda places: self._take(self._positions[places], ["id"]).column("id"))
+            self._positions, self._scores, self._ordered = self._positions[order], self._scores[order], True
 
     def _take(self, positions: Positions, columns: Sequence[str] | None) -> pa.Table:
         if isinstance(self._rows, Rows):
@@ -198,6 +191,20 @@ class Matches:
         captions = [f"{score:.4f}" for score in shown.score]
         copies = self._rows.thumbnails_at if isinstance(self._rows, Rows) else None
         return markup.heading(self._found, self._asked + more) + strip(shown.uri, captions, copies)
+
+
+def in_order(scores: NDArray[np.float32], ids: Callable[[NDArray[np.intp]], pa.ChunkedArray]) -> NDArray[np.intp]:
+    """Return the places of scores, shape (n,), in the total order: score descending, then id ascending.
+
+    `ids` returns the ids at some places: it is asked for those of equal scores only.
+    """
+    order = np.argsort(-scores, kind="stable")
+    descending = scores[order]
+    same = descending[1:] == descending[:-1]
+    tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False)) if len(order) else order
+    if len(tied):
+        order[tied] = order[tied][vectors.total_order(descending[tied], ids(order[tied]).to_pylist())]
+    return order
 
 
 def strip(uris: Sequence[str], captions: Sequence[str], copies: Any = None, side: int = 128) -> str:
