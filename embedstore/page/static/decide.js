@@ -25,10 +25,10 @@ export function decidePanel(view) {
   const wishes = signal({objective: "f1", minPrecision: "", minRecall: "", guarantee: true});
   const truth = truthChoice(view);
   const ids = {truth: uniqueId("truth"), value: uniqueId("value"), values: uniqueId("values"), objective: uniqueId("objective")};
-  render(html`<div class="es-truth"></div><div class="es-wishes"></div><div class="es-calibrated"></div><div class="es-keeping"></div>`, panel);
+  render(html`<div class="es-truth-part"></div><div class="es-wishes"></div><div class="es-calibrated"></div><div class="es-keeping"></div>`, panel);
   const part = (name) => panel.querySelector(`.es-${name}`);
   view.dispose.push(
-    effect(() => render(truthPart(view, truth, ids), part("truth"))),
+    effect(() => render(truthPart(view, truth, ids), part("truth-part"))),
     effect(() => render(can(view, "calibrate") ? wishesPart(view, wishes, ids) : nothing, part("wishes"))),
     effect(() => render(view.calibrated.value ? resultPart(view) : nothing, part("calibrated"))),
   );
@@ -81,14 +81,14 @@ function truthPart(view, truth, ids) {
   const column = truth.column.value;
   const now = view.truth.value;
   return html`
-    <header class="es-head"><h3>Decide</h3></header>
-    <div class="es-field"><label for=${ids.truth}>measured by</label>
+    <header class="es-title"><h3>Decide</h3></header>
+    <div class="es-choice"><label for=${ids.truth}>measured by</label>
       <select id=${ids.truth} data-testid="truth" @change=${(event) => truth.choose(event.target.value)}>
         <option value="" ?selected=${!column}>labels given here</option>
         ${columns.map(({name, type}) => html`<option value=${name} ?selected=${name === column}>column ${name} (${type})</option>`)}
       </select></div>
     ${column
-      ? html`<div class="es-field"><label for=${ids.value}>yes where it is</label>
+      ? html`<div class="es-choice"><label for=${ids.value}>yes where it is</label>
           <input id=${ids.value} type="text" list=${ids.values} autocomplete="off" data-testid="truth-value" .value=${now?.column === column ? now.value : ""}
             @change=${(event) => event.target.value.trim() && view.setTruth({column, value: event.target.value.trim()})}>
           <datalist id=${ids.values}>${truth.values.value.map((value) => html`<option value=${value}></option>`)}</datalist></div>
@@ -107,7 +107,7 @@ function wishesPart(view, wishes, ids) {
   const limited = now.minPrecision !== "" || now.minRecall !== "";
   const {fp, fn} = view.cost.value;
   return html`
-    <div class="es-field"><label for=${ids.objective}>best by</label>
+    <div class="es-choice"><label for=${ids.objective}>best by</label>
       <select id=${ids.objective} data-testid="objective" @change=${(event) => set("objective", event.target.value)}>
         ${OBJECTIVES.map(([name, label]) => html`<option value=${name} ?selected=${name === now.objective}>${label}</option>`)}
       </select></div>
@@ -116,7 +116,7 @@ function wishesPart(view, wishes, ids) {
       ${limit("minRecall", "recall at least", "min-recall")}</div>
     <label class="es-check ${limited ? "" : "es-off"}"><input type="checkbox" data-testid="guarantee" .checked=${now.guarantee} ?disabled=${!limited}
       @change=${(event) => set("guarantee", event.target.checked)}> limits must hold on further pictures too (95 % sure)</label>
-    <div class="es-row"><button type="button" class="es-primary" data-testid="calibrate" ?disabled=${!view.scored.value || Boolean(missing)}
+    <div class="es-row"><button type="button" class="es-main" data-testid="calibrate" ?disabled=${!view.scored.value || Boolean(missing)}
       @click=${() => view.calibrate({...asked(view, now), guarantee: now.guarantee})}>Calibrate</button>
       <span class="es-hint">${missing || "chooses the threshold by the labels, and tells how well it does on others"}</span></div>`;
 }

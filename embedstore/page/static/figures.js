@@ -37,11 +37,11 @@ function frameOf() {
       <span>percentile <strong data-testid="percentile">-</strong></span></div>
     <div class="es-rates">${RATES.map(
       ([name, label, meaning]) => html`<div class="es-rate" title=${meaning}>
-        <span class="es-rate-name"><svg width="14" height="8" aria-hidden="true"><line class="es-line es-line-${name}" x1="0" x2="14" y1="4" y2="4"></line></svg>${label}</span>
+        <span class="es-rate-name"><svg width="14" height="8" aria-hidden="true"><line class="es-curve-line es-curve-line-${name}" x1="0" x2="14" y1="4" y2="4"></line></svg>${label}</span>
         <strong class="es-rate-value" data-testid=${name}>not measured</strong>
         <svg class="es-gauge" height="10" width="100%" aria-hidden="true">
           <line class="es-gauge-track" x1="0" x2="100%" y1="5" y2="5"></line>
-          <line class="es-gauge-span es-line-${name}" y1="5" y2="5"></line>
+          <line class="es-gauge-span es-curve-line-${name}" y1="5" y2="5"></line>
           <circle class="es-gauge-point es-point-${name}" r="4" cy="5"></circle>
         </svg>
         <span class="es-interval" data-testid="${name}-interval"></span></div>`,
@@ -93,7 +93,7 @@ function drawGauge(gauge, value, pair) {
 function notes(view) {
   const [curve, interval] = [view.curve.value, view.interval.value];
   if (!view.scored.value || !curve) return nothing;
-  if (!curve.measured) return html`<p class="es-why"><strong>Not measured.</strong> ${curve.why}</p>`;
+  if (!curve.measured) return html`<p class="es-reason">Not measured: ${curve.why}</p>`;
   const said = [...(curve.warnings || []), ...(interval?.notes || []), ...(curve.doubts || []), ...(view.scored.value.doubts || [])];
   return html`
     ${interval && interval.known

@@ -27,7 +27,8 @@ export function histogramPanel(view) {
   const binned = () => {
     const [scored, [low, high]] = [view.scored.value, axis.range.value];
     if (!scored || !scored.n || !width.value) return null;
-    const bins = Math.min(512, Math.max(32, Math.floor(columns(width.value, [low, high]).wide / 2)));
+    const room = Math.floor(columns(width.value, [low, high]).wide / 2);
+    const bins = Math.min(512, Math.max(24, Math.min(room, Math.ceil(4 * Math.sqrt(scored.n)))));
     return histogram(scored.scores, bins, low, high);
   };
   follow(view, () => [binned(), width.value, axis.range.value, log.value], (...given) => drawBars(panel, clip, ...given));
@@ -56,7 +57,7 @@ export function histogramPanel(view) {
 
 function frameOf(view, log, open, axis, clip) {
   return html`
-    <header class="es-head">
+    <header class="es-title">
       <h3>Scores</h3>
       <span class="es-switch" role="group" aria-label="Part of the scores that is shown">
         <button type="button" class="es-zoom-whole" data-testid="zoom-whole" @click=${() => axis.whole()}>all</button>
@@ -101,13 +102,13 @@ function drawBars(panel, clip, bins, width, range, log) {
     svg`
       ${counts.map((count) => {
         const y = floor - tall(count);
-        return svg`<line class="es-grid" x1=${LEFT} x2=${LEFT + wide} y1=${y} y2=${y}></line>
-          <text class="es-label" x=${LEFT - 6} y=${y + 4} text-anchor="end">${short(count)}</text>`;
+        return svg`<line class="es-rule" x1=${LEFT} x2=${LEFT + wide} y1=${y} y2=${y}></line>
+          <text class="es-scale-text" x=${LEFT - 6} y=${y + 4} text-anchor="end">${short(count)}</text>`;
       })}
       <path class="es-below" d=${path}></path>
       <path class="es-above" d=${path} clip-path="url(#${clip})"></path>
       ${ticks(range, wide).map(
-        ({value, text}) => svg`<text class="es-label" x=${x(value)} y=${HEIGHT - 8} text-anchor="middle">${text}</text>
+        ({value, text}) => svg`<text class="es-scale-text" x=${x(value)} y=${HEIGHT - 8} text-anchor="middle">${text}</text>
           <line class="es-axis" x1=${x(value)} x2=${x(value)} y1=${HEIGHT - 26} y2=${HEIGHT - 21}></line>`,
       )}
       <line class="es-axis" x1=${LEFT} x2=${LEFT + wide} y1=${floor} y2=${floor}></line>
@@ -137,8 +138,8 @@ function drawLabels(panel, labelled, places, scored, width, range) {
   }
   const floor = TOP + BARS;
   const lane = (name, xs, base, way) =>
-    svg`<path class="es-${name}" d=${xs.length > FEW ? heaps(xs, base, way) : glyphs(xs, base, way)}></path>
-      <text class="es-label es-${name}-text" x=${LEFT - 6} y=${Math.min(base, base + way * LANE) + 9} text-anchor="end">${name}</text>`;
+    svg`<path class="es-tick-${name}" d=${xs.length > FEW ? heaps(xs, base, way) : glyphs(xs, base, way)}></path>
+      <text class="es-scale-text" x=${LEFT - 6} y=${Math.min(base, base + way * LANE) + 9} text-anchor="end">${name}</text>`;
   const any = lanes[0].length + lanes[1].length > 0;
   render(
     any ? svg`${lane("yes", lanes[1], floor + LANE, -1)}${lane("no", lanes[0], floor + LANE + 1, 1)}` : nothing,

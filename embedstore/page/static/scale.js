@@ -67,7 +67,7 @@ export function columns(width, [low, high]) {
 }
 
 /** Round numbers between two, about `room` pixels apart on `wide`, each with its text. */
-export function ticks([low, high], wide, room = 72) {
+export function ticks([low, high], wide, room = 48) {
   const step = niceStep(((high - low) * room) / wide);
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const found = [];
