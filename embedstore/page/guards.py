@@ -175,11 +175,8 @@ def _bracketed(host: str) -> str:
 
 
 def _too_large(most: int) -> tuple[int, str, str]:
-    return (
-        TooLargeError.STATUS,
-        "TooLarge",
-        f"the request has more than {most:,} bytes, which is the most here; send less",
-    )
+    why = f"the request has more than {most:,} bytes, which is the most here; send less"
+    return TooLargeError.STATUS, "TooLarge", why
 
 
 def _counted(receive: Receive, most: int) -> Receive:

@@ -85,14 +85,8 @@ def interval(query: ScoredQuery, args: Arguments) -> dict[str, Any]:
         found = census.estimate(query.reader, query.asked, labels, threshold=threshold, where=query.where)
     except LabelError as error:
         nothing: dict[str, Any] = {"confidence": 0.95, "intervals": {}, "figures": {}, "n_random": 0, "n_pos": 0}
-        return {
-            "known": False,
-            "why": str(error),
-            **nothing,
-            "positives": None,
-            "positives_interval": None,
-            "notes": [],
-        }
+        positives = {"positives": None, "positives_interval": None}
+        return {"known": False, "why": str(error), **nothing, **positives, "notes": []}
     plain = found.to_dict()
     return {
         "known": bool(found.intervals),
