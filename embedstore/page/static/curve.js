@@ -53,7 +53,7 @@ function frameOf(open) {
   return html`
     <header class="es-title"><h3>Precision and recall</h3>
       <span class="es-legend" aria-hidden="true">${LINES.map(
-        ([name, label]) => html`<span><svg width="22" height="8"><line class="es-curve-line es-curve-line-${name}" x1="0" x2="22" y1="4" y2="4"></line></svg>${label}</span>`,
+        ([name, label]) => html`<span><svg width="18" height="8"><line class="es-curve-line es-curve-line-${name}" x1="0" x2="18" y1="4" y2="4"></line></svg>${label}</span>`,
       )}</span></header>
     <div class="es-chart"><svg height=${HEIGHT} aria-hidden="true">
       <g class="es-lines"></g>
@@ -66,7 +66,7 @@ function frameOf(open) {
     </svg></div>
     <div class="es-aside"></div>
     <details class="es-behind" @toggle=${(event) => (open.value = event.target.open)}>
-      <summary>Precision and recall as a table</summary><div class="es-table"></div>
+      <summary>Precision and recall as a table</summary><div class="es-table" role="group" aria-label="Table of precision and recall" tabindex="0"></div>
     </details>`;
 }
 

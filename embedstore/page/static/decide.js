@@ -2,7 +2,7 @@
 // Saving, exporting and the commands that do the same are in keeping.js.
 
 import {html, nothing, render} from "./vendor/lit-html.js";
-import {effect, signal} from "./vendor/signals-core.js";
+import {computed, effect, signal} from "./vendor/signals-core.js";
 import {spelt} from "./cut.js";
 import {keepingPart} from "./keeping.js";
 import {rate, uniqueId} from "./scale.js";
@@ -24,13 +24,14 @@ export function decidePanel(view) {
   panel.setAttribute("aria-label", "Decide and keep");
   const wishes = signal({objective: "f1", minPrecision: "", minRecall: "", guarantee: true});
   const truth = truthChoice(view);
+  const inUse = computed(() => view.calibrated.value?.threshold === view.threshold.value);
   const ids = {truth: uniqueId("truth"), value: uniqueId("value"), values: uniqueId("values"), objective: uniqueId("objective")};
   render(html`<div class="es-truth-part"></div><div class="es-wishes"></div><div class="es-calibrated"></div><div class="es-keeping"></div>`, panel);
   const part = (name) => panel.querySelector(`.es-${name}`);
   view.dispose.push(
     effect(() => render(truthPart(view, truth, ids), part("truth-part"))),
     effect(() => render(can(view, "calibrate") ? wishesPart(view, wishes, ids) : nothing, part("wishes"))),
-    effect(() => render(view.calibrated.value ? resultPart(view) : nothing, part("calibrated"))),
+    effect(() => render(view.calibrated.value ? resultPart(view, inUse.value) : nothing, part("calibrated"))),
   );
   part("keeping").append(keepingPart(view, () => asked(view, wishes.value)));
   return panel;
@@ -101,7 +102,7 @@ function wishesPart(view, wishes, ids) {
   const now = wishes.value;
   const set = (name, value) => (wishes.value = {...wishes.peek(), [name]: value});
   const limit = (name, label, testid) => html`<label>${label}
-    <input type="number" class="es-price" min="0" max="1" step="0.01" placeholder="none" .value=${now[name]} data-testid=${testid}
+    <input type="number" class="es-limit" min="0" max="1" step="0.01" placeholder="none" .value=${now[name]} data-testid=${testid}
       @input=${(event) => set(name, event.target.value)}></label>`;
   const missing = missingOf(now);
   const limited = now.minPrecision !== "" || now.minRecall !== "";
@@ -135,13 +136,12 @@ function missingOf({objective, minPrecision, minRecall}) {
   return outside ? "a minimum lies between 0 and 1" : "";
 }
 
-function resultPart(view) {
+function resultPart(view, inUse) {
   const made = view.calibrated.value;
   const scores = view.scored.value?.scores;
-  const there = view.threshold.value === made.threshold;
   return html`<div class="es-card" data-testid="calibrated" data-threshold=${made.threshold}>
     <p><strong>Calibrated threshold ${scores ? spelt(scores, made.threshold) : made.threshold}</strong>
-      ${there
+      ${inUse
         ? html`<span class="es-hint">in use</span>`
         : html`<button type="button" data-testid="use-calibrated" @click=${() => view.setThreshold(made.threshold)}>Use this threshold</button>`}</p>
     <table><caption class="es-unseen">Figures of the calibrated threshold</caption>
@@ -149,7 +149,7 @@ function resultPart(view) {
         ([name, value, pair]) => html`<tr><th scope="row">${name}</th><td>${value === null ? "not measured" : spoken(value)}</td>
           <td>${pair ? `${spoken(pair[0])} to ${spoken(pair[1])}` : ""}</td></tr>`,
       )}</tbody></table>
-    <p class="es-hint">${made.validation}</p>
+    <p class="es-hint">Measured ${made.validation}; ranges are 95 % intervals.</p>
     ${(made.warnings || []).length ? html`<ul class="es-doubts">${made.warnings.map((one) => html`<li>${one}</li>`)}</ul>` : nothing}</div>`;
 }
 

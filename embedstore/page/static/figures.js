@@ -70,12 +70,16 @@ function tellRates(panel, scored, curve, figures, interval) {
     value.dataset.value = figures ? figures[name] : "";
     value.classList.toggle("es-none", !figures);
     const pair = figures && interval?.known ? interval.intervals[name] : null;
-    panel.querySelector(`[data-testid=${name}-interval]`).textContent = pair ? `${pair[0].toFixed(2)} to ${pair[1].toFixed(2)}` : "";
+    panel.querySelector(`[data-testid=${name}-interval]`).textContent = pair ? ranged(pair) : "";
     drawGauge(panel.querySelectorAll(".es-gauge")[RATES.findIndex(([other]) => other === name)], figures && figures[name], pair);
   }
   panel.querySelector(".es-confusion").textContent = figures
     ? `${curve.weighted ? "About " : ""}${counted(figures.tp)} right, ${counted(figures.fp)} false, ${counted(figures.fn)} missed, ${counted(figures.tn)} rightly left out`
     : "";
+}
+
+function ranged([low, high]) {
+  return low === high ? "exact" : `${low.toFixed(2)} to ${high.toFixed(2)}`;
 }
 
 function drawGauge(gauge, value, pair) {
@@ -96,13 +100,14 @@ function notes(view) {
   if (!curve.measured) return html`<p class="es-reason">Not measured: ${curve.why}</p>`;
   const said = [...(curve.warnings || []), ...(interval?.notes || []), ...(curve.doubts || []), ...(view.scored.value.doubts || [])];
   return html`
-    ${interval && interval.known
-      ? html`<p class="es-hint">Each range is a ${Math.round(interval.confidence * 100)} % interval by ${plural(interval.n_random, "label")} of a random
-          sample, ${counted(interval.n_pos)} of them yes. It holds however often you look.</p>`
-      : interval
-        ? html`<p class="es-hint">No interval: ${interval.why}</p>`
-        : nothing}
+    ${interval ? html`<p class="es-hint">${interval.known ? meaning(interval) : `No interval: ${interval.why}`}</p>` : nothing}
     ${said.length ? html`<ul class="es-doubts">${[...new Set(said)].map((one) => html`<li>${one}</li>`)}</ul>` : nothing}`;
+}
+
+function meaning({intervals, confidence, n_random: random, n_pos: yes}) {
+  if (Object.values(intervals).every(([low, high]) => low === high)) return "Every picture has its label, so the figures are exact.";
+  return `Each range is a ${Math.round(confidence * 100)} % interval by ${plural(random, "label")} of a random sample, ${counted(yes)} of them yes. It holds
+    however often you look.`;
 }
 
 function measuredBy(view) {

@@ -69,7 +69,7 @@ function tellWhat(part, made, scored, threshold, able) {
 }
 
 function exportPart(view) {
-  return html`<div class="es-row" role="group" aria-label="Export the matches"><span class="es-hint">Export the matches</span>
+  return html`<div class="es-row" role="group" aria-label="Export the matches"><span class="es-hint">Export matches</span>
     ${FORMATS.map(([format, label]) => html`<button type="button" data-testid="export-${format}" @click=${() => view.exportMatches(format)}>${label}</button>`)}</div>`;
 }
 
@@ -78,7 +78,7 @@ function commandsPart(state) {
   const block = (kind, label) => html`<div class="es-code"><div class="es-code-head"><span>${label}</span>
       <button type="button" class="es-link" data-testid="copy-${kind}" @click=${(event) => copy(state, kind, lines[kind], event.target)}>${
         state.copied.value === kind ? "copied" : "copy"}</button></div>
-      <pre tabindex="0" aria-label=${label}>${lines[kind]}</pre></div>`;
+      <pre>${lines[kind]}</pre></div>`;
   return html`<button type="button" class="es-link" data-testid="show-commands" aria-expanded=${state.shown.value}
       @click=${() => (state.shown.value = !state.shown.peek())}>${state.shown.value ? "Hide the commands" : "Show commands"}</button>
     ${state.shown.value && lines ? html`<div data-testid="commands">${block("python", "Python")}${block("shell", "Shell")}</div>` : nothing}`;

@@ -6,6 +6,7 @@ import {bestCost, beyond, costOf, matchesAt, neighbour, ratesAt, spelt} from "./
 import {bestOf} from "./curve.js";
 import {counted, follow, plural, rate, uniqueId} from "./scale.js";
 
+const prices = new Intl.NumberFormat("en-US", {maximumFractionDigits: 2});
 const FINE = 400; // steps of an arrow key from end to end, where each changes what matches
 
 export function thresholdPanel(view) {
@@ -68,9 +69,8 @@ function frameOf(view, wrong) {
     <p class="es-wrong" id=${said} role="alert"></p>
     <p class="es-hint es-best-place"></p>
     <div class="es-row es-cost" role="group" aria-label="What errors cost">
-      <label>false match <input class="es-price" type="number" min="0" step="any" value=${view.cost.peek().fp} data-testid="cost-fp" @change=${price("fp")}></label>
-      <span aria-hidden="true">:</span>
-      <label>missed <input class="es-price" type="number" min="0" step="any" value=${view.cost.peek().fn} data-testid="cost-fn" @change=${price("fn")}></label>
+      <label title="what a match costs that is none">false <input class="es-price" type="number" min="0" step="any" value=${view.cost.peek().fp} data-testid="cost-fp" @change=${price("fp")}></label>
+      <label title="what it costs to miss one">missed <input class="es-price" type="number" min="0" step="any" value=${view.cost.peek().fn} data-testid="cost-fn" @change=${price("fn")}></label>
       <button type="button" data-testid="best-cost">Lowest cost</button>
     </div>
     <p class="es-hint es-cost-words"><span class="es-cost-here"></span><span class="es-cost-least"></span></p>
@@ -147,15 +147,16 @@ function tellCost(panel, curve, {fp, fn}, threshold) {
 }
 
 function price(number) {
-  return number.toLocaleString("en-US", {maximumFractionDigits: 2});
+  return prices.format(number);
 }
 
 function suggested(view) {
   const suggestion = view.suggestion.value;
   if (!view.scored.value) return nothing;
-  const {start} = view.scored.value;
+  const {start, scores} = view.scored.value;
   const words = suggestion ? suggestion.words : "";
-  return html`<p class="es-hint">Began at ${spelt(view.scored.value.scores, start.threshold)}: ${start.why}</p>
+  const same = words && suggestion.threshold === start.threshold;
+  return html`${same ? nothing : html`<p class="es-hint">Began at ${spelt(scores, start.threshold)}: ${start.why}.</p>`}
     ${words
       ? html`<p class="es-hint" data-testid="suggestion">${words}${suggestion.threshold === null
             ? nothing
