@@ -19,6 +19,7 @@ import numpy as np
 
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.evaluation import evaluate, wishes_of
+from embedstore.deciding.labels import Labelled
 from embedstore.deciding.review import Review, ScoredRows
 from embedstore.deciding.thresholds import Sweep
 from embedstore.errors import InputError
@@ -29,6 +30,7 @@ from embedstore.measures.distribution import ScoreDistribution
 from embedstore.measures.rates import figures_in_words, name_in_words
 from embedstore.page import embedded
 from embedstore.page.joining import file_text, module_text, style_text
+from embedstore.page.scored_query import ScoredQuery, rows_in_order
 from embedstore.result_files import PAGES, to_write
 from embedstore.searching.reader import Reader
 from embedstore.wording import counted
@@ -100,7 +102,8 @@ def write_report(
     else:
         head = [f"<h1>{escape(classes[0].rows.name)}</h1>", *classes[0].head()]
         parts = classes[0].body(2, shown)
-    data = embedded.data_of(reader, classifier, [(one.rows, one.curve) for one in classes], shown.rows, pictures)
+    told = [(one.query(several or label is not None), one.rests, one.curve) for one in classes]
+    data = embedded.data_of(classifier, told, shown.rows, pictures)
     with naming(file):
         file.write_text(_page(f"embedstore: {classifier.name}", head, parts, data), encoding="utf-8", newline="\n")
     return file
@@ -111,6 +114,8 @@ class _Class:
     """One class, and what is found out about it."""
 
     rows: ScoredRows
+    rests: Labelled
+    """The labels that the curve rests on."""
     curve: Curve
     around: Review
     wrong: Review
@@ -118,9 +123,15 @@ class _Class:
 
     @classmethod
     def of(cls, rows: ScoredRows) -> _Class:
-        measured = rows.labelled.to_measure()
-        curve = precision_recall(rows.scores[measured.positions], measured.values, measured.weights)
-        return cls(rows, curve, rows.around(_MOST_SHOWN), *rows.mistakes())
+        rests = rows.labelled.to_measure()
+        curve = precision_recall(rows.scores[rests.positions], rests.values, rests.weights)
+        return cls(rows, rests, curve, rows.around(_MOST_SHOWN), *rows.mistakes())
+
+    def query(self, several: bool) -> ScoredQuery:
+        """Return the rows in order, as the module asks for them."""
+        classifier = self.rows.classifier
+        shown = {"classifier": classifier.name, "class": classifier.target.label if several else None}
+        return ScoredQuery(classifier, self.rows, rows_in_order(self.rows), shown)
 
     @property
     def reviews(self) -> tuple[Review, ...]:
@@ -139,7 +150,7 @@ class _Class:
     def body(self, level: int, shown: _Pictures) -> list[str]:
         """Return the figures, the thresholds and the pictures, under headings of a level."""
         rows, classifier, threshold = self.rows, self.rows.classifier, self.rows.threshold
-        measured, scores = rows.labelled.to_measure(), rows.scores if rows.kept is None else rows.scores[rows.kept]
+        scores = rows.scores if rows.kept is None else rows.scores[rows.kept]
         swept = Sweep(classifier.name, ScoreDistribution.of(scores), self.curve, rows.labelled, rows.scores)
         advice = classifier.target.advice(scores, wishes_of(classifier))
         parts = [
@@ -148,7 +159,7 @@ class _Class:
                 _figures(classifier),
             ),
             (
-                f"On {counted(len(measured), 'labelled row')} ({measured.described})",
+                f"On {counted(len(self.rests), 'labelled row')} ({self.rests.described})",
                 (f"<p class=note>{escape(advice.findings)}</p>" if advice is not None else "")
                 + _thresholds(swept, self.curve, threshold),
             ),
@@ -156,7 +167,7 @@ class _Class:
             (counted(len(self.wrong), "false positive"), shown.of(self.wrong)),
             (counted(len(self.missed), "false negative"), shown.of(self.missed)),
         ]
-        return [f"<section><h{level}>{escape(title)}</h{level}>{html}</section>" for title, html in parts]
+        return [f"<section class=part><h{level}>{escape(title)}</h{level}>{html}</section>" for title, html in parts]
 
 
 @dataclass(eq=False)
@@ -174,7 +185,9 @@ class _Pictures:
         self._row = dict(zip(ids, places, strict=True))
         self.rows = dict.fromkeys(places)
         uris = dict.fromkeys(one for review in self.reviews for one in _first(review).column("uri").to_pylist())
-        self._small = {uri: embedded.encoded(data) for uri, data in embedded.pictures_of(self.reader, uris).items()}
+        self._small = {
+            uri: embedded.as_base64(data) for uri, data in embedded.small_pictures(self.reader, uris).items()
+        }
 
     def of(self, review: Review) -> str:
         """Return the pictures of a review with what is known of each, a rule where the threshold lies."""

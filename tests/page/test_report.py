@@ -20,6 +20,7 @@ from embedstore.deciding.classifier import Classifier
 from embedstore.errors import ClassifierError, InputError, PathError
 from embedstore.measures.curves import precision_recall
 from embedstore.page import embedded, report
+from embedstore.page.scored_query import ScoredQuery, rows_in_order
 from embedstore.store import EmbedStore
 from embedstore.wording import counted
 
@@ -139,15 +140,16 @@ def test_a_report_holds_the_librarys_numbers(photo_store: EmbedStore, bird: Clas
 def test_pictures_are_bounded(photo_store: EmbedStore, bird: Classifier, tmp_path: Path) -> None:
     """Both sides of the threshold, the worst mistakes and a spread of all have one, at most as many as are wished."""
     rows = review.ScoredRows.of(photo_store.reader, bird, "category=bird")
+    query = ScoredQuery(bird, rows, rows_in_order(rows), None)
     for most in (200, 60, 40):
-        chosen = embedded.chosen_rows(rows, most).tolist()
+        chosen = embedded.chosen_rows(query, most).tolist()
         assert len(set(chosen)) == len(chosen) == min(most, len(photo_store))
         sides = [rows.scores[row] > bird.threshold for row in chosen[: most * 2 // 5]]
         assert 0 < sum(sides) < len(sides)
         for some in rows.mistakes():
             ids = photo_store.reader.rows.take(np.array(chosen), ["id"]).column("id").to_pylist()
             assert set(some.table.column("id").to_pylist()[: most // 5]) <= set(ids)
-    assert embedded.in_order(rows)[0] in embedded.chosen_rows(rows, 60)
+    assert query.order[0] in embedded.chosen_rows(query, 60)
     page = report.write_report(photo_store.reader, bird, "category=bird", tmp_path / "a.html", pictures=0).read_text()
     told = data_in(page)
     assert told["pictures"] == {}
@@ -168,7 +170,7 @@ def test_of_very_many_rows_every_second_is_told(
     assert len(scores) == panel["score"]["result"]["n"] <= len(photo_store) // 2
     assert scores.tolist() == everyone[:: len(everyone) // len(scores)].tolist()
     (doubt,) = panel["score"]["result"]["doubts"]
-    assert doubt.startswith(f"of {len(photo_store):,} rows every ")
+    assert doubt.startswith(f"of {len(photo_store):,} rows one in ")
     assert f"<td>{int((everyone > bird.threshold).sum())}</td>" in page
 
 
