@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from embedstore.cli.options import command, open_store, store_argument, version_option
+from embedstore.cli.options import Count, command, open_store, store_argument, version_option
 from embedstore.cli.output import tell
 
 
@@ -17,7 +17,7 @@ from embedstore.cli.output import tell
 @store_argument
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, metavar="PORT", help="The port.  [default: a free one]"
+    "--port", type=Count(min=0, max=65535), default=0, metavar="PORT", help="The port.  [default: a free one]"
 )
 @click.option("--open", "in_browser", is_flag=True, help="Open the page in the browser.")
 @version_option

@@ -42,9 +42,7 @@ def page() -> str:
     body.append("<h2>What is used several times</h2>")
     for name, schema in told["components"]["schemas"].items():
         body += [f'<h3 id="schema-{_safe(name)}">{_safe(name)}</h3>', *_schema(schema)]
-    head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>embedstore: the calls</title>'
-    )
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>embedstore: calls</title>'
     return (
         f'<!doctype html><html lang="en"><head>{head}<link rel="stylesheet" href="/static/style.css"></head>'
         f'<body><main class="embedstore es-api">{"".join(body)}</main></body></html>'
@@ -79,7 +77,8 @@ def _schema(schema: Mapping[str, Any]) -> Iterator[str]:
     yield "<table><thead><tr><th>name</th><th>what</th><th></th></tr></thead><tbody>"
     for name, field in fields.items():
         optional = "" if name in needed else "<em>optional</em> "
-        yield f"<tr><td><code>{_safe(name)}</code></td><td>{_kind(field)}</td><td>{optional}{_safe(_about(field))}</td></tr>"
+        cells = (f"<code>{_safe(name)}</code>", _kind(field), optional + _safe(_about(field)))
+        yield f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     yield "</tbody></table>"
 
 

@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from embedstore.errors import ClassifierExistsError, EmbedStoreError, InputError
 from embedstore.page import api_page, joining
+from embedstore.page.guards import TooLargeError
 from embedstore.page.scored_query import ScoredGone
 from embedstore.page.session import CALLS, Session
 
@@ -121,7 +122,7 @@ def make_app(session: Session) -> Starlette:
         Route("/api/v1/{call}", call, methods=["POST"]),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _failed})
-    for kind in (EmbedStoreError, OSError, ClientDisconnect):
+    for kind in (EmbedStoreError, OSError, TooLargeError, ClientDisconnect):
         app.add_exception_handler(kind, _failed)
     return app
 
@@ -204,6 +205,10 @@ async def _failed(request: Request, error: Exception) -> Response:
         return _error(409, type(error).__name__, str(error))
     if isinstance(error, EmbedStoreError):
         return _error(400, type(error).__name__, str(error))
+    if isinstance(error, TooLargeError | ClientDisconnect):  # what is still to come is not read
+        refused = _error(TooLargeError.STATUS, "TooLarge", str(error))
+        refused.headers["connection"] = "close"
+        return refused
     if isinstance(error, OSError):
         return _error(500, type(error).__name__, error.strerror or str(error))
     _log.error("a call of the page has failed: %s", request.url.path, exc_info=error)

@@ -18,6 +18,7 @@ from embedstore.vectors import Vectors
 MOST_TERMS = 64
 """A query is made of at most so many texts and pictures, and so many that it must not be."""
 _NEEDED: Any = object()
+_MOST = 2**31
 _KINDS = ("text", "picture", "id")
 _EXAMPLE = '{"terms": [{"text": "dog", "weight": 1}], "against": [], "template": null}'
 
@@ -52,15 +53,17 @@ class Arguments:
     def text(self, name: str, default: str = _NEEDED) -> str:
         """Return a text."""
         value = self._value(name, default)
-        return value if isinstance(value, str) else self._refuse(name, "a text", value)
+        if not isinstance(value, str):
+            raise self._refusal(name, "a text", value)
+        return value
 
     def number(self, name: str, default: float | None = _NEEDED) -> float | None:
         """Return a finite number."""
         value = self._value(name, default)
-        if value is default and default is not _NEEDED:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return self._refuse(name, "a number", value)
+        if value is None:
+            return None
+        if not is_number(value):
+            raise self._refusal(name, "a number", value)
         return float(value)
 
     def threshold(self, name: str = "threshold") -> float:
@@ -69,30 +72,34 @@ class Arguments:
         assert value is not None
         return value
 
-    def whole(self, name: str, default: int = _NEEDED, least: int = 0, most: int = 2**31) -> int:
+    def whole(self, name: str, default: int = _NEEDED, least: int = 0, most: int = _MOST) -> int:
         """Return a whole number within bounds."""
         value = self._value(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            return self._refuse(name, f"a whole number from {least:,} to {most:,}", value)
+        if type(value) is not int or not least <= value <= most:
+            raise self._refusal(name, f"a whole number from {least:,} to {most:,}", value)
         return value
 
     def wholes(self, name: str, most: int) -> list[int]:
         """Return a list of at most `most` whole numbers, none negative."""
         value = self._value(name, _NEEDED)
         fits = isinstance(value, list | tuple) and len(value) <= most
-        if not fits or not all(type(one) is int and 0 <= one <= 2**31 for one in value):
-            return self._refuse(name, f"a list of at most {most} whole numbers", value)
-        return list(value)
+        if not fits or not all(type(one) is int and 0 <= one <= _MOST for one in value):
+            raise self._refusal(name, f"a list of at most {most} whole numbers", value)
+        return [int(one) for one in value]
 
     def flag(self, name: str, default: bool) -> bool:
         """Return true or false."""
         value = self._value(name, default)
-        return value if isinstance(value, bool) else self._refuse(name, "true or false", value)
+        if not isinstance(value, bool):
+            raise self._refusal(name, "true or false", value)
+        return value
 
     def one_of(self, name: str, among: Sequence[str], default: str = _NEEDED) -> str:
         """Return one of some texts."""
         value = self._value(name, default)
-        return value if isinstance(value, str) and value in among else self._refuse(name, " or ".join(among), value)
+        if not isinstance(value, str) or value not in among:
+            raise self._refusal(name, " or ".join(among), value)
+        return value
 
     def _value(self, name: str, default: Any) -> Any:
         value = self.get(name, default)
@@ -100,8 +107,8 @@ class Arguments:
             raise InputError(f"{self._call} needs the argument {name!r}")
         return value
 
-    def _refuse(self, name: str, expected: str, found: Any) -> Any:
-        raise InputError(f"{self._call}: {name} must be {expected}, found {_shown(found)}")
+    def _refusal(self, name: str, expected: str, found: Any) -> InputError:
+        return InputError(f"{self._call}: {name} must be {expected}, found {_shown(found)}")
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,16 @@ def truth_of(labels: Any) -> Truth | None:
     )
 
 
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number that a float holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
+
+
 def _saved(asked: Mapping[str, Any]) -> Saved:
     name, label = asked["classifier"], asked.get("class")
     named = isinstance(name, str) and (label is None or isinstance(label, str))
@@ -192,7 +209,7 @@ def _term(term: Any, vector_of: Callable[[str], Vectors | None]) -> tuple[float,
             f'{{"text": "dog", "weight": 1}}; found {_shown(term)}'
         )
     kind, value, weight = kinds[0], term[kinds[0]], term.get("weight", 1)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or not weight:
+    if not is_number(weight) or not weight:
         raise QueryError(f"the weight of a term is a number other than 0, found {_shown(weight)}")
     if kind == "text":
         return float(weight), Query.text(value)

@@ -80,9 +80,7 @@ class _Python:
         terms = shown["terms"]
         parts = [self._one(term) for term in terms]
         weights = [term.get("weight", 1) for term in terms]
-        self.remarks = [
-            f"PICTURE is the file of the picture {term['picture'][:8]}" for term in terms if "picture" in term
-        ]
+        self.remarks = [_picture(term) for term in terms if "picture" in term]
         if len(terms) == 1 and weights[0] > 0:
             self.query = parts[0]
         else:
@@ -123,7 +121,7 @@ class _Shell:
             return f"--text {quote(term['text'])}"
         if "id" in term:
             return f"--id {quote(term['id'])}"
-        self.remarks.append(f"PICTURE is the file of the picture {term['picture'][:8]}")
+        self.remarks.append(_picture(term))
         return "--image PICTURE"
 
     def _mixed(self, terms: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -135,10 +133,14 @@ class _Shell:
             if "id" in term:
                 self.remarks.append(f"a mix takes no ids on the command line: {term['id']!r} works in Python alone")
             if "picture" in term:
-                self.remarks.append(f"PICTURE is the file of the picture {term['picture'][:8]}")
+                self.remarks.append(_picture(term))
             text = term.get("text") or term.get("id") or "./PICTURE"
             words.append(quote(text if abs(weight) == 1 else f"{abs(weight):g}:{text}"))
         return words
+
+
+def _picture(term: Mapping[str, Any]) -> str:
+    return f"PICTURE is the file of the picture {term['picture'][:8]}"
 
 
 def _of_saved(store: Path, shown: Mapping[str, Any], query: ScoredQuery, threshold: float) -> dict[str, str]:
@@ -171,9 +173,8 @@ def _shell_where(query: ScoredQuery) -> str:
 
 
 def _python_options(options: Mapping[str, Any]) -> str:
-    left = {
-        key: value for key, value in options.items() if (key, value) not in (("objective", "f1"), ("guarantee", True))
-    }
+    usual = (("objective", "f1"), ("guarantee", True))
+    left = {key: value for key, value in options.items() if (key, value) not in usual}
     return "".join(f", {key}={value!r}" for key, value in left.items())
 
 

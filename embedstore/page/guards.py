@@ -44,7 +44,9 @@ _HEADERS = (
 
 
 class TooLargeError(Exception):
-    """A request's body is larger than it may be."""
+    """A request's body is larger than it may be: the application is to answer with `STATUS`, and read no further."""
+
+    STATUS = 413
 
 
 class Guards:
@@ -79,18 +81,7 @@ class Guards:
         if refusal is not None:
             await refuse(answer, *refusal)
             return
-        begun = False
-
-        async def watched(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await answer(message)
-
-        try:
-            await self._app(scope, _counted(receive, most), watched)
-        except TooLargeError:
-            if not begun:
-                await refuse(answer, *_too_large(most))
+        await self._app(scope, _counted(receive, most), answer)
 
     def _refusal(
         self, every: Iterable[tuple[bytes, bytes]], headers: dict[bytes, bytes], is_data: bool, most: int
@@ -184,7 +175,8 @@ def _bracketed(host: str) -> str:
 
 
 def _too_large(most: int) -> tuple[int, str, str]:
-    return 413, "TooLarge", f"the request has more than {most:,} bytes, which is the most here; send less"
+    why = f"the request has more than {most:,} bytes, which is the most here; send less"
+    return TooLargeError.STATUS, "TooLarge", why
 
 
 def _counted(receive: Receive, most: int) -> Receive:
@@ -196,7 +188,7 @@ def _counted(receive: Receive, most: int) -> Receive:
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > most:
-            raise TooLargeError
+            raise TooLargeError(_too_large(most)[2])
         return message
 
     return counted

@@ -90,13 +90,15 @@ def interval(query: ScoredQuery, args: Arguments) -> dict[str, Any]:
         found = census.estimate(query.reader, query.asked, labels, threshold=threshold, where=query.where)
     except LabelError as error:
         nothing: dict[str, Any] = {"confidence": 0.95, "intervals": {}, "figures": {}, "n_random": 0, "n_pos": 0}
-        return {"known": False, "why": str(error), **nothing, "positives": None, "notes": []}
+        positives = {"positives": None, "positives_interval": None}
+        return {"known": False, "why": str(error), **nothing, **positives, "notes": []}
     plain = found.to_dict()
     return {
         "known": bool(found.intervals),
         "why": "",
         **{name: plain[name] for name in ("confidence", "intervals", "figures", "n_random", "n_pos", "notes")},
-        "positives": {"value": found.positives, "interval": list(found.interval)},
+        "positives": found.positives,
+        "positives_interval": list(found.interval),
     }
 
 

@@ -60,7 +60,7 @@ class PageServer:
         self.host, self.port = host, int(self._socket.getsockname()[1])
         guarded = Guards(make_app(session), self.token, Hosts(host, self.port))
         config = uvicorn.Config(
-            guarded,  # type: ignore[arg-type]  # an ASGI application, spelt with plainer types
+            guarded,
             http=patient(patience, most_connections),
             ws="none",
             lifespan="off",

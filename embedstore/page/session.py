@@ -421,7 +421,7 @@ def _bytes_of(array: Any) -> bytes | memoryview:
     """Return what an array holds, without a copy."""
     if isinstance(array, bytes | memoryview):
         return array
-    return memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b""
+    return np.ascontiguousarray(array).data.cast("B") if array.size else b""
 
 
 def told_of(reader: Reader, rows: Sequence[int], scores: Sequence[float]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ import {computed, effect, signal} from "./vendor/signals-core.js";
 import {bestF1, ratesOf, telling, thinned, thresholdOf} from "./cut.js";
 import {LEFT, axisOf, columns, counted, draggable, follow, rate, ticks, widthOf} from "./scale.js";
 
-const TOP = 12;
+const TOP = 30; // room for the best F1's words and the grip
 const TALL = 150;
 const HEIGHT = TOP + TALL + 24;
 const POINTS = 1000;
@@ -51,22 +51,22 @@ export function bestOf(view) {
 
 function frameOf(open) {
   return html`
-    <header class="es-head"><h3>Precision and recall</h3>
+    <header class="es-title"><h3>Precision and recall</h3>
       <span class="es-legend" aria-hidden="true">${LINES.map(
-        ([name, label]) => html`<span><svg width="22" height="8"><line class="es-line es-line-${name}" x1="0" x2="22" y1="4" y2="4"></line></svg>${label}</span>`,
+        ([name, label]) => html`<span><svg width="18" height="8"><line class="es-curve-line es-curve-line-${name}" x1="0" x2="18" y1="4" y2="4"></line></svg>${label}</span>`,
       )}</span></header>
     <div class="es-chart"><svg height=${HEIGHT} aria-hidden="true">
       <g class="es-lines"></g>
       <g class="es-marker">
         <line y1=${TOP - 6} y2=${TOP + TALL}></line>
         <path class="es-grip" d="M-6 ${TOP - 8}h12v5l-6 6l-6 -6z"></path>
-        ${LINES.map(([name]) => svg`<line class="es-whisker es-line-${name}"></line>`)}
+        ${LINES.map(([name]) => svg`<line class="es-whisker es-curve-line-${name}"></line>`)}
         ${LINES.map(([name]) => svg`<circle class="es-point es-point-${name}" data-testid=${name === "f1" ? "curve-point" : nothing} r="4"></circle>`)}
       </g>
     </svg></div>
     <div class="es-aside"></div>
     <details class="es-behind" @toggle=${(event) => (open.value = event.target.open)}>
-      <summary>Precision and recall as a table</summary><div class="es-table"></div>
+      <summary>Precision and recall as a table</summary><div class="es-table" role="group" aria-label="Table of precision and recall" tabindex="0"></div>
     </details>`;
 }
 
@@ -80,32 +80,37 @@ function drawLines(panel, curve, best, width, range) {
   const cuts = thinned(curve, POINTS, ...range);
   const rates = Array.from(cuts, (cut) => ratesOf(curve, cut));
   const starts = Array.from(cuts, (cut, place) => (place && cut ? x(curve.scores[cut - 1]) : LEFT).toFixed(1));
-  const steps = (name) => rates.map((each, place) => `${place ? "H" : "M"}${starts[place]}${place ? "V" : " "}${y(each[name]).toFixed(1)}`).join("");
+  const steps = (name) => {
+    const path = rates.map((each, place) => `${place ? "H" : "M"}${starts[place]}${place ? "V" : " "}${y(each[name]).toFixed(1)}`);
+    if (name !== "precision" || curve.tp[cuts[cuts.length - 1]] + curve.fp[cuts[cuts.length - 1]] > 0) return `${path.join("")}H${LEFT + wide}`;
+    return `${path.slice(0, -1).join("")}H${starts[starts.length - 1]}`; // where nothing matches precision is 0 by convention only
+  };
   const shown = best.threshold >= range[0] && best.threshold <= range[1];
   return render(
     svg`
       ${[0, 0.25, 0.5, 0.75, 1].map(
-        (share) => svg`<line class="es-grid" x1=${LEFT} x2=${LEFT + wide} y1=${y(share)} y2=${y(share)}></line>
-          ${share % 0.5 ? nothing : svg`<text class="es-label" x=${LEFT - 6} y=${y(share) + 4} text-anchor="end">${share}</text>`}`,
+        (share) => svg`<line class="es-rule" x1=${LEFT} x2=${LEFT + wide} y1=${y(share)} y2=${y(share)}></line>
+          ${share % 0.5 ? nothing : svg`<text class="es-scale-text" x=${LEFT - 6} y=${y(share) + 4} text-anchor="end">${share}</text>`}`,
       )}
       ${ticks(range, wide).map(
-        ({value, text}) => svg`<text class="es-label" x=${x(value)} y=${HEIGHT - 6} text-anchor="middle">${text}</text>
+        ({value, text}) => svg`<text class="es-scale-text" x=${x(value)} y=${HEIGHT - 6} text-anchor="middle">${text}</text>
           <line class="es-axis" x1=${x(value)} x2=${x(value)} y1=${TOP + TALL} y2=${TOP + TALL + 5}></line>`,
       )}
       <line class="es-axis" x1=${LEFT} x2=${LEFT + wide} y1=${TOP + TALL} y2=${TOP + TALL}></line>
-      ${LINES.map(([name]) => svg`<path class="es-line es-line-${name}" d="${steps(name)}H${LEFT + wide}"></path>`)}
+      ${LINES.map(([name]) => svg`<path class="es-curve-line es-curve-line-${name}" d=${steps(name)}></path>`)}
       ${shown ? bestMark(x(best.threshold), y(best.f1), best, LEFT + wide) : nothing}`,
     host,
   );
 }
 
 function bestMark(x, y, best, right) {
-  const text = `best F1 ${rate(best.f1)}`;
-  const turned = x + 110 > right;
+  const anchor = x - LEFT < 44 ? "start" : right - x < 44 ? "end" : "middle";
   return svg`<g class="es-best">
+    <rect class="es-best-reach" x=${x - 44} y="0" width="88" height=${TOP - 14}></rect>
     <circle class="es-best-reach" cx=${x} cy=${y} r="12"></circle>
+    <line class="es-best-stem" x1=${x} x2=${x} y1=${TOP - 14} y2=${y}></line>
     <path class="es-best-mark" d="M${x} ${y - 6}l6 6l-6 6l-6 -6z"></path>
-    <text class="es-best-text" x=${turned ? x - 11 : x + 11} y=${Math.max(TOP + 9, y - 8)} text-anchor=${turned ? "end" : "start"}>${text}</text>
+    <text class="es-best-text" x=${x} y="11" text-anchor=${anchor}>best F1 ${best.f1.toFixed(3)}</text>
   </g>`;
 }
 
@@ -119,7 +124,7 @@ function movePoints(panel, figures, interval, threshold, width, range) {
   LINES.forEach(([name], place) => {
     marker.querySelector(`.es-point-${name}`).setAttribute("cy", y(figures[name]));
     const pair = interval?.known ? interval.intervals[name] : null;
-    const whisker = marker.querySelector(`.es-whisker.es-line-${name}`);
+    const whisker = marker.querySelector(`.es-whisker.es-curve-line-${name}`);
     whisker.classList.toggle("es-hidden", !pair);
     if (!pair) return;
     whisker.setAttribute("x1", (place - 1) * 5);
@@ -152,11 +157,10 @@ function aside(view) {
       ${counted(curve.n_labelled)} labelled pictures, ${counted(curve.n_yes)} of them yes.</p>`;
   }
   const canLabel = view.info.value?.capabilities?.label && !view.truth.value;
-  return html`<div class="es-why"><p><strong>Not measured.</strong> ${curve.why}</p>
-    ${canLabel
-      ? html`<p>Precision and recall need pictures that you have answered with yes and with no. A few that lie near the cut and a
-          few drawn by chance tell most: <button type="button" @click=${() => view.next()}>Next to label</button></p>`
-      : nothing}</div>`;
+  if (!canLabel) return html`<p class="es-reason"><strong>Not measured:</strong> ${curve.why}</p>`;
+  return html`<p class="es-reason"><strong>Not measured yet.</strong> It takes pictures that you have answered with yes and with no. Some that lie
+    near the cut and some drawn by chance tell most.</p>
+    <div class="es-row"><button type="button" @click=${() => view.next()}>Next to label</button></div>`;
 }
 
 function table(view, best) {

@@ -5,6 +5,7 @@
 // matches the scores from scores[i] upwards, so cut 0 matches all and the last cut nothing.
 
 const bits = new DataView(new ArrayBuffer(8));
+const found = new WeakMap(); // curve -> its best F1, which several ask for
 
 /** How many of the descending scores exceed the threshold. */
 export function matchesAt(scores, threshold) {
@@ -159,7 +160,8 @@ export function ratesAt(curve, threshold) {
 
 /** The cut of the best F1, of several that with the highest threshold, with its threshold and rates. */
 export function bestF1(curve) {
-  return best(curve, (tp, fp, fn) => ratio(2 * tp, 2 * tp + fp + fn));
+  if (!found.has(curve)) found.set(curve, best(curve, (tp, fp, fn) => ratio(2 * tp, 2 * tp + fp + fn)));
+  return found.get(curve);
 }
 
 /**
@@ -167,8 +169,8 @@ export function bestF1(curve) {
  * same (to 1e-12 of a row's) that of the higher F1 is taken, then the highest: as the library chooses.
  */
 export function bestCost(curve, fp, fn) {
-  const found = best(curve, (_, wrong, missed) => -ratio(fp * wrong + fn * missed, curve.nPos + curve.nNeg), 1e-12);
-  return {...found, cost: costOf(found, fp, fn)};
+  const least = best(curve, (_, wrong, missed) => -ratio(fp * wrong + fn * missed, curve.nPos + curve.nNeg), 1e-12);
+  return {...least, cost: costOf(least, fp, fn)};
 }
 
 /** What false matches and missed rows cost together. */

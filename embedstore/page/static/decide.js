@@ -2,7 +2,7 @@
 // Saving, exporting and the commands that do the same are in keeping.js.
 
 import {html, nothing, render} from "./vendor/lit-html.js";
-import {effect, signal} from "./vendor/signals-core.js";
+import {computed, effect, signal} from "./vendor/signals-core.js";
 import {spelt} from "./cut.js";
 import {keepingPart} from "./keeping.js";
 import {rate, uniqueId} from "./scale.js";
@@ -24,13 +24,14 @@ export function decidePanel(view) {
   panel.setAttribute("aria-label", "Decide and keep");
   const wishes = signal({objective: "f1", minPrecision: "", minRecall: "", guarantee: true});
   const truth = truthChoice(view);
+  const inUse = computed(() => view.calibrated.value?.threshold === view.threshold.value);
   const ids = {truth: uniqueId("truth"), value: uniqueId("value"), values: uniqueId("values"), objective: uniqueId("objective")};
-  render(html`<div class="es-truth"></div><div class="es-wishes"></div><div class="es-calibrated"></div><div class="es-keeping"></div>`, panel);
+  render(html`<div class="es-truth-part"></div><div class="es-wishes"></div><div class="es-calibrated"></div><div class="es-keeping"></div>`, panel);
   const part = (name) => panel.querySelector(`.es-${name}`);
   view.dispose.push(
-    effect(() => render(truthPart(view, truth, ids), part("truth"))),
+    effect(() => render(truthPart(view, truth, ids), part("truth-part"))),
     effect(() => render(can(view, "calibrate") ? wishesPart(view, wishes, ids) : nothing, part("wishes"))),
-    effect(() => render(view.calibrated.value ? resultPart(view) : nothing, part("calibrated"))),
+    effect(() => render(view.calibrated.value ? resultPart(view, inUse.value) : nothing, part("calibrated"))),
   );
   part("keeping").append(keepingPart(view, () => asked(view, wishes.value)));
   return panel;
@@ -81,14 +82,14 @@ function truthPart(view, truth, ids) {
   const column = truth.column.value;
   const now = view.truth.value;
   return html`
-    <header class="es-head"><h3>Decide</h3></header>
-    <div class="es-field"><label for=${ids.truth}>measured by</label>
+    <header class="es-title"><h3>Decide</h3></header>
+    <div class="es-choice"><label for=${ids.truth}>measured by</label>
       <select id=${ids.truth} data-testid="truth" @change=${(event) => truth.choose(event.target.value)}>
         <option value="" ?selected=${!column}>labels given here</option>
         ${columns.map(({name, type}) => html`<option value=${name} ?selected=${name === column}>column ${name} (${type})</option>`)}
       </select></div>
     ${column
-      ? html`<div class="es-field"><label for=${ids.value}>yes where it is</label>
+      ? html`<div class="es-choice"><label for=${ids.value}>yes where it is</label>
           <input id=${ids.value} type="text" list=${ids.values} autocomplete="off" data-testid="truth-value" .value=${now?.column === column ? now.value : ""}
             @change=${(event) => event.target.value.trim() && view.setTruth({column, value: event.target.value.trim()})}>
           <datalist id=${ids.values}>${truth.values.value.map((value) => html`<option value=${value}></option>`)}</datalist></div>
@@ -101,13 +102,13 @@ function wishesPart(view, wishes, ids) {
   const now = wishes.value;
   const set = (name, value) => (wishes.value = {...wishes.peek(), [name]: value});
   const limit = (name, label, testid) => html`<label>${label}
-    <input type="number" class="es-price" min="0" max="1" step="0.01" placeholder="none" .value=${now[name]} data-testid=${testid}
+    <input type="number" class="es-limit" min="0" max="1" step="0.01" placeholder="none" .value=${now[name]} data-testid=${testid}
       @input=${(event) => set(name, event.target.value)}></label>`;
   const missing = missingOf(now);
   const limited = now.minPrecision !== "" || now.minRecall !== "";
   const {fp, fn} = view.cost.value;
   return html`
-    <div class="es-field"><label for=${ids.objective}>best by</label>
+    <div class="es-choice"><label for=${ids.objective}>best by</label>
       <select id=${ids.objective} data-testid="objective" @change=${(event) => set("objective", event.target.value)}>
         ${OBJECTIVES.map(([name, label]) => html`<option value=${name} ?selected=${name === now.objective}>${label}</option>`)}
       </select></div>
@@ -116,7 +117,7 @@ function wishesPart(view, wishes, ids) {
       ${limit("minRecall", "recall at least", "min-recall")}</div>
     <label class="es-check ${limited ? "" : "es-off"}"><input type="checkbox" data-testid="guarantee" .checked=${now.guarantee} ?disabled=${!limited}
       @change=${(event) => set("guarantee", event.target.checked)}> limits must hold on further pictures too (95 % sure)</label>
-    <div class="es-row"><button type="button" class="es-primary" data-testid="calibrate" ?disabled=${!view.scored.value || Boolean(missing)}
+    <div class="es-row"><button type="button" class="es-main" data-testid="calibrate" ?disabled=${!view.scored.value || Boolean(missing)}
       @click=${() => view.calibrate({...asked(view, now), guarantee: now.guarantee})}>Calibrate</button>
       <span class="es-hint">${missing || "chooses the threshold by the labels, and tells how well it does on others"}</span></div>`;
 }
@@ -135,13 +136,12 @@ function missingOf({objective, minPrecision, minRecall}) {
   return outside ? "a minimum lies between 0 and 1" : "";
 }
 
-function resultPart(view) {
+function resultPart(view, inUse) {
   const made = view.calibrated.value;
   const scores = view.scored.value?.scores;
-  const there = view.threshold.value === made.threshold;
   return html`<div class="es-card" data-testid="calibrated" data-threshold=${made.threshold}>
     <p><strong>Calibrated threshold ${scores ? spelt(scores, made.threshold) : made.threshold}</strong>
-      ${there
+      ${inUse
         ? html`<span class="es-hint">in use</span>`
         : html`<button type="button" data-testid="use-calibrated" @click=${() => view.setThreshold(made.threshold)}>Use this threshold</button>`}</p>
     <table><caption class="es-unseen">Figures of the calibrated threshold</caption>
@@ -149,7 +149,7 @@ function resultPart(view) {
         ([name, value, pair]) => html`<tr><th scope="row">${name}</th><td>${value === null ? "not measured" : spoken(value)}</td>
           <td>${pair ? `${spoken(pair[0])} to ${spoken(pair[1])}` : ""}</td></tr>`,
       )}</tbody></table>
-    <p class="es-hint">${made.validation}</p>
+    <p class="es-hint">Measured ${made.validation}; ranges are 95 % intervals.</p>
     ${(made.warnings || []).length ? html`<ul class="es-doubts">${made.warnings.map((one) => html`<li>${one}</li>`)}</ul>` : nothing}</div>`;
 }
 

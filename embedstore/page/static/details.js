@@ -91,7 +91,7 @@ function body(view, draft, row, known, picture, close) {
     }</figure>
     <dl class="es-facts">
       <div><dt>score</dt><dd data-testid="details-score" data-value=${score}>${decimals(score)}</dd></div>
-      <div><dt>above threshold by</dt><dd>${(score - view.threshold.value).toFixed(4)} <span class="es-pill ${match ? "es-match" : ""}">${match ? "match" : "no match"}</span></dd></div>
+      <div><dt>from the threshold</dt><dd>${signed(score - view.threshold.value)} <span class="es-pill ${match ? "es-match" : ""}">${match ? "match" : "no match"}</span></dd></div>
       <div><dt>percentile</dt><dd>${below.toFixed(2)}</dd></div>
       <div><dt>label</dt><dd>${labelOf(view, row)}</dd></div>
       ${view.picks.has(row) ? html`<div><dt>proposed because</dt><dd>${view.picks.get(row).reason}</dd></div>` : nothing}
@@ -99,6 +99,10 @@ function body(view, draft, row, known, picture, close) {
     ${canLabel ? labelButtons(view) : nothing}
     ${known && known.id !== undefined && draft ? likeButtons(draft, known.id) : nothing}
     ${metadata(known)}`;
+}
+
+function signed(number) {
+  return `${number < 0 ? "−" : "+"}${Math.abs(number).toFixed(4)}`;
 }
 
 function labelOf(view, row) {
@@ -109,19 +113,19 @@ function labelOf(view, row) {
 }
 
 function labelButtons(view) {
-  return html`<div class="es-row">
-    <button class="es-yes" @click=${() => view.label("yes")}>Yes</button><button class="es-no" @click=${() => view.label("no")}>No</button>
+  return html`<div class="es-buttons">
+    <button class="es-say-yes" @click=${() => view.label("yes")}>Yes</button><button class="es-say-no" @click=${() => view.label("no")}>No</button>
     <button @click=${() => view.label("?")}>Cannot tell</button></div>`;
 }
 
 function likeButtons(draft, id) {
-  return html`<div class="es-row"><button data-testid="more-like" @click=${() => draft.add({id, weight: 1})}>More like this</button>
+  return html`<div class="es-buttons"><button data-testid="more-like" @click=${() => draft.add({id, weight: 1})}>More like this</button>
     <button data-testid="less-like" @click=${() => draft.add({id, weight: -0.5})}>Less like this</button></div>`;
 }
 
 function metadata(known) {
   if (!known) return html`<p class="es-hint">reading the row</p>`;
-  if (known.wrong) return html`<p class="es-wrong">${known.wrong}</p>`;
+  if (known.wrong) return html`<p class="es-error">${known.wrong}</p>`;
   const values = {id: known.id, uri: known.uri, ...known.values};
   return html`<table class="es-values"><caption>Metadata</caption><tbody>${Object.entries(values).map(
     ([name, value]) => html`<tr><th scope="row">${name}</th><td>${written(value)}</td></tr>`,

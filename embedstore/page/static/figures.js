@@ -37,11 +37,11 @@ function frameOf() {
       <span>percentile <strong data-testid="percentile">-</strong></span></div>
     <div class="es-rates">${RATES.map(
       ([name, label, meaning]) => html`<div class="es-rate" title=${meaning}>
-        <span class="es-rate-name"><svg width="14" height="8" aria-hidden="true"><line class="es-line es-line-${name}" x1="0" x2="14" y1="4" y2="4"></line></svg>${label}</span>
+        <span class="es-rate-name"><svg width="14" height="8" aria-hidden="true"><line class="es-curve-line es-curve-line-${name}" x1="0" x2="14" y1="4" y2="4"></line></svg>${label}</span>
         <strong class="es-rate-value" data-testid=${name}>not measured</strong>
         <svg class="es-gauge" height="10" width="100%" aria-hidden="true">
           <line class="es-gauge-track" x1="0" x2="100%" y1="5" y2="5"></line>
-          <line class="es-gauge-span es-line-${name}" y1="5" y2="5"></line>
+          <line class="es-gauge-span es-curve-line-${name}" y1="5" y2="5"></line>
           <circle class="es-gauge-point es-point-${name}" r="4" cy="5"></circle>
         </svg>
         <span class="es-interval" data-testid="${name}-interval"></span></div>`,
@@ -70,12 +70,16 @@ function tellRates(panel, scored, curve, figures, interval) {
     value.dataset.value = figures ? figures[name] : "";
     value.classList.toggle("es-none", !figures);
     const pair = figures && interval?.known ? interval.intervals[name] : null;
-    panel.querySelector(`[data-testid=${name}-interval]`).textContent = pair ? `${pair[0].toFixed(2)} to ${pair[1].toFixed(2)}` : "";
+    panel.querySelector(`[data-testid=${name}-interval]`).textContent = pair ? ranged(pair) : "";
     drawGauge(panel.querySelectorAll(".es-gauge")[RATES.findIndex(([other]) => other === name)], figures && figures[name], pair);
   }
   panel.querySelector(".es-confusion").textContent = figures
     ? `${curve.weighted ? "About " : ""}${counted(figures.tp)} right, ${counted(figures.fp)} false, ${counted(figures.fn)} missed, ${counted(figures.tn)} rightly left out`
     : "";
+}
+
+function ranged([low, high]) {
+  return low === high ? "exact" : `${low.toFixed(2)} to ${high.toFixed(2)}`;
 }
 
 function drawGauge(gauge, value, pair) {
@@ -93,16 +97,17 @@ function drawGauge(gauge, value, pair) {
 function notes(view) {
   const [curve, interval] = [view.curve.value, view.interval.value];
   if (!view.scored.value || !curve) return nothing;
-  if (!curve.measured) return html`<p class="es-why"><strong>Not measured.</strong> ${curve.why}</p>`;
+  if (!curve.measured) return html`<p class="es-reason">Not measured: ${curve.why}</p>`;
   const said = [...(curve.warnings || []), ...(interval?.notes || []), ...(curve.doubts || []), ...(view.scored.value.doubts || [])];
   return html`
-    ${interval && interval.known
-      ? html`<p class="es-hint">Each range is a ${Math.round(interval.confidence * 100)} % interval by ${plural(interval.n_random, "label")} of a random
-          sample, ${counted(interval.n_pos)} of them yes. It holds however often you look.</p>`
-      : interval
-        ? html`<p class="es-hint">No interval: ${interval.why}</p>`
-        : nothing}
+    ${interval ? html`<p class="es-hint">${interval.known ? meaning(interval) : `No interval: ${interval.why}`}</p>` : nothing}
     ${said.length ? html`<ul class="es-doubts">${[...new Set(said)].map((one) => html`<li>${one}</li>`)}</ul>` : nothing}`;
+}
+
+function meaning({intervals, confidence, n_random: random, n_pos: yes}) {
+  if (Object.values(intervals).every(([low, high]) => low === high)) return "Every picture has its label, so the figures are exact.";
+  return `Each range is a ${Math.round(confidence * 100)} % interval by ${plural(random, "label")} of a random sample, ${counted(yes)} of them yes. It holds
+    however often you look.`;
 }
 
 function measuredBy(view) {

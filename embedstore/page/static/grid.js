@@ -28,7 +28,7 @@ export class Grid {
 
   build() {
     const root = document.createElement("div");
-    root.className = "es-grid";
+    root.className = "es-gallery";
     root.dataset.testid = "grid";
     root.tabIndex = 0;
     root.setAttribute("aria-label", "pictures, best first");

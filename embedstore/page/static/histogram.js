@@ -27,7 +27,8 @@ export function histogramPanel(view) {
   const binned = () => {
     const [scored, [low, high]] = [view.scored.value, axis.range.value];
     if (!scored || !scored.n || !width.value) return null;
-    const bins = Math.min(512, Math.max(32, Math.floor(columns(width.value, [low, high]).wide / 2)));
+    const room = Math.floor(columns(width.value, [low, high]).wide / 2);
+    const bins = Math.min(512, Math.max(24, Math.min(room, Math.ceil(4 * Math.sqrt(scored.n)))));
     return histogram(scored.scores, bins, low, high);
   };
   follow(view, () => [binned(), width.value, axis.range.value, log.value], (...given) => drawBars(panel, clip, ...given));
@@ -56,7 +57,7 @@ export function histogramPanel(view) {
 
 function frameOf(view, log, open, axis, clip) {
   return html`
-    <header class="es-head">
+    <header class="es-title">
       <h3>Scores</h3>
       <span class="es-switch" role="group" aria-label="Part of the scores that is shown">
         <button type="button" class="es-zoom-whole" data-testid="zoom-whole" @click=${() => axis.whole()}>all</button>
@@ -79,7 +80,7 @@ function frameOf(view, log, open, axis, clip) {
     </svg></div>
     <div class="es-band-row"></div>
     <details class="es-behind" @toggle=${(event) => (open.value = event.target.open)}>
-      <summary>Scores as a table</summary><div class="es-table"></div>
+      <summary>Scores as a table</summary><div class="es-table" role="group" aria-label="Table of scores" tabindex="0"></div>
     </details>`;
 }
 
@@ -101,13 +102,13 @@ function drawBars(panel, clip, bins, width, range, log) {
     svg`
       ${counts.map((count) => {
         const y = floor - tall(count);
-        return svg`<line class="es-grid" x1=${LEFT} x2=${LEFT + wide} y1=${y} y2=${y}></line>
-          <text class="es-label" x=${LEFT - 6} y=${y + 4} text-anchor="end">${short(count)}</text>`;
+        return svg`<line class="es-rule" x1=${LEFT} x2=${LEFT + wide} y1=${y} y2=${y}></line>
+          <text class="es-scale-text" x=${LEFT - 6} y=${y + 4} text-anchor="end">${short(count)}</text>`;
       })}
       <path class="es-below" d=${path}></path>
       <path class="es-above" d=${path} clip-path="url(#${clip})"></path>
       ${ticks(range, wide).map(
-        ({value, text}) => svg`<text class="es-label" x=${x(value)} y=${HEIGHT - 8} text-anchor="middle">${text}</text>
+        ({value, text}) => svg`<text class="es-scale-text" x=${x(value)} y=${HEIGHT - 8} text-anchor="middle">${text}</text>
           <line class="es-axis" x1=${x(value)} x2=${x(value)} y1=${HEIGHT - 26} y2=${HEIGHT - 21}></line>`,
       )}
       <line class="es-axis" x1=${LEFT} x2=${LEFT + wide} y1=${floor} y2=${floor}></line>
@@ -123,39 +124,47 @@ function powers(most) {
   return Array.from({length: Math.floor(last / every) + 1}, (_, place) => 10 ** (place * every));
 }
 
-// Yes in the upper lane, pointing up; no in the lower, pointing down. Many of a kind: bars, as long as they are many.
+// Yes in the upper lane, pointing up; no in the lower, pointing down. Many of a kind: bars, as tall as they are many.
 function drawLabels(panel, labelled, places, scored, width, range) {
-  const lanes = [[], []];
-  if (scored && width) {
-    const [low, high] = range;
-    const {x} = columns(width, range);
-    labelled.rows.forEach((row, index) => {
-      const place = places.get(row);
-      const score = scored.scores[place];
-      if (place >= 0 && labelled.answers[index] < 2 && score >= low && score <= high) lanes[labelled.answers[index]].push(x(score));
-    });
-  }
+  const lanes = scored && width ? [0, 1].map((answer) => laneOf(answer, labelled, places, scored, columns(width, range), range)) : [];
   const floor = TOP + BARS;
-  const lane = (name, xs, base, way) =>
-    svg`<path class="es-${name}" d=${xs.length > FEW ? heaps(xs, base, way) : glyphs(xs, base, way)}></path>
-      <text class="es-label es-${name}-text" x=${LEFT - 6} y=${Math.min(base, base + way * LANE) + 9} text-anchor="end">${name}</text>`;
-  const any = lanes[0].length + lanes[1].length > 0;
+  const lane = (name, {xs, heaps}, base, way) =>
+    svg`<path class="es-tick-${name}" d=${xs ? triangles(xs, base, way) : towers(heaps, base, way)}></path>
+      <text class="es-scale-text" x=${LEFT - 6} y=${Math.min(base, base + way * LANE) + 9} text-anchor="end">${name}</text>`;
   render(
-    any ? svg`${lane("yes", lanes[1], floor + LANE, -1)}${lane("no", lanes[0], floor + LANE + 1, 1)}` : nothing,
+    lanes.some(({many}) => many) ? svg`${lane("yes", lanes[1], floor + LANE, -1)}${lane("no", lanes[0], floor + LANE + 1, 1)}` : nothing,
     panel.querySelector(".es-ticks"),
   );
 }
 
-function glyphs(xs, base, way) {
+// The places of one answer's labels: each by itself, or, where they are many, how many there are in each two pixels.
+function laneOf(answer, {rows, answers}, places, {scores}, {wide, x}, [low, high]) {
+  const heaps = new Uint32Array(Math.ceil(wide / 2) + 1);
+  const xs = [];
+  let many = 0;
+  for (let index = 0; index < rows.length; index += 1) {
+    if (answers[index] !== answer) continue;
+    const score = scores[places.get(rows[index])];
+    if (!(score >= low && score <= high)) continue;
+    many += 1;
+    if (many <= FEW) xs.push(x(score));
+    heaps[Math.floor((x(score) - LEFT) / 2)] += 1;
+  }
+  return {many, heaps, xs: many <= FEW ? xs : null};
+}
+
+function triangles(xs, base, way) {
   const shape = way < 0 ? "l3.5 -7l3.5 7z" : "l3.5 7l3.5 -7z";
   return xs.map((x) => `M${(x - 3.5).toFixed(1)} ${base + way}${shape}`).join("");
 }
 
-function heaps(xs, base, way) {
-  const heights = new Map();
-  for (const x of xs) heights.set(Math.round(x / 2) * 2, (heights.get(Math.round(x / 2) * 2) || 0) + 1);
-  const tallest = Math.log1p(Math.max(...heights.values()));
-  return [...heights].map(([x, many]) => `M${x} ${base}v${(way * (1.5 + (LANE - 3) * (Math.log1p(many) / tallest))).toFixed(1)}h1.6V${base}z`).join("");
+function towers(heaps, base, way) {
+  const tallest = Math.log1p(heaps.reduce((most, many) => Math.max(most, many), 1));
+  let path = "";
+  heaps.forEach((many, place) => {
+    if (many) path += `M${LEFT + 2 * place} ${base}v${(way * (1.5 + (LANE - 3) * (Math.log1p(many) / tallest))).toFixed(1)}h1.6V${base}z`;
+  });
+  return path;
 }
 
 function moveMarker(panel, threshold, scored, width, range) {

@@ -17,11 +17,11 @@ export function keepingPart(view, wishes) {
   const part = document.createElement("div");
   const state = {name: signal(""), taken: signal(""), lines: signal(null), shown: signal(false), copied: signal("")};
   const id = uniqueId("name");
-  render(html`<div class="es-save"></div><div class="es-export"></div><div class="es-commands"></div>`, part);
+  render(html`<div class="es-save-part"></div><div class="es-export"></div><div class="es-commands"></div>`, part);
   const host = (name) => part.querySelector(`.es-${name}`);
   const able = (what) => view.info.value?.capabilities?.[what] !== false && Boolean(view.scored.value);
   view.dispose.push(
-    effect(() => render(able("save") ? savePart(view, state, id) : nothing, host("save"))),
+    effect(() => render(able("save") ? savePart(view, state, id) : nothing, host("save-part"))),
     effect(() => render(able("export") ? exportPart(view) : nothing, host("export"))),
     effect(() => render(able("commands") ? commandsPart(state) : nothing, host("commands"))),
   );
@@ -47,7 +47,7 @@ function savePart(view, state, id) {
     <div class="es-row"><label class="es-unseen" for=${id}>Name of the classifier</label>
       <input id=${id} class="es-name" type="text" autocomplete="off" spellcheck="false" placeholder="name of the classifier" data-testid="save-name" .value=${name}
         @input=${(event) => (state.name.value = event.target.value)} @keydown=${(event) => event.key === "Enter" && save(false)}>
-      <button type="button" class="es-primary" data-testid="save" ?disabled=${!name.trim()} @click=${() => save(false)}>Save</button></div>
+      <button type="button" class="es-main" data-testid="save" ?disabled=${!name.trim()} @click=${() => save(false)}>Save</button></div>
     ${taken
       ? html`<p class="es-wrong" role="alert">A classifier “${name.trim()}” is saved already: choose another name, or
           <button type="button" data-testid="replace" @click=${() => save(true)}>replace it</button></p>`
@@ -69,7 +69,7 @@ function tellWhat(part, made, scored, threshold, able) {
 }
 
 function exportPart(view) {
-  return html`<div class="es-row" role="group" aria-label="Export the matches"><span class="es-hint">Export the matches</span>
+  return html`<div class="es-row" role="group" aria-label="Export the matches"><span class="es-hint">Export matches</span>
     ${FORMATS.map(([format, label]) => html`<button type="button" data-testid="export-${format}" @click=${() => view.exportMatches(format)}>${label}</button>`)}</div>`;
 }
 
@@ -78,7 +78,7 @@ function commandsPart(state) {
   const block = (kind, label) => html`<div class="es-code"><div class="es-code-head"><span>${label}</span>
       <button type="button" class="es-link" data-testid="copy-${kind}" @click=${(event) => copy(state, kind, lines[kind], event.target)}>${
         state.copied.value === kind ? "copied" : "copy"}</button></div>
-      <pre tabindex="0" aria-label=${label}>${lines[kind]}</pre></div>`;
+      <pre>${lines[kind]}</pre></div>`;
   return html`<button type="button" class="es-link" data-testid="show-commands" aria-expanded=${state.shown.value}
       @click=${() => (state.shown.value = !state.shown.peek())}>${state.shown.value ? "Hide the commands" : "Show commands"}</button>
     ${state.shown.value && lines ? html`<div data-testid="commands">${block("python", "Python")}${block("shell", "Shell")}</div>` : nothing}`;

@@ -30,7 +30,13 @@ function summary(view, grid) {
       : nothing}
     <label class="es-size">size <input type="range" min="80" max="320" step="10" .value=${String(grid.size.value)} data-testid="tile-size"
       @input=${(event) => (grid.size.value = Number(event.target.value))}></label>
-  </div>`;
+  </div>${doubts(view)}`;
+}
+
+function doubts(view) {
+  const {doubts: said, scores, n} = view.scored.value;
+  const all = view.matches.value || !n ? said : [`nothing matches: the best score is ${scores[0].toFixed(4)}`, ...said];
+  return all.length ? html`<p class="es-doubt" data-testid="doubts">${all.join("; ")}</p>` : nothing;
 }
 
 function labelling(view) {
@@ -38,8 +44,8 @@ function labelling(view) {
   const none = view.selected.value < 0;
   const total = own.yes + own.no + own.unsure;
   return html`<div class="es-bar-row" role="group" aria-label="Labels">
-    <button class="es-yes" data-testid="label-yes" ?disabled=${none} @click=${() => view.label("yes")}>Yes <kbd>y</kbd></button>
-    <button class="es-no" data-testid="label-no" ?disabled=${none} @click=${() => view.label("no")}>No <kbd>n</kbd></button>
+    <button class="es-say-yes" data-testid="label-yes" ?disabled=${none} @click=${() => view.label("yes")}>Yes <kbd>y</kbd></button>
+    <button class="es-say-no" data-testid="label-no" ?disabled=${none} @click=${() => view.label("no")}>No <kbd>n</kbd></button>
     <button data-testid="label-unsure" ?disabled=${none} @click=${() => view.label("?")}>Cannot tell <kbd>?</kbd></button>
     <button data-testid="undo" ?disabled=${!total && !own.open} @click=${() => view.undo()}>Undo <kbd>u</kbd></button>
     <button class="es-main" data-testid="next" @click=${() => view.next(10, 10)}>Next to label</button>
@@ -61,7 +67,7 @@ function round(view) {
   return html`<div class="es-bar-row es-round" data-testid="round">
     <progress max=${queue.length} value=${done} aria-label="labels of this round"></progress>
     <span><b>${done}</b> of ${queue.length} labelled</span>
-    <span class="es-why">${why ? html`<b>${why.picked}</b>: ${why.reason}` : nothing}</span>
+    <span class="es-reason">${why ? html`<b>${why.picked}</b>: ${why.reason}` : nothing}</span>
     ${at < 0 && done < queue.length
       ? html`<button @click=${() => (view.selected.value = queue.find((place) => !["yes", "no", "?"].includes(view.marks.value.get(rows[place]))))}>Back to the round</button>`
       : nothing}

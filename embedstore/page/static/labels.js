@@ -55,6 +55,7 @@ export function labelling(view) {
         view.own.value = own;
         view.labelled.value = labelled;
       });
+      tellConcept(view, scored.concept, own);
     } catch (error) {
       view.error.value = error.message;
     }
@@ -79,6 +80,7 @@ export function labelling(view) {
         try {
           const said = await view.scoredCall("label", {row, answer});
           if (view.scored.peek()?.rows === scored.rows) show(row, ANSWERS.indexOf(said.answer), said.counts);
+          tellConcept(view, scored.concept, said.counts);
           return said;
         } catch (error) {
           void refreshLabels();
@@ -136,6 +138,17 @@ export function labelling(view) {
 
 function readLabels({buffers, ...counts}) {
   return {...counts, rows: typed(Uint32Array, buffers[0]), answers: typed(Uint8Array, buffers[1]), picked: typed(Uint8Array, buffers[2])};
+}
+
+// The counts of the list of concepts follow the labels.
+function tellConcept(view, concept, {yes, no, unsure, open}) {
+  const info = view.info.peek();
+  const others = info.concepts || [];
+  const at = others.findIndex((one) => one.concept === concept);
+  const fresh = {concept, yes, no, unsure, open};
+  if (at < 0 && !(yes + no + unsure + open)) return;
+  if (at >= 0 && JSON.stringify(others[at]) === JSON.stringify(fresh)) return;
+  view.info.value = {...info, concepts: at < 0 ? [...others, fresh] : others.with(at, fresh)};
 }
 
 // The labels with one more, or one changed; counted here until the server has counted.

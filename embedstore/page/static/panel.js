@@ -12,12 +12,14 @@ import {strip} from "./strip.js";
 import {Thumbnails} from "./thumbnails.js";
 import {count, counted} from "./words.js";
 
+const NOTICE = 8000; // milliseconds that a notice stays
+
 export function createPanel({call, info, number, help, closePanel}) {
   const prefix = `es${number}`;
   const view = createView(call, info);
   const thumbnails = new Thumbnails(view);
-  const draft = createDraft(view);
   const grid = new Grid(view, thumbnails, prefix);
+  const draft = createDraft(view, () => grid.element.focus({preventScroll: true}));
   const details = detailsDrawer(view, thumbnails, draft);
   details.closed = () => grid.element.focus({preventScroll: true});
   grid.opened = () => details.show();
@@ -25,9 +27,12 @@ export function createPanel({call, info, number, help, closePanel}) {
   const root = part("section", "es-panel");
   root.setAttribute("aria-label", number === 1 ? "First query" : "Second query");
   const middle = part("div", "es-middle");
-  middle.append(status(view), labelBar(view, grid), strip(view, thumbnails), empty(view, draft), grid.element);
-  root.append(queryPanel(view, draft, prefix), middle, rightColumn(view), details.element, bottomBar(view), dropZone(root, draft));
-  if (closePanel) root.append(closeButton(closePanel));
+  middle.append(labelBar(view, grid), strip(view, thumbnails), empty(view, draft), grid.element);
+  const columns = part("div", "es-columns");
+  const left = queryPanel(view, draft, prefix);
+  if (closePanel) left.prepend(closing(closePanel));
+  columns.append(left, middle, rightColumn(view), bottomBar(view));
+  root.append(columns, details.element, status(view), dropZone(root, draft));
   view.dispose.push(effect(() => (grid.element.hidden = !view.scored.value || !view.scored.value.n)));
 
   return {
@@ -52,34 +57,31 @@ function part(name, className) {
   return element;
 }
 
-function closeButton(closePanel) {
-  const button = part("button", "es-close-panel");
-  button.type = "button";
-  button.textContent = "Close this query";
-  button.dataset.testid = "compare-close";
-  button.addEventListener("click", closePanel);
-  return button;
+function closing(closePanel) {
+  const row = part("div", "es-close-panel");
+  render(html`<h2>Second query</h2><button type="button" data-testid="compare-close" @click=${closePanel}>Close</button>`, row);
+  return row;
 }
 
 function status(view) {
   const root = part("div", "es-status");
+  let timer = 0;
   root.setAttribute("role", "status");
   root.dataset.testid = "status";
   view.dispose.push(
     effect(() => {
       const [busy, error, notice] = [view.busy.value, view.error.value, view.notice.value];
-      const doubts = view.scored.value ? view.scored.value.doubts : [];
+      clearTimeout(timer);
+      if (notice && !error && !busy) timer = setTimeout(() => (view.notice.value = ""), NOTICE);
       root.dataset.state = error ? "error" : busy ? "busy" : notice ? "notice" : "";
       render(
         error
-          ? html`<p class="es-wrong">${error}</p><button class="es-icon" aria-label="Dismiss" @click=${() => (view.error.value = "")}>×</button>`
+          ? html`<p class="es-error">${error}</p><button class="es-icon" aria-label="Dismiss" @click=${() => (view.error.value = "")}>×</button>`
           : busy
             ? html`<p class="es-busy">${busy}</p>`
             : notice
               ? html`<p>${notice}</p><button class="es-icon" aria-label="Dismiss" @click=${() => (view.notice.value = "")}>×</button>`
-              : doubts.length
-                ? html`<p class="es-doubt">${doubts.join("; ")}</p>`
-                : nothing,
+              : nothing,
         root,
       );
     }),
@@ -110,14 +112,14 @@ function welcome(info, draft, busy) {
   }
   return html`<h2>What are you looking for?</h2>
     <p>${counted(info.n_rows, "picture")} of <b>${info.name}</b>, embedded by ${info.model}. Every one gets a score; you choose the threshold by looking.</p>
-    <p class="es-row">${examples.map((text) => html`<button data-testid="example" @click=${() => draft.submit(text)}>${text}</button>`)}</p>
+    <p class="es-buttons">${examples.map((text) => html`<button data-testid="example" @click=${() => draft.submit(text)}>${text}</button>`)}</p>
     <ol class="es-steps"><li><b>Ask</b> in words, with a picture, or both.</li><li><b>Drag</b> the threshold until the line between the pictures is right.</li>
       <li><b>Label</b> at the boundary: <kbd>y</kbd> <kbd>n</kbd>, and see what precision and recall really are.</li><li><b>Keep</b> the classifier.</li></ol>`;
 }
 
 function noRows(view, scored) {
   return html`<h2>No row is left by the filter</h2><p>${count(scored.nRows)} rows were looked at; none fits <code>${view.where.value}</code>.</p>
-    <p class="es-row"><button class="es-main" @click=${() => view.ask(view.query.value, "")}>Take the filter away</button></p>`;
+    <p class="es-buttons"><button class="es-main" @click=${() => view.ask(view.query.value, "")}>Take the filter away</button></p>`;
 }
 
 // On narrow screens: the slider and the count stay at the bottom.
@@ -133,7 +135,7 @@ function bottomBar(view) {
         html`<span class="es-bottom-count"><b>${count(view.matches.value)}</b> match</span>
           <input type="range" aria-label="Threshold" data-testid="bar-range" min=${scored.low - step} max=${scored.high + step} step="any" .value=${String(view.threshold.value)}
             aria-valuetext="${view.threshold.value.toFixed(4)}, ${count(view.matches.value)} match" @input=${(event) => view.setThreshold(event.target.value)}>
-          <output class="es-number">${view.threshold.value.toFixed(4)}</output>`,
+          <output class="es-value">${view.threshold.value.toFixed(4)}</output>`,
         root,
       );
     }),

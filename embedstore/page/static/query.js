@@ -6,8 +6,8 @@ import {nameOf, parseTerms, queryOf, spellTerms} from "./terms.js";
 import {count, counted, decimals} from "./words.js";
 
 // The query that is being put together; `previews` are addresses of pictures dropped here, by hash.
-export function createDraft(view) {
-  const draft = {typed: signal(""), query: signal({terms: [], against: [], template: null}), wrong: signal(""), previews: new Map()};
+export function createDraft(view, leave) {
+  const draft = {typed: signal(""), query: signal({terms: [], against: [], template: null}), wrong: signal(""), previews: new Map(), leave};
   draft.set = (query) => {
     draft.wrong.value = "";
     draft.query.value = query;
@@ -18,6 +18,11 @@ export function createDraft(view) {
     draft.set(query);
     const empty = query.terms && !query.terms.length;
     return empty ? Promise.resolve(null) : view.ask(query, view.where.value);
+  };
+  // Back to what was asked; `leave` takes the focus to the pictures.
+  draft.giveUp = () => {
+    if (view.query.value) draft.set(view.query.value);
+    leave();
   };
   draft.submit = (typed) => {
     const before = draft.query.value;
@@ -51,13 +56,16 @@ export function createDraft(view) {
 export function queryPanel(view, draft, prefix) {
   const root = document.createElement("div");
   root.className = "es-left";
+  const inner = document.createElement("div");
+  inner.className = "es-asked";
+  root.append(inner);
   const can = computed(() => view.info.value.capabilities || {});
   view.dispose.push(
     effect(() => {
       render(
         html`${can.value.query === false ? nothing : html`${asked(view, draft, prefix, can.value)} ${filter(view, prefix)}`}
         ${classifierList(view, draft)} ${conceptList(view, draft)}`,
-        root,
+        inner,
       );
     }),
   );
@@ -68,18 +76,25 @@ function asked(view, draft, prefix, can) {
   const query = draft.query.value;
   const submit = (event) => {
     event.preventDefault();
-    void draft.submit(event.target.elements.query.value);
+    void draft.submit(event.target.elements.query.value).then((scored) => scored && draft.leave());
+  };
+  const escape = (event) => {
+    if (event.key !== "Escape") return;
+    event.preventDefault();
+    event.target.value = "";
+    draft.typed.value = "";
+    draft.giveUp();
   };
   return html`<section class="es-section" aria-label="Query">
     <form class="es-ask" role="search" @submit=${submit}>
       <label class="es-label" for="${prefix}-query">Look for</label>
-      <div class="es-field">
+      <div class="es-entry">
         <input id="${prefix}-query" name="query" type="search" autocomplete="off" spellcheck="false" data-testid="query-input"
           placeholder="a dog on grass" .value=${draft.typed.value} aria-describedby="${prefix}-wrong ${prefix}-hint"
-          @input=${(event) => (draft.typed.value = event.target.value)}>
+          @input=${(event) => (draft.typed.value = event.target.value)} @keydown=${escape}>
         <button class="es-main" data-testid="ask">Ask</button>
       </div>
-      <p class="es-wrong" id="${prefix}-wrong" role="alert" ?hidden=${!draft.wrong.value}>${draft.wrong.value}</p>
+      <p class="es-error" id="${prefix}-wrong" role="alert" ?hidden=${!draft.wrong.value}>${draft.wrong.value}</p>
       <p class="es-hint" id="${prefix}-hint">Mix with signs: <code>dog + 0.5:snow - cat</code></p>
     </form>
     ${query.classifier ? classifierChip(draft, query) : chips(draft, query)}
@@ -115,7 +130,7 @@ function pictureInput(draft) {
     event.target.value = "";
   };
   return html`<label class="es-upload"><input type="file" accept="image/*" multiple data-testid="picture-input" @change=${picked}>
-    <span><b>Add a picture</b> to look for ones like it: choose, drop or paste</span></label>`;
+    <span><b>Add a picture</b><span> to look for ones like it: choose, drop or paste</span></span></label>`;
 }
 
 function more(draft, query, prefix) {
@@ -130,7 +145,7 @@ function more(draft, query, prefix) {
     <summary>Must not be, and the template</summary>
     <form class="es-ask" @submit=${addAgainst}>
       <label class="es-label" for="${prefix}-against">Take off the best score of</label>
-      <div class="es-field"><input id="${prefix}-against" name="against" autocomplete="off" placeholder="a wolf" data-testid="against-input"><button>Add</button></div>
+      <div class="es-entry"><input id="${prefix}-against" name="against" autocomplete="off" placeholder="a wolf" data-testid="against-input"><button>Add</button></div>
     </form>
     ${query.against.length
       ? html`<ul class="es-chips">${query.against.map(
@@ -158,28 +173,28 @@ function filter(view, prefix) {
   return html`<section class="es-section" aria-label="Filter">
     <form class="es-ask" @submit=${submit}>
       <label class="es-label" for="${prefix}-where">Only rows where</label>
-      <div class="es-field">
+      <div class="es-entry">
         <input id="${prefix}-where" name="where" autocomplete="off" spellcheck="false" data-testid="where-input" placeholder="category = 'bird'"
           .value=${view.where.value} aria-invalid=${wrong ? "true" : "false"} aria-describedby="${prefix}-where-error ${prefix}-columns">
         <button data-testid="where-apply">Apply</button>
         ${view.where.value ? html`<button type="button" class="es-icon" aria-label="Take the filter away" data-testid="where-clear" @click=${() => apply("")}>×</button>` : nothing}
       </div>
-      <p class="es-wrong" id="${prefix}-where-error" role="alert" data-testid="where-error" ?hidden=${!wrong}>${wrong}</p>
+      <p class="es-error" id="${prefix}-where-error" role="alert" data-testid="where-error" ?hidden=${!wrong}>${wrong}</p>
     </form>
     <details class="es-more"><summary id="${prefix}-columns">${counted(names.length, "column")}, in SQL</summary>
-      <p class="es-columns">${names.map((name) => html`<code>${name}</code> `)}</p></details>
+      <p class="es-names">${names.map((name) => html`<code>${name}</code> `)}</p></details>
   </section>`;
 }
 
 function classifierList(view, draft) {
   const rows = (view.info.value.classifiers || []).flatMap((one) => one.classes.map((each) => ({...each, name: one.name, several: one.classes.length > 1})));
   const now = view.query.value;
-  return html`<section class="es-section" aria-label="Saved classifiers"><h2>Saved classifiers</h2>
+  return html`<section class="es-section es-kept" aria-label="Saved classifiers"><h2>Saved classifiers</h2>
     ${rows.length
       ? html`<ul class="es-list">${rows.map(
           (row) => html`<li><button class="es-item" data-testid="classifier-item" aria-pressed=${now && now.classifier === row.name && (now.class === null || now.class === row.label) ? "true" : "false"}
             @click=${() => draft.ask({classifier: row.name, class: row.several ? row.label : null})}>
-            <span class="es-item-name">${row.name}${row.several ? html` <span class="es-faint">${row.label}</span>` : nothing}</span><span class="es-number">${decimals(row.threshold)}</span></button></li>`,
+            <span class="es-item-name">${row.name}${row.several ? html` <span class="es-faint">${row.label}</span>` : nothing}</span><span class="es-value">${decimals(row.threshold)}</span></button></li>`,
         )}</ul>`
       : html`<p class="es-hint">None yet. Choose a threshold, then save it at the right.</p>`}
   </section>`;
@@ -188,7 +203,7 @@ function classifierList(view, draft) {
 function conceptList(view, draft) {
   const concepts = view.info.value.concepts || [];
   if (!concepts.length) return nothing;
-  return html`<section class="es-section" aria-label="Labelled concepts"><h2>Labelled concepts</h2>
+  return html`<section class="es-section es-kept" aria-label="Labelled concepts"><h2>Labelled concepts</h2>
     <ul class="es-list">${concepts.map(
       (one) => html`<li><button class="es-item" data-testid="concept-item" @click=${() => draft.ask(queryOf(one.concept))}>
         <span class="es-item-name">${one.concept}</span><span class="es-tally"><b class="es-yes-text">${count(one.yes)} yes</b> <b class="es-no-text">${count(one.no)} no</b>${one.open ? html` <span>${count(one.open)} open</span>` : nothing}</span></button></li>`,

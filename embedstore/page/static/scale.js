@@ -9,8 +9,9 @@ export const RIGHT = 12;
 
 const TOP_SHARE = 0.05;
 const axes = new WeakMap();
-const waiting = new Set();
+const waiting = new Set(); // work for the next frame
 let frame = 0;
+const commas = new Intl.NumberFormat("en-US", {maximumFractionDigits: 1});
 let ids = 0;
 
 /** The axis of a panel: `range`, a signal of [low, high], and ways to look at a part of it. */
@@ -67,7 +68,7 @@ export function columns(width, [low, high]) {
 }
 
 /** Round numbers between two, about `room` pixels apart on `wide`, each with its text. */
-export function ticks([low, high], wide, room = 72) {
+export function ticks([low, high], wide, room = 48) {
   const step = niceStep(((high - low) * room) / wide);
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const found = [];
@@ -153,7 +154,7 @@ export function uniqueId(name) {
 
 /** A whole number, or a sum of weights, with commas. */
 export function counted(number) {
-  return number.toLocaleString("en-US", {maximumFractionDigits: 1});
+  return commas.format(number);
 }
 
 /** `1 match`, `2 matches`. */

@@ -6,6 +6,7 @@ import {bestCost, beyond, costOf, matchesAt, neighbour, ratesAt, spelt} from "./
 import {bestOf} from "./curve.js";
 import {counted, follow, plural, rate, uniqueId} from "./scale.js";
 
+const prices = new Intl.NumberFormat("en-US", {maximumFractionDigits: 2});
 const FINE = 400; // steps of an arrow key from end to end, where each changes what matches
 
 export function thresholdPanel(view) {
@@ -36,7 +37,11 @@ export function thresholdPanel(view) {
       panel.querySelector("[data-testid=best-f1]").disabled = !best.value;
       panel.querySelector("[data-testid=best-cost]").disabled = !cheapest.value;
     }),
-    effect(() => render(places(view, best, cheapest), panel.querySelector(".es-places"))),
+    effect(() => {
+      if (view.threshold.value !== undefined) wrong.value = "";
+    }),
+    effect(() => render(bestPlace(view, best), panel.querySelector(".es-best-place"))),
+    effect(() => render(leastCost(view, cheapest), panel.querySelector(".es-cost-least"))),
     effect(() => render(suggested(view), panel.querySelector(".es-suggestion"))),
   );
   panel.querySelector("[data-testid=best-f1]").addEventListener("click", () => best.peek() && view.setThreshold(best.peek().threshold));
@@ -49,12 +54,12 @@ function frameOf(view, wrong) {
   const typed = (event) => (wrong.value = type(view, event.target));
   const price = (name) => (event) => (wrong.value = setPrice(view, name, event.target));
   return html`
-    <header class="es-head"><h3><label for=${slider}>Threshold</label></h3></header>
+    <header class="es-title"><h3><label for=${slider}>Threshold</label></h3></header>
     <input id=${slider} class="es-range" type="range" step="any" data-testid="threshold-range"
       @input=${(event) => view.setThreshold(event.target.valueAsNumber)}>
     <div class="es-row">
       <button type="button" data-testid="step-down" aria-label="to the next score below" title="one more score matches  [" @click=${() => view.step(-1)}>&minus;</button>
-      <input id=${number} class="es-number" type="text" inputmode="decimal" autocomplete="off" spellcheck="false" aria-label="Threshold as a number"
+      <input id=${number} class="es-threshold-number" type="text" inputmode="decimal" autocomplete="off" spellcheck="false" aria-label="Threshold as a number"
         aria-describedby=${said} data-testid="threshold-number" @change=${typed}
         @keydown=${(event) => event.key === "Enter" && typed(event)}>
       <button type="button" data-testid="step-up" aria-label="to the next score above" title="one score fewer matches  ]" @click=${() => view.step(1)}>+</button>
@@ -62,14 +67,13 @@ function frameOf(view, wrong) {
       <button type="button" data-testid="best-f1">Best F1</button>
     </div>
     <p class="es-wrong" id=${said} role="alert"></p>
+    <p class="es-hint es-best-place"></p>
     <div class="es-row es-cost" role="group" aria-label="What errors cost">
-      <label>false match <input class="es-price" type="number" min="0" step="any" value=${view.cost.peek().fp} data-testid="cost-fp" @change=${price("fp")}></label>
-      <span aria-hidden="true">:</span>
-      <label>missed <input class="es-price" type="number" min="0" step="any" value=${view.cost.peek().fn} data-testid="cost-fn" @change=${price("fn")}></label>
+      <label title="what a match costs that is none">false <input class="es-price" type="number" min="0" step="any" value=${view.cost.peek().fp} data-testid="cost-fp" @change=${price("fp")}></label>
+      <label title="what it costs to miss one">missed <input class="es-price" type="number" min="0" step="any" value=${view.cost.peek().fn} data-testid="cost-fn" @change=${price("fn")}></label>
       <button type="button" data-testid="best-cost">Lowest cost</button>
     </div>
-    <p class="es-hint es-places"></p>
-    <p class="es-hint es-cost-here"></p>
+    <p class="es-hint es-cost-words"><span class="es-cost-here"></span><span class="es-cost-least"></span></p>
     <div class="es-suggestion"></div>`;
 }
 
@@ -123,32 +127,36 @@ function setPrice(view, name, box) {
   return "";
 }
 
-function places(view, best, cheapest) {
-  if (!best.value) return nothing;
-  const {scores} = view.scored.value || {scores: []};
-  return html`Best F1 ${rate(best.value.f1)} at ${spelt(scores, best.value.threshold)}; lowest cost
-    <span data-testid="lowest-cost" data-value=${cheapest.value.cost}>${price(cheapest.value.cost)}</span> at
-    ${spelt(scores, cheapest.value.threshold)}`;
+function bestPlace(view, best) {
+  if (!best.value || !view.scored.value) return nothing;
+  return html`Best F1 ${rate(best.value.f1)} at ${spelt(view.scored.value.scores, best.value.threshold)}.`;
+}
+
+function leastCost(view, cheapest) {
+  if (!cheapest.value || !view.scored.value) return nothing;
+  const {cost, threshold} = cheapest.value;
+  return html` Lowest: <span data-testid="lowest-cost" data-value=${cost}>${price(cost)}</span> at ${spelt(view.scored.value.scores, threshold)}.`;
 }
 
 function tellCost(panel, curve, {fp, fn}, threshold) {
   const here = panel.querySelector(".es-cost-here");
-  here.classList.toggle("es-hidden", !curve?.measured);
+  panel.querySelector(".es-cost-words").classList.toggle("es-hidden", !curve?.measured);
   if (!curve?.measured) return;
   const rates = ratesAt(curve, threshold);
-  here.textContent = `Cost here ${price(costOf(rates, fp, fn))}: ${counted(rates.fp)} false × ${fp} + ${counted(rates.fn)} missed × ${fn}`;
+  here.textContent = `Cost here ${price(costOf(rates, fp, fn))} (${counted(rates.fp)} false, ${counted(rates.fn)} missed).`;
 }
 
 function price(number) {
-  return number.toLocaleString("en-US", {maximumFractionDigits: 2});
+  return prices.format(number);
 }
 
 function suggested(view) {
   const suggestion = view.suggestion.value;
   if (!view.scored.value) return nothing;
-  const {start} = view.scored.value;
+  const {start, scores} = view.scored.value;
   const words = suggestion ? suggestion.words : "";
-  return html`<p class="es-hint">Began at ${spelt(view.scored.value.scores, start.threshold)}: ${start.why}</p>
+  const same = words && suggestion.threshold === start.threshold;
+  return html`${same ? nothing : html`<p class="es-hint">Began at ${spelt(scores, start.threshold)}: ${start.why}.</p>`}
     ${words
       ? html`<p class="es-hint" data-testid="suggestion">${words}${suggestion.threshold === null
             ? nothing

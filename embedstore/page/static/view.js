@@ -33,7 +33,7 @@ class App {
       const {buffers: _, ...info} = await this.call("info");
       this.info.value = info;
     } catch (error) {
-      render(html`<div class="es-nothing"><h2>The store cannot be read</h2><p class="es-wrong" role="alert">${error.message}</p></div>`, this.body);
+      render(html`<div class="es-nothing"><h2>The store cannot be read</h2><p class="es-error" role="alert">${error.message}</p></div>`, this.body);
       return;
     }
     const panel = this.open();
@@ -98,7 +98,7 @@ class App {
           ${can.refresh ? html`<button data-testid="refresh" title="Read the newest version of the store" @click=${() => this.refresh()}>Refresh</button>` : nothing}
           ${can.compare === false
             ? nothing
-            : html`<button data-testid="compare" aria-pressed=${two ? "true" : "false"} @click=${() => this.compare()}>${two ? "One query" : "Compare two queries"}</button>`}
+            : html`<button data-testid="compare" title="Two queries side by side" aria-pressed=${two ? "true" : "false"} @click=${() => this.compare()}>${two ? "One query" : "Compare"}</button>`}
           <button data-testid="help" @click=${() => this.dialog.showModal()}>Keys <kbd>h</kbd></button>
         </div>`,
       this.head,
