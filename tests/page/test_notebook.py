@@ -187,7 +187,7 @@ def test_queries_of_every_kind(own: EmbedStore, tmp_path: Path) -> None:
     [
         ({"where": ["no", "text"]}, "where is a SQL condition here, a text; found a list"),
         ({"labels": "category"}, "labels of a view are COLUMN=VALUE, such as 'category=bird'; found 'category'"),
-        ({"labels": "categry=bird"}, "there is no column 'categry'; .* Did you mean category"),
+        ({"labels": "categry=bird"}, "there is no column 'categry'; .* Did you mean 'category'"),
         ({"threshold": "high"}, "a threshold must be a number"),
     ],
 )
