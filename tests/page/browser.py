@@ -121,17 +121,27 @@ def asked(page: Page, query: str) -> None:
     page.get_by_test_id("query-input").fill(query)
     with page.expect_response(lambda response: response.url.endswith("/api/v1/score")):
         page.get_by_test_id("ask").click()
-    expect(page.get_by_test_id("tile").first).to_be_visible()
+    expect(tile(page)).to_be_visible()
 
 
 def tiles(page: Page) -> list[tuple[int, float]]:
-    """Return row and score of each tile of the first grid, in the order of the page."""
+    """Return row and score of each tile of the first grid, in the order of their places; they stand side by side."""
     found = (
         page.get_by_test_id("grid")
         .first.get_by_test_id("tile")
-        .evaluate_all("tiles => tiles.map((tile) => [Number(tile.dataset.row), Number(tile.dataset.score)])")
+        .evaluate_all(
+            """tiles => tiles.filter((tile) => tile.checkVisibility()).map(({dataset}) => dataset)
+            .map(({place, row, score}) => [Number(place), Number(row), Number(score)])"""
+        )
     )
-    return [(int(row), float(score)) for row, score in found]
+    found.sort()
+    assert [place for place, _, _ in found] == list(range(found[0][0], found[0][0] + len(found))) if found else True
+    return [(int(row), float(score)) for _, row, score in found]
+
+
+def tile(page: Page, place: int = 0, panel: int = 0) -> Locator:
+    """Return the tile at a place of the order, 0 for the best score."""
+    return page.get_by_test_id("grid").nth(panel).locator(f"[data-testid=tile][data-place='{place}']")
 
 
 def value(place: Locator) -> float:
@@ -151,18 +161,10 @@ def until(condition: Callable[[], bool], said: str) -> None:
 
 def measured_by(page: Page, value: str = "bird", column: str = "category") -> None:
     """Take a column's value for the truth, and wait for the figures."""
-    choose_truth(page, f"{column}={value}")
-    expect(page.get_by_test_id("precision")).to_have_attribute("data-value", re.compile(r"\d"))
-
-
-def choose_truth(page: Page, words: str) -> None:
-    """Choose what figures are measured by, in the words of `--label`."""
-    place = page.get_by_test_id("truth")
-    if place.evaluate("element => element.tagName") == "SELECT":
-        place.select_option(words)
-    else:
-        place.fill(words)
-        place.press("Enter")
+    page.get_by_test_id("truth").first.select_option(column)
+    page.get_by_test_id("truth-value").first.fill(value)
+    page.get_by_test_id("truth-value").first.press("Enter")
+    expect(page.get_by_test_id("precision").first).to_have_attribute("data-value", re.compile(r"\d"))
 
 
 def set_threshold(page: Page, threshold: float) -> None:

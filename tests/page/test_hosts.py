@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import opened, set_threshold, tiles, until, value, watched
+from browser import opened, set_threshold, tile, tiles, until, value, watched
 from in_browser import serving
 from playwright.sync_api import Browser, Page, expect
 
@@ -123,10 +123,10 @@ def test_one_module_runs_in_three_hosts(host: Host, chromium: Browser, photo_sto
     assert curve is not None
     with host(chromium, store, tmp_path) as (page, module):
         assert module_text() in module
-        expect(page.get_by_test_id("tile").first).to_be_visible()
+        expect(tile(page)).to_be_visible()
         expect(page.get_by_test_id("histogram").first).to_be_visible()
         expect(page.get_by_test_id("curve").first).to_be_visible()
-        picture = page.get_by_test_id("tile").first.locator("img")
+        picture = tile(page).locator("img")
         until(lambda: bool(picture.evaluate("one => one.complete && one.naturalWidth > 50")), "the first picture")
         shown = tiles(page)
         best = sorted(store.scores("bird")[0].tolist(), reverse=True)
@@ -162,7 +162,7 @@ def test_labels_that_a_notebook_gives_are_the_stores(
     shutil.copytree(photo_store.path, tmp_path / "photos.store")
     store = EmbedStore.open(tmp_path / "photos.store")
     with notebook_host(chromium, store, tmp_path) as (page, _):
-        page.get_by_test_id("tile").first.click()
+        tile(page).click()
         page.keyboard.press("y")
         until(lambda: store.labels("bird").answers.tolist() == ["yes"], "the label in the store")
 

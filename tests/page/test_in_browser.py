@@ -21,6 +21,7 @@ from browser import (
     measured_by,
     opened,
     set_threshold,
+    tile,
     tiles,
     until,
     value,
@@ -52,14 +53,14 @@ def test_a_query_shows_the_best_pictures_in_the_librarys_order(read_only: Served
     for query in ("bird", "violin"):
         asked(page, query)
         rows, scores = best_rows(read_only.store, query)
-        expect(page.get_by_test_id("tile").first).to_have_attribute("data-row", str(rows[0]))
+        expect(tile(page)).to_have_attribute("data-row", str(rows[0]))
         seen = tiles(page)
         assert len(seen) > 10
         assert [row for row, _ in seen] == rows[: len(seen)]
         assert [score for _, score in seen] == pytest.approx(scores[: len(seen)], abs=5e-7)
-    picture = page.get_by_test_id("tile").first.locator("img")
+    picture = tile(page).locator("img")
     until(lambda: bool(picture.evaluate("image => image.complete && image.naturalWidth > 100")), "a picture")
-    shown = page.get_by_test_id("tile").first.inner_text()
+    shown = tile(page).inner_text()
     assert re.search(rf"{scores[0]:.4f}", shown), shown
 
 
@@ -149,7 +150,7 @@ def test_best_reset_cost_and_neighbours(read_only: Served, page: Page) -> None:
 def test_ten_labels_by_keyboard_are_the_stores(served: Served, page: Page) -> None:
     """y, n and ? label the picture that is chosen and go on to the next; u takes the last one back."""
     opened(page, served)
-    page.get_by_test_id("tile").first.click()
+    tile(page).click()
     rows, _ = best_rows(served.store, "bird")
     ids = served.store.to_table(["id"]).column("id").to_pylist()
     keys = "yynyn?yyny"
@@ -312,7 +313,7 @@ def test_a_picture_is_a_query(read_only: Served, page: Page, way: str) -> None:
             data_transfer(page, CUCKOO),
         )
     rows, scores = best_rows(read_only.store, Query.image(CUCKOO))
-    expect(page.get_by_test_id("tile").first).to_have_attribute("data-row", str(rows[0]))
+    expect(tile(page)).to_have_attribute("data-row", str(rows[0]))
     assert [score for _, score in tiles(page)[:5]] == pytest.approx(scores[:5], abs=5e-7)
 
 
@@ -321,7 +322,7 @@ def test_text_is_never_a_path(read_only: Served, page: Page) -> None:
     opened(page, read_only, None)
     page.get_by_test_id("query-input").fill(str(CUCKOO))
     page.get_by_test_id("ask").click()
-    expect(page.get_by_test_id("tile").first).to_be_visible()
+    expect(tile(page)).to_be_visible()
     rows, _ = best_rows(read_only.store, Query.text(str(CUCKOO)))
     assert [row for row, _ in tiles(page)[:5]] == rows[:5]
 
@@ -335,7 +336,7 @@ def test_a_condition_filters_and_its_error_is_under_the_field(read_only: Served,
     field.press("Enter")
     kinds = read_only.store.to_table(["category"]).column("category").to_pylist()
     expected = [row for row in best_rows(read_only.store, "bird")[0] if kinds[row] in ("fish", "flower")]
-    expect(page.get_by_test_id("tile").first).to_have_attribute("data-row", str(expected[0]))
+    expect(tile(page)).to_have_attribute("data-row", str(expected[0]))
     shown = tiles(page)
     assert [row for row, _ in shown] == expected[: len(shown)]
     watch.may_refuse = {"score"}
@@ -351,9 +352,7 @@ def test_a_condition_filters_and_its_error_is_under_the_field(read_only: Served,
     field.fill("")
     field.press("Enter")
     expect(error).to_be_hidden()
-    expect(page.get_by_test_id("tile").first).to_have_attribute(
-        "data-row", str(best_rows(read_only.store, "bird")[0][0])
-    )
+    expect(tile(page)).to_have_attribute("data-row", str(best_rows(read_only.store, "bird")[0][0]))
 
 
 def test_a_band_of_scores_is_looked_at_alone(read_only: Served, page: Page) -> None:
@@ -402,9 +401,7 @@ def test_two_queries_side_by_side(read_only: Served, page: Page) -> None:
     expect(page.get_by_test_id("query-input")).to_have_count(2)
     page.get_by_test_id("query-input").nth(1).fill("fish")
     page.get_by_test_id("ask").nth(1).click()
-    expect(page.get_by_test_id("grid").nth(1).get_by_test_id("tile").first).to_have_attribute(
-        "data-row", str(best_rows(read_only.store, "fish")[0][0])
-    )
+    expect(tile(page, panel=1)).to_have_attribute("data-row", str(best_rows(read_only.store, "fish")[0][0]))
     first = page.get_by_test_id("matches-count").first.get_attribute("data-value")
     box = page.get_by_test_id("threshold-number").nth(1)
     box.fill("0.01")
@@ -417,14 +414,14 @@ def test_two_queries_side_by_side(read_only: Served, page: Page) -> None:
 def test_keys_are_letters_while_somebody_types(served: Served, page: Page) -> None:
     """y, n, u, v, b and h typed into a field are text; with Ctrl they are the browser's; nothing is labelled."""
     opened(page, served)
-    page.get_by_test_id("tile").first.click()
+    tile(page).click()
     for name in ("query-input", "where-input", "save-name"):
         field = page.get_by_test_id(name)
         field.fill("")
         field.press_sequentially("ynu?vbh[]")
         expect(field).to_have_value("ynu?vbh[]")
         expect(field).to_be_focused()
-    page.get_by_test_id("tile").first.click()
+    tile(page).click()
     page.keyboard.press("Control+y")
     page.keyboard.press("Alt+n")
     page.get_by_test_id("help").click()
@@ -437,7 +434,7 @@ def test_keys_are_letters_while_somebody_types(served: Served, page: Page) -> No
 def test_arrows_details_and_the_slider_by_keyboard(read_only: Served, page: Page) -> None:
     """No mouse: arrows choose, Enter shows all that is known of a row, Escape leaves, v goes to the slider."""
     opened(page, read_only)
-    page.get_by_test_id("tile").first.click()
+    tile(page).click()
     rows, scores = best_rows(read_only.store, "bird")
     page.keyboard.press("ArrowRight")
     until(lambda: selected(page) == rows[1], "the second picture")
@@ -505,7 +502,7 @@ def test_a_query_that_the_server_has_let_go_is_scored_again(served: Served, page
     opened(page, served)
     for number in range(20):
         served.call("score", query={"terms": [{"text": f"thing {number}", "weight": 1}]}, where="")
-    page.get_by_test_id("tile").first.click()
+    tile(page).click()
     page.keyboard.press("y")
     until(lambda: served.store.labels("bird").answers.tolist() == ["yes"], "the label in the store")
     rows, _ = best_rows(served.store, "bird")
@@ -517,7 +514,7 @@ def test_nothing_leaves_this_machine(served: Served, window: tuple[Page, Watch])
     page, watch = window
     opened(page, served)
     measured_by(page)
-    page.get_by_test_id("tile").first.click()
+    tile(page).click()
     page.keyboard.press("y")
     page.get_by_test_id("calibrate").click()
     expect(page.get_by_test_id("calibrated")).to_be_visible()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Watch, asked, measured_by, opened, set_threshold, tiles, until, value, watched
+from browser import Watch, asked, measured_by, opened, set_threshold, tile, tiles, until, value, watched
 from in_browser import Served
 from playwright.sync_api import Browser, Page, expect
 
@@ -42,7 +42,7 @@ def help_open(page: Page) -> None:
 
 def details_open(page: Page) -> None:
     """All that is known of one picture."""
-    page.get_by_test_id("tile").first.click()
+    tile(page).click()
     page.keyboard.press("Enter")
     expect(page.get_by_test_id("details")).to_be_visible()
 
@@ -58,7 +58,7 @@ def two_panels(page: Page) -> None:
     page.get_by_test_id("compare").click()
     page.get_by_test_id("query-input").nth(1).fill("fish")
     page.get_by_test_id("ask").nth(1).click()
-    expect(page.get_by_test_id("grid").nth(1).get_by_test_id("tile").first).to_be_visible()
+    expect(tile(page, panel=1)).to_be_visible()
     page.evaluate("() => document.querySelectorAll('details').forEach((one) => { one.open = true; })")
 
 
@@ -129,7 +129,7 @@ def test_a_phone_does_the_whole_work(served: Served, chromium: Browser) -> None:
         opened(page, served, None)
         page.get_by_test_id("query-input").fill("bird")
         page.get_by_test_id("ask").tap()
-        expect(page.get_by_test_id("tile").first).to_be_visible()
+        expect(tile(page)).to_be_visible()
         measured_by(page)
         set_threshold(page, 0.45)
         expected = served.store.count("bird", 0.45)
@@ -140,7 +140,7 @@ def test_a_phone_does_the_whole_work(served: Served, chromium: Browser) -> None:
         assert box is not None
         page.touchscreen.tap(box["x"] + box["width"] * 0.9, box["y"] + box["height"] / 2)
         until(lambda: value(page.get_by_test_id("matches-count")) < expected, "fewer matches")
-        page.get_by_test_id("tile").first.tap()
+        tile(page).tap()
         page.get_by_test_id("label-yes").first.tap()
         until(lambda: served.store.labels("bird").answers.tolist() == ["yes"], "the label in the store")
         page.get_by_test_id("undo").first.tap()
