@@ -142,14 +142,16 @@ export class Grid {
       this.tiles.delete(place);
       if (this.pool.length < 200) this.pool.push(tile);
     }
-    for (let place = to - 1; place >= from; place -= 1) this.drawTile(place);
+    // From the last to the first: each new tile goes before the one that follows it, and is asked for after it.
+    let next = null;
+    for (let place = to - 1; place >= from; place -= 1) next = this.drawTile(place, next);
     this.drawLine();
     if (to > from) this.element.setAttribute("role", "listbox");
     else this.element.removeAttribute("role");
     if (this.asked) this.painted();
   }
 
-  drawTile(place) {
+  drawTile(place, next) {
     const {view, layout, scroll} = this;
     const scored = view.scored.value;
     let tile = this.tiles.get(place);
@@ -157,7 +159,7 @@ export class Grid {
       tile = this.pool.pop() || new Tile(this.thumbnails, this.prefix);
       tile.become(place, scored.rows[place], scored.scores[place], scored.n);
       this.tiles.set(place, tile);
-      this.spacer.append(tile.element);
+      this.spacer.insertBefore(tile.element, next);
     }
     if (tile.width !== this.tileWidth) {
       tile.width = this.tileWidth;
@@ -167,6 +169,7 @@ export class Grid {
     const {row, column} = layout.at(place);
     tile.move(PAD + column * (this.tileWidth + GAP), PAD + layout.top(row) - scroll.base);
     tile.mark(this.markOf(place));
+    return tile.element;
   }
 
   markOf(place) {

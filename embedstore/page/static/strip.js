@@ -66,6 +66,8 @@ function slot(view, root, at) {
       const next = inside ? scored.rows[to] : -1;
       const said = inside ? scored.scores[to].toFixed(4) : "";
       if (score.textContent !== said) score.textContent = said;
+      if (inside) element.dataset.score = scored.scores[to];
+      else delete element.dataset.score;
       element.dataset.answer = (inside && marks.get(next)) || "";
       element.setAttribute("aria-label", inside ? `place ${to + 1}, score ${said}` : "no picture");
       if (next === row) return;
