@@ -124,10 +124,10 @@ def _widget_type() -> Any:
         start = traitlets.Dict(allow_none=True).tag(sync=True)
 
         def __init__(self, session: Session, start: dict[str, Any] | None) -> None:
-            super().__init__(_esm=module_text(), _css=style_text(), start=start)
             self._session = session
             self._readers = ThreadPoolExecutor(AT_ONCE, "embedstore-view")
             self._writer = ThreadPoolExecutor(1, "embedstore-view-in-order")
+            super().__init__(_esm=module_text(), _css=style_text(), start=start)
             self.on_msg(_answer_later)
 
         def close(self) -> None:

@@ -307,7 +307,7 @@ def _table(name: str, head: Sequence[str], rows: Iterable[Sequence[str]], chosen
         f"<tr{' class=chosen' if number == chosen else ''}>{''.join(f'<td>{escape(v)}</td>' for v in row)}</tr>"
         for number, row in enumerate(rows)
     )
-    return _scrolled(name, f"<table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>")
+    return _scrolled(name, f"<table class={name}><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>")
 
 
 def _scrolled(name: str, html: str) -> str:

@@ -7,12 +7,15 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from browser import set_threshold, value, watched
+from playwright.sync_api import Browser, Page, expect
 from scored_stores import QUERY, scored_store
 
 from embedstore.deciding import review, thresholds
@@ -23,6 +26,8 @@ from embedstore.page import embedded, report
 from embedstore.page.scored_query import ScoredQuery, rows_in_order
 from embedstore.store import EmbedStore
 from embedstore.wording import counted
+
+pytest_plugins = ["browser_fixtures"]
 
 
 def data_in(page: str) -> Any:
@@ -241,17 +246,6 @@ def test_the_policy_lets_only_its_own_script_run(photo_store: EmbedStore, bird: 
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, without a window."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
 def written(photo_store: EmbedStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Classifier]:
     """A report, and the classifier that it is about."""
     classifier = photo_store.calibrate("bird", "category=bird", name="bird", resamples=0)
@@ -259,111 +253,91 @@ def written(photo_store: EmbedStore, tmp_path_factory: pytest.TempPathFactory) -
     return report.write_report(photo_store.reader, classifier, "category=bird", file), classifier
 
 
-class Shown:
-    """A report in a window: what it asked for, and what went wrong in it."""
-
-    def __init__(self, browser: Any, file: Path, **options: Any) -> None:
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.requests: list[str] = []
-        self.errors: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
-        self.page.goto(file.as_uri())
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.context.close()
-
-    def away(self) -> list[str]:
-        """Return the requests that are for neither the file itself nor for bytes that it holds."""
-        own = self.page.url
-        return [url for url in self.requests if url != own and not url.startswith(("data:", "blob:"))]
+@contextmanager
+def shown(browser: Browser, file: Path, **options: Any) -> Iterator[Page]:
+    """Open a report without any server; it fails when anything but the file itself, and what it holds, is asked for."""
+    with watched(browser, **options) as (page, watch):
+        page.goto(file.as_uri())
+        yield page
+        assert [url for url in watch.requests if not url.startswith(("data:", "blob:"))] == [file.as_uri()]
 
 
-def test_the_slider_moves_the_figures(photo_store: EmbedStore, written: tuple[Path, Classifier], browser: Any) -> None:
+def test_the_slider_moves_the_figures(
+    photo_store: EmbedStore, written: tuple[Path, Classifier], chromium: Browser
+) -> None:
     """Counts and figures are the library's at 20 thresholds; nothing is fetched, nothing goes wrong."""
     file, classifier = written
     rows = review.ScoredRows.of(photo_store.reader, classifier, "category=bird")
     curve = precision_recall(rows.scores[rows.labelled.positions], rows.labelled.values)
-    with Shown(browser, file) as shown:
-        place = shown.page.get_by_test_id
-        place("precision").wait_for()
-        assert float(place("matches-count").get_attribute("data-value")) == rows.scores.size - np.searchsorted(
-            np.sort(rows.scores), classifier.threshold, side="right"
-        )
-        for threshold in np.linspace(float(rows.scores.min()), float(rows.scores.max()), 20).tolist():
-            place("threshold-number").fill(repr(threshold))
-            place("threshold-number").press("Enter")
-            at = curve.at(threshold)
+    with shown(chromium, file) as page:
+        place = page.get_by_test_id
+        expect(place("threshold-number")).to_have_attribute("data-value", repr(classifier.threshold))
+        for threshold in [classifier.threshold, *np.linspace(-0.05, 0.9, 20).tolist()]:
+            set_threshold(page, threshold)
             matches = int((rows.scores.astype(np.float64) > threshold).sum())
-            shown.page.wait_for_function(
-                """([test, value]) =>
-                    Number(document.querySelector(`[data-testid="${test}"]`)?.dataset.value) === value""",
-                arg=["matches-count", matches],
-            )
+            expect(place("matches-count")).to_have_attribute("data-value", str(matches))
+            at = curve.at(threshold)
             for name in ("precision", "recall", "f1"):
-                assert float(place(name).get_attribute("data-value")) == pytest.approx(getattr(at, name), abs=1e-12)
-        assert shown.away() == []
-        assert shown.errors == []
+                assert value(place(name)) == pytest.approx(getattr(at, name), abs=1e-12)
 
 
-def test_rows_and_pictures_are_shown(written: tuple[Path, Classifier], browser: Any) -> None:
+def test_rows_and_pictures_are_shown(written: tuple[Path, Classifier], chromium: Browser) -> None:
     """The grid shows pictures from the page itself, and no control of what a report cannot do."""
-    with Shown(browser, written[0]) as shown:
-        shown.page.get_by_test_id("tile").first.wait_for()
-        shown.page.wait_for_function(
-            "document.querySelector('[data-testid=tile] img')?.naturalWidth > 0", polling="raf"
-        )
-        for absent in ("query-input", "label-yes", "calibrate", "save", "export-csv", "refresh"):
-            assert shown.page.get_by_test_id(absent).count() == 0 or not shown.page.get_by_test_id(absent).is_visible()
-        assert shown.errors == []
+    with shown(chromium, written[0]) as page:
+        expect(page.get_by_test_id("tile").first).to_be_visible()
+        page.wait_for_function("document.querySelector('[data-testid=tile] img')?.naturalWidth > 0")
+        for absent in ("query-input", "label-yes", "calibrate", "save", "export-csv", "refresh", "classifier-item"):
+            expect(page.get_by_test_id(absent).filter(visible=True)).to_have_count(0)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1280])
-def test_a_report_fits_its_window(written: tuple[Path, Classifier], browser: Any, width: int, scheme: str) -> None:
+def test_a_report_fits_its_window(written: tuple[Path, Classifier], chromium: Browser, width: int, scheme: str) -> None:
     """Nothing is cut on a phone: the page never scrolls sideways, wide tables do within themselves."""
-    with Shown(browser, written[0], viewport={"width": width, "height": 800}, color_scheme=scheme) as shown:
-        shown.page.get_by_test_id("precision").wait_for()
-        assert shown.page.evaluate("document.documentElement.scrollWidth") == width
-        for table in shown.page.locator(".scrolled").all():
+    with shown(chromium, written[0], viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
+        expect(page.get_by_test_id("precision")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert serious(page) == []
+        for table in page.locator(".scrolled").all():
             wide, inside = table.evaluate("element => [element.scrollWidth, element.clientWidth]")
             assert wide <= inside or table.evaluate("element => getComputedStyle(element).overflowX") == "auto"
-        assert shown.errors == []
+
+
+def serious(page: Page) -> list[str]:
+    """Return what axe-core calls serious or critical."""
+    page.evaluate(Path(__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("async () => (await axe.run(document, {resultTypes: ['violations']})).violations")
+    return [
+        f"{one['id']}: {place['html']}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for place in one["nodes"]
+    ]
 
 
 def test_a_report_is_read_without_javascript(
-    photo_store: EmbedStore, written: tuple[Path, Classifier], browser: Any
+    photo_store: EmbedStore, written: tuple[Path, Classifier], chromium: Browser
 ) -> None:
     """Title, summary, figures, thresholds and the mistakes with their pictures are plain HTML."""
     file, classifier = written
-    with Shown(browser, file, java_script_enabled=False) as shown:
-        text = shown.page.inner_text("body")
+    with shown(chromium, file, java_script_enabled=False) as page:
+        text = page.inner_text("body")
         assert "Looks for bird" in text
         assert f"{classifier.target.metrics['f1']:.4f}" in text
         assert "Around the threshold" in text
         assert "false negative" in text
-        assert shown.page.locator("ul.pictures img").count() >= 33
-        assert shown.away() == []
+        assert page.locator("ul.pictures img").count() >= 33
 
 
-def test_classes_are_chosen(photo_store: EmbedStore, tmp_path: Path, browser: Any) -> None:
+def test_classes_are_chosen(photo_store: EmbedStore, tmp_path: Path, chromium: Browser) -> None:
     """A select shows the module of another class."""
     kinds = thresholds.calibrate_classes(
         photo_store.reader, {"bird": "bird", "flower": "flower"}, "category", name="kinds", resamples=0
     )
     file = report.write_report(photo_store.reader, kinds, "category", tmp_path / "kinds.html")
-    with Shown(browser, file) as shown:
+    with shown(chromium, file) as page:
         for label in ("flower", "bird"):
-            shown.page.get_by_test_id("report-class").select_option(label)
+            page.get_by_test_id("report-class").select_option(label)
             target = kinds.targets[kinds.labels.index(label)]
-            shown.page.wait_for_function(
-                """(value) => Number(document.querySelector('[data-testid="threshold-number"]')?.value) === value""",
-                arg=round(target.threshold, 4),
-            )
-        assert shown.page.locator(".embedstore").count() == 1
-        assert shown.errors == []
+            expect(page.get_by_test_id("threshold-number")).to_have_attribute("data-value", repr(target.threshold))
+        assert page.locator(".embedstore").count() == 1

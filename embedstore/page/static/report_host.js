@@ -67,7 +67,7 @@ function hostOf(data, panel) {
     info: () => data.info,
     classifiers: () => ({classifiers: data.info.classifiers}),
     score: () => ({...panel.score.result, buffers: [copyOf(scores), copyOf(rows)]}),
-    suggest: () => ({words: `${panel.score.result.start.threshold.toFixed(4)} is the classifier's threshold`, threshold: null, floor: null, gap: null}),
+    suggest: () => ({words: "", threshold: null, floor: null, gap: null}),
     rows: ({rows: wanted}) => ({rows: wanted.map((row) => ({row, id: "", uri: "", values: {}, ...data.rows[row], score: scoreOf(row)}))}),
     thumbnail: ({row}) => thumbnailOf(data, row),
     measure: () => ({...panel.measure.result, buffers: panel.measure.arrays.map((one) => copyOf(Float64Array.from(typedOf(one))))}),
