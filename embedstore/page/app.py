@@ -131,13 +131,19 @@ def packed(result: dict[str, Any], buffers: Sequence[bytes | memoryview]) -> Res
     """Return an answer: JSON; or with buffers the length of the JSON head, the head, and each buffer on 8 bytes."""
     if not buffers:
         return JSONResponse(result)
+    pieces = pieces_of(result, buffers)
+    length = sum(len(piece) for piece in pieces)
+    headers = {"content-length": str(length)}
+    return StreamingResponse(_pieces(pieces), media_type="application/octet-stream", headers=headers)
+
+
+def pieces_of(result: dict[str, Any], buffers: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Return what the body of an answer with buffers is made of."""
     head = json.dumps({**result, "buffers": [len(one) for one in buffers]}, allow_nan=False).encode()
     pieces: list[bytes | memoryview] = [len(head).to_bytes(_HEAD, "little"), head, _padding(_HEAD + len(head))]
     for one in buffers:
         pieces += [one, _padding(len(one))]
-    length = sum(len(piece) for piece in pieces)
-    headers = {"content-length": str(length)}
-    return StreamingResponse(_pieces(pieces), media_type="application/octet-stream", headers=headers)
+    return pieces
 
 
 def unpacked(body: bytes) -> tuple[dict[str, Any], list[memoryview]]:

@@ -218,6 +218,7 @@ def patient(seconds: float = 10.0, most: int = 512) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self.access_log = False  # also where somebody else has given uvicorn's logger a handler
             every.add(self)
             if len(every) > most:
                 slowest = next(iter(waiting), self)

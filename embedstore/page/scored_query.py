@@ -30,7 +30,7 @@ from embedstore.searching.queries import Concept, Query
 from embedstore.searching.reader import Reader
 
 MOST_QUERIES = 16
-MOST_BYTES = 96 << 20
+MOST_BYTES = 64 << 20
 """So many scored queries are kept, and so much memory: eight bytes a row and query."""
 _SHOWN_FIRST, _SHARE_SHOWN_FIRST = 100, 20
 
@@ -135,8 +135,8 @@ class ScoredQuery:
         rests = labelled.to_measure()
         return precision_recall(self.found.scores[rests.positions], rests.values, rests.weights), rests
 
-    def start(self) -> tuple[float, str]:
-        """Say where to look first, and why there: what is quick to make."""
+    def start(self, descending: NDArray[np.float32]) -> tuple[float, str]:
+        """Say where to look first, and why there, by what is quick to make of the `descending` scores."""
         if isinstance(self.asked, Classifier):
             return self.asked.threshold, f"that of the classifier {self.asked.name!r}"
         if not len(self.order):
@@ -145,7 +145,7 @@ class ScoredQuery:
             curve, rests = self.measured(self.labels(None))
             if curve.n_pos and curve.n_neg:
                 return curve.at_cut(curve.best_cut).threshold, f"the best F1 on {len(rests):,} labelled rows"
-        ascending = self.descending[::-1]
+        ascending = descending[::-1]
         gap = ScoreDistribution(ascending).gap()
         if gap is not None:
             return gap.threshold, f"below {gap.matches:,} images there is a gap that stands out"

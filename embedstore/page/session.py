@@ -361,7 +361,7 @@ class Session:
 def told_of_scored(query: ScoredQuery) -> Answer:
     """Return what a page says of a scored query, its scores, highest first, and their rows."""
     scores = query.descending
-    threshold, why = query.start()
+    threshold, why = query.start(scores)
     answer = {
         "query": query.label,
         "concept": query.concept,

@@ -1,48 +1,42 @@
 """The page's own numbers, computed by cut.js in a browser, are the library's at any threshold, ties and weights too."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser, Page
 
 import embedstore
 from embedstore.measures.choice import choose_threshold
 from embedstore.measures.curves import Curve, precision_recall
 from embedstore.measures.distribution import ScoreDistribution
 
-SCRIPT = Path(embedstore.__file__).parent / "page" / "static" / "cut.js"
-CHROMIUM = Path("/usr/bin/chromium")
-needed = any(os.environ.get(name) for name in ("CI", "EMBEDSTORE_NEEDS_BROWSER"))
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists() and not needed, reason="no Chromium is installed")
+pytest_plugins = ["browser_fixtures"]
 
+SCRIPT = Path(embedstore.__file__).parent / "page" / "static" / "cut.js"
 RATES = ("precision", "recall", "f1", "tp", "fp", "fn", "tn")
 CURVE = """(given) => ({scores: Float64Array.from(given.scores), tp: Float64Array.from(given.tp),
                         fp: Float64Array.from(given.fp), nPos: given.nPos, nNeg: given.nNeg})"""
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Any]:
+def page(chromium: Browser) -> Iterator[Page]:
     """A blank page that holds the functions of cut.js as `window.cut`."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        blank = browser.new_page()
-        blank.evaluate(
-            """async (text) => {
-                const address = URL.createObjectURL(new Blob([text], {type: "text/javascript"}));
-                window.cut = await import(address);
-            }""",
-            SCRIPT.read_text(),
-        )
-        yield blank
-        browser.close()
+    blank = chromium.new_page()
+    blank.evaluate(
+        """async (text) => {
+            const address = URL.createObjectURL(new Blob([text], {type: "text/javascript"}));
+            window.cut = await import(address);
+        }""",
+        SCRIPT.read_text(),
+    )
+    yield blank
+    blank.close()
 
 
-def in_browser(page: Any, body: str, **given: Any) -> Any:
+def in_browser(page: Page, body: str, **given: Any) -> Any:
     """Run the body of a function of `cut` and of what is given (arrays as lists) in the page."""
     plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in given.items()}
     names = ", ".join(plain)
@@ -98,7 +92,7 @@ def probes(scores: np.ndarray) -> list[float]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_matches_and_percentile_are_the_librarys_at_every_threshold(page: Any, kind: str) -> None:
+def test_matches_and_percentile_are_the_librarys_at_every_threshold(page: Page, kind: str) -> None:
     scores, _, _ = drawn(kind)
     array = "Float64Array" if scores.dtype == np.float64 else "Float32Array"
     thresholds = probes(scores)
@@ -116,7 +110,7 @@ def test_matches_and_percentile_are_the_librarys_at_every_threshold(page: Any, k
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_figures_are_the_librarys_to_the_last_bit(page: Any, kind: str) -> None:
+def test_figures_are_the_librarys_to_the_last_bit(page: Page, kind: str) -> None:
     scores, labels, weights = drawn(kind)
     curve = precision_recall(scores, labels, weights)
     thresholds = probes(scores)
@@ -134,7 +128,7 @@ def test_figures_are_the_librarys_to_the_last_bit(page: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_threshold_of_every_cut_is_the_librarys(page: Any, kind: str) -> None:
+def test_the_threshold_of_every_cut_is_the_librarys(page: Page, kind: str) -> None:
     scores, labels, weights = drawn(kind)
     curve = precision_recall(scores, labels, weights)
     found = in_browser(
@@ -147,7 +141,7 @@ def test_the_threshold_of_every_cut_is_the_librarys(page: Any, kind: str) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_best_f1_and_the_lowest_cost_are_those_that_the_library_chooses(page: Any, kind: str) -> None:
+def test_the_best_f1_and_the_lowest_cost_are_those_that_the_library_chooses(page: Page, kind: str) -> None:
     scores, labels, weights = drawn(kind)
     curve = precision_recall(scores, labels, weights)
     costs = [(1, 1), (1, 5), (7, 1), (0.3, 0.1), (1, 0), (0, 1), (2.5, 1000)]
@@ -168,7 +162,7 @@ def test_the_best_f1_and_the_lowest_cost_are_those_that_the_library_chooses(page
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_tables_thresholds_are_those_that_the_library_tells(page: Any, kind: str) -> None:
+def test_the_tables_thresholds_are_those_that_the_library_tells(page: Page, kind: str) -> None:
     scores, labels, weights = drawn(kind)
     curve = precision_recall(scores, labels, weights)
     body = f"const curve = ({CURVE})(given); return Array.from(cut.telling(curve, n));"
@@ -177,7 +171,7 @@ def test_the_tables_thresholds_are_those_that_the_library_tells(page: Any, kind:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "float64"])
-def test_steps_to_the_neighbour_pass_every_distinct_score_once(page: Any, kind: str) -> None:
+def test_steps_to_the_neighbour_pass_every_distinct_score_once(page: Page, kind: str) -> None:
     scores, _, _ = drawn(kind)
     distinct = np.unique(scores)
     found = in_browser(
@@ -193,7 +187,7 @@ def test_steps_to_the_neighbour_pass_every_distinct_score_once(page: Any, kind: 
     assert found == [cuts[1:], cuts[-2::-1]]
 
 
-def test_a_spelt_threshold_matches_the_same_rows_when_typed_again(page: Any) -> None:
+def test_a_spelt_threshold_matches_the_same_rows_when_typed_again(page: Page) -> None:
     for kind in ("plain", "ties", "adjacent"):
         scores, labels, _ = drawn(kind)
         thresholds = precision_recall(scores, labels).thresholds
@@ -210,7 +204,7 @@ def test_a_spelt_threshold_matches_the_same_rows_when_typed_again(page: Any) -> 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "float64"])
 @pytest.mark.parametrize("most", [4, 7, 64, 512])
-def test_bins_hold_every_score_once_and_are_as_wide_as_each_other(page: Any, kind: str, most: int) -> None:
+def test_bins_hold_every_score_once_and_are_as_wide_as_each_other(page: Page, kind: str, most: int) -> None:
     scores, _, _ = drawn(kind)
     found = in_browser(
         page,
@@ -230,7 +224,7 @@ def test_bins_hold_every_score_once_and_are_as_wide_as_each_other(page: Any, kin
     assert counts.sum() == len(scores)
 
 
-def test_a_thinned_curve_keeps_its_ends_its_best_and_its_shape(page: Any) -> None:
+def test_a_thinned_curve_keeps_its_ends_its_best_and_its_shape(page: Page) -> None:
     random = np.random.default_rng(5)
     scores = random.normal(0.05, 0.01, 60_000).astype(np.float32)
     labels = random.random(60_000) < 1 / (1 + np.exp(-(scores - 0.07) / 0.004))
@@ -253,7 +247,7 @@ def test_a_thinned_curve_keeps_its_ends_its_best_and_its_shape(page: Any) -> Non
     assert (part[0], part[-1]) == (curve.cut(0.06), curve.cut(0.08))
 
 
-def test_a_short_curve_is_drawn_whole(page: Any) -> None:
+def test_a_short_curve_is_drawn_whole(page: Page) -> None:
     scores, labels, _ = drawn("few")
     curve = precision_recall(scores, labels)
     body = f"const curve = ({CURVE})(given); return Array.from(cut.thinned(curve, 1000));"

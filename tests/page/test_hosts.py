@@ -97,10 +97,10 @@ def as_text(buffer: Any) -> str:
 @contextmanager
 def report_host(browser: Browser, store: EmbedStore, folder: Path) -> Iterator[tuple[Page, str]]:
     """The file that `embedstore report` writes, opened without any server, and what it holds."""
-    store.calibrate("bird", LABELS, name="bird", resamples=0)
+    classifier = store.calibrate("bird", LABELS, name="bird", resamples=0)
     from embedstore.page.report import write_report
 
-    file = write_report(store.reader, store.classifier("bird"), LABELS, folder / "bird.html")
+    file = write_report(store.reader, classifier, LABELS, folder / "bird.html")
     with watched(browser) as (page, _):
         page.goto(file.as_uri())
         yield page, file.read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,14 +88,17 @@ def test_every_number_is_the_librarys_at_twenty_thresholds(read_only: Served, pa
         seen.append(threshold)
 
     slider = page.get_by_test_id("threshold-range")
+    slider.scroll_into_view_if_needed()
     for place in np.linspace(0.1, 0.9, 8):
         drag_to(page, slider.bounding_box(), place, bool(not seen))
         page.evaluate("() => new Promise(requestAnimationFrame)")
         compare()
     page.mouse.up()
-    point, chart = page.get_by_test_id("curve-point"), page.get_by_test_id("curve").bounding_box()
-    start = point.bounding_box()
+    point = page.get_by_test_id("curve-point")
+    point.scroll_into_view_if_needed()
+    start, chart = point.bounding_box(), page.get_by_test_id("curve").bounding_box()
     assert start is not None
+    assert chart is not None
     page.mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)
     page.mouse.down()
     for place in (0.3, 0.45, 0.6, 0.75):
@@ -204,7 +208,7 @@ def test_next_to_label_begins_a_round_with_known_picks(served: Served, page: Pag
     assert answers == {row: "yes" if truth[row] == "bird" else "no" for row in answers}
     expect(page.get_by_test_id("precision")).to_have_attribute("data-value", re.compile(r"^[\d.]+$"))
     threshold = value(page.get_by_test_id("threshold-number"))
-    curve = served.store.sweep("bird").curve
+    curve = served.store.sweep("bird", served.store.labels("bird")).curve
     assert curve is not None
     assert value(page.get_by_test_id("recall")) == pytest.approx(curve.at(threshold).recall, abs=1e-12)
 
@@ -388,10 +392,10 @@ def test_the_cut_is_seen_and_followed(read_only: Served, page: Page) -> None:
     page.locator("body").click(position={"x": 2, "y": 2})
     page.keyboard.press("b")
     expect(page.get_by_test_id("cut-line").first).to_be_in_viewport()
-    strip = page.get_by_test_id("strip").locator("[data-score]")
-    sides = [float(tile.get_attribute("data-score") or "nan") > 0.45 for tile in strip.all()]
-    assert True in sides
-    assert False in sides
+    strip = [float(text) for text in page.get_by_test_id("strip").locator("button:enabled").all_inner_texts()]
+    near = np.sort(read_only.store.scores("bird")[0])[::-1]
+    matches = int((near > 0.45).sum())
+    assert strip == pytest.approx(near[matches - 8 : matches + 8].tolist(), abs=5e-5)
 
 
 def test_two_queries_side_by_side(read_only: Served, page: Page) -> None:
@@ -461,24 +465,27 @@ def test_arrows_details_and_the_slider_by_keyboard(read_only: Served, page: Page
 
 
 def test_the_lines_that_do_the_same_do_the_same(served: Served, page: Page) -> None:
-    """The Python lines run as they stand, and find as many matches as the page shows."""
+    """The lines of Python and of a shell run as they stand, and find as many matches as the page shows."""
     opened(page, served)
+    measured_by(page)
     set_threshold(page, 0.45)
+    page.get_by_test_id("save-name").fill("from lines")
     page.get_by_test_id("show-commands").click()
-    commands = page.get_by_test_id("commands")
-    expect(commands).to_contain_text("embedstore classify")
-    answer = served.call(
-        "commands",
-        scored=served.call("score", query={"terms": [{"text": "bird", "weight": 1}]}, where="")["scored"],
-        threshold=0.45,
-    )
-    assert answer["shell"].splitlines()[-1] in commands.inner_text()
-    ran = subprocess.run([sys.executable, "-c", answer["python"]], capture_output=True, text=True, check=False)
+    shown = page.get_by_test_id("commands").locator("pre")
+    expect(shown).to_have_count(2)
+    python, shell = shown.all()
+    expect(python).to_contain_text("0.45")
+    expect(python).to_contain_text("from lines")
+    lines = python.inner_text() + "\nprint(len(matches))"
+    ran = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    shell = answer["shell"].replace("embedstore ", f"{sys.executable} -m embedstore ", 1)
-    listed = subprocess.run(shell, shell=True, capture_output=True, text=True, check=False)
+    assert ran.stdout.split() == [str(served.store.count("bird", 0.45))]
+    assert served.store.classifiers() == ["from lines"]
+    command = next(line for line in shell.inner_text().splitlines() if line.startswith("embedstore classify"))
+    words = [sys.executable, "-m", *shlex.split(command), "--json"]
+    listed = subprocess.run(words, capture_output=True, text=True, check=False)
     assert listed.returncode == 0, listed.stderr
-    assert len(listed.stdout.splitlines()) >= served.store.count("bird", 0.45)
+    assert len(json.loads(listed.stdout)) == served.store.count("bird", 0.45)
 
 
 def test_a_picture_that_is_gone_shows_as_missing(tmp_path: Path, pictures: Path, page: Page) -> None:

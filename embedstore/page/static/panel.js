@@ -25,7 +25,7 @@ export function createPanel({call, info, number, help, closePanel}) {
   grid.opened = () => details.show();
 
   const root = part("section", "es-panel");
-  root.setAttribute("aria-label", number === 1 ? "First query" : "Second query");
+  root.setAttribute("aria-label", number === 1 ? "Query and its pictures" : "Second query and its pictures");
   const middle = part("div", "es-middle");
   middle.append(labelBar(view, grid), strip(view, thumbnails), empty(view, draft), grid.element);
   const columns = part("div", "es-columns");

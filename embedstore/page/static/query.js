@@ -64,12 +64,17 @@ export function queryPanel(view, draft, prefix) {
     effect(() => {
       render(
         html`${can.value.query === false ? nothing : html`${asked(view, draft, prefix, can.value)} ${filter(view, prefix)}`}
-        ${classifierList(view, draft)} ${conceptList(view, draft)}`,
+        ${classifierList(view, draft, prefix)} ${conceptList(view, draft, prefix)}`,
         inner,
       );
     }),
   );
   return root;
+}
+
+// Landmarks of a second panel have names of their own.
+function named(words, prefix) {
+  return prefix === "es1" ? words : `${words} of the second query`;
 }
 
 function asked(view, draft, prefix, can) {
@@ -85,8 +90,8 @@ function asked(view, draft, prefix, can) {
     draft.typed.value = "";
     draft.giveUp();
   };
-  return html`<section class="es-section" aria-label="Query">
-    <form class="es-ask" role="search" @submit=${submit}>
+  return html`<section class="es-section" aria-label=${named("Query", prefix)}>
+    <form class="es-ask" role="search" aria-label=${named("Search", prefix)} @submit=${submit}>
       <label class="es-label" for="${prefix}-query">Look for</label>
       <div class="es-entry">
         <input id="${prefix}-query" name="query" type="search" autocomplete="off" spellcheck="false" data-testid="query-input"
@@ -170,7 +175,7 @@ function filter(view, prefix) {
     event.preventDefault();
     apply(event.target.elements.where.value.trim());
   };
-  return html`<section class="es-section" aria-label="Filter">
+  return html`<section class="es-section" aria-label=${named("Filter", prefix)}>
     <form class="es-ask" @submit=${submit}>
       <label class="es-label" for="${prefix}-where">Only rows where</label>
       <div class="es-entry">
@@ -186,10 +191,10 @@ function filter(view, prefix) {
   </section>`;
 }
 
-function classifierList(view, draft) {
+function classifierList(view, draft, prefix) {
   const rows = (view.info.value.classifiers || []).flatMap((one) => one.classes.map((each) => ({...each, name: one.name, several: one.classes.length > 1})));
   const now = view.query.value;
-  return html`<section class="es-section es-kept" aria-label="Saved classifiers"><h2>Saved classifiers</h2>
+  return html`<section class="es-section es-kept" aria-label=${named("Saved classifiers", prefix)}><h2>Saved classifiers</h2>
     ${rows.length
       ? html`<ul class="es-list">${rows.map(
           (row) => html`<li><button class="es-item" data-testid="classifier-item" aria-pressed=${now && now.classifier === row.name && (now.class === null || now.class === row.label) ? "true" : "false"}
@@ -200,10 +205,10 @@ function classifierList(view, draft) {
   </section>`;
 }
 
-function conceptList(view, draft) {
+function conceptList(view, draft, prefix) {
   const concepts = view.info.value.concepts || [];
   if (!concepts.length) return nothing;
-  return html`<section class="es-section es-kept" aria-label="Labelled concepts"><h2>Labelled concepts</h2>
+  return html`<section class="es-section es-kept" aria-label=${named("Labelled concepts", prefix)}><h2>Labelled concepts</h2>
     <ul class="es-list">${concepts.map(
       (one) => html`<li><button class="es-item" data-testid="concept-item" @click=${() => draft.ask(queryOf(one.concept))}>
         <span class="es-item-name">${one.concept}</span><span class="es-tally"><b class="es-yes-text">${count(one.yes)} yes</b> <b class="es-no-text">${count(one.no)} no</b>${one.open ? html` <span>${count(one.open)} open</span>` : nothing}</span></button></li>`,

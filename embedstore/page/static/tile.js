@@ -15,7 +15,7 @@ export class Tile {
     tile.dataset.testid = "tile";
     tile.innerHTML =
       '<div class="es-picture"><img alt="" decoding="async" draggable="false" hidden><span class="es-missing" hidden></span></div>' +
-      '<div class="es-caption"><span class="es-score"></span><span class="es-truth" hidden></span><span class="es-badge" hidden></span></div>';
+      '<div class="es-caption"><span class="es-score"></span> <span class="es-truth" hidden></span> <span class="es-badge" hidden></span></div>';
     this.element = tile;
     [this.image, this.missing] = tile.firstChild.children;
     [this.score, this.truth, this.badge] = tile.lastChild.children;
@@ -35,6 +35,7 @@ export class Tile {
     tile.setAttribute("aria-posinset", place + 1);
     tile.setAttribute("aria-setsize", total);
     this.said = "";
+    this.marks = null;
     if (row === this.row) return;
     this.row = row;
     tile.dataset.row = row;
@@ -56,6 +57,7 @@ export class Tile {
     }
     this.missing.textContent = found && !url ? `missing: ${found.why}` : "";
     this.missing.title = this.missing.textContent;
+    if (this.marks && this.missing.textContent) this.mark(this.marks);
   }
 
   move(x, y) {
@@ -65,8 +67,10 @@ export class Tile {
   }
 
   // match: boolean; answer: yes, no, ?, open or undefined; truth: the same of a column; selected, queued: boolean.
-  mark({match, answer, truth, selected, queued}) {
-    const said = spoken(this.place, this.value, match, answer, truth);
+  mark(marks) {
+    this.marks = marks;
+    const {match, answer, truth, selected, queued} = marks;
+    const said = spoken({place: this.place, score: this.value, match, answer, truth, missing: this.missing.textContent});
     if (said === this.said && selected === this.selected && queued === this.queued) return;
     [this.said, this.selected, this.queued] = [said, selected, queued];
     const tile = this.element;
@@ -77,8 +81,11 @@ export class Tile {
     tile.setAttribute("aria-label", said);
     tile.dataset.match = match;
     tile.dataset.answer = answer || "";
-    badge(this.badge, answer);
-    badge(this.truth, truth);
+    this.badge.hidden = !answer;
+    this.badge.textContent = answer || "";
+    this.badge.dataset.answer = answer || "";
+    this.truth.hidden = !truth;
+    this.truth.dataset.answer = truth || "";
     this.truth.title = truth ? `the column says ${truth}` : "";
   }
 
@@ -89,10 +96,4 @@ export class Tile {
     this.place = -1;
     this.element.remove();
   }
-}
-
-function badge(element, answer) {
-  element.hidden = !answer;
-  element.textContent = answer || "";
-  element.dataset.answer = answer || "";
 }

@@ -23,12 +23,12 @@ export function percent(part, whole_) {
 
 export const SAID = {yes: "labelled yes", no: "labelled no", "?": "cannot tell", open: "waits for a label"};
 
-// The accessible name of a tile.
-export function spoken(place, score, match, answer, truth) {
-  const words = [`place ${place + 1}`, `score ${score.toFixed(4)}`, match ? "match" : "no match"];
-  if (answer) words.push(SAID[answer]);
-  if (truth) words.push(`the column says ${truth}`);
-  return words.join(", ");
+// The accessible name of a tile: what can be read on it, in that order, and then what can only be seen.
+export function spoken({place, score, match, answer, truth, missing}) {
+  const read = [missing, score.toFixed(4), answer].filter(Boolean).join(" ");
+  const seen = [match ? "match" : "no match", `place ${count(place + 1)}`];
+  if (truth) seen.push(`the column says ${truth}`);
+  return [read, ...seen].join(", ");
 }
 
 export const PICKS = {
