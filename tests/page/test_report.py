@@ -286,6 +286,8 @@ def test_rows_and_pictures_are_shown(written: tuple[Path, Classifier], chromium:
     with shown(chromium, written[0]) as page:
         expect(page.get_by_test_id("tile").first).to_be_visible()
         page.wait_for_function("document.querySelector('[data-testid=tile] img')?.naturalWidth > 0")
+        for chart in ("histogram", "curve"):
+            expect(page.get_by_test_id(chart).first).to_be_visible()
         for absent in ("query-input", "label-yes", "calibrate", "save", "export-csv", "refresh", "classifier-item"):
             expect(page.get_by_test_id(absent).filter(visible=True)).to_have_count(0)
 
