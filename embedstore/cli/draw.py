@@ -77,12 +77,12 @@ def _display(rows: ScoredRows, kind: str) -> Display:
 @scored_options(labels_required=True)
 @file_option("-o", "page", endings=PAGES, required=True, help="The HTML file to write.")
 @click.option(
-    "--pictures",
+    "--thumbnails",
     type=click.IntRange(0),
     default=200,
     show_default=True,
     metavar="N",
-    help="How many rows of each class have a picture beside the slider, some 5 kB each.",
+    help="How many rows of each class have a picture beside the slider: 160 pixels, some 5 kB each.",
 )
 @force_option
 @quiet_output
@@ -92,7 +92,7 @@ def report(
     labels: Any,
     origin: Path | None,
     page: Path,
-    pictures: int,
+    thumbnails: int,
     output: Output,
     **chosen: str | None,
 ) -> None:
@@ -106,7 +106,7 @@ def report(
     classifier = find_classifier(opened, name, origin)
     given = labels_or_own(opened, classifier, labels, chosen["label"])
     with written_for_people(page, output.force):
-        write_report(opened.reader, classifier, given, page, chosen["where"], chosen["label"], pictures)
+        write_report(opened.reader, classifier, given, page, chosen["where"], chosen["label"], thumbnails)
     output.say(f"written to {quoted(str(page))}")
 
 
