@@ -149,7 +149,7 @@ def test_what_is_typed_is_taken_or_refused_in_words(read_only: Served, page: Pag
 
 def kept(served: Served) -> float:
     """The threshold of the classifier that is saved as feathers."""
-    return served.store.classifier("feathers").classes[0].threshold
+    return served.store.classifier("feathers").threshold
 
 
 def test_a_taken_name_is_replaced_only_when_that_is_said(served: Served, page: Page) -> None:
