@@ -517,6 +517,11 @@ def check(folder: Path) -> list[str]:
     return problems
 
 
+def free_name(name: str) -> str:
+    """Return a name with a hyphen after it where a system has it reserved, such as ``con``; else as it is."""
+    return f"{name}-" if _RESERVED.fullmatch(name) else name
+
+
 def check_name(name: str) -> str:
     """Return a name that can be a file's on every system, or raise ClassifierError."""
     well_formed = isinstance(name, str) and re.fullmatch(r"\w(?:[\w .-]{0,98}[\w-])?", name)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedstore.deciding import label_log
-from embedstore.deciding.classifier import Classifier, Mode
+from embedstore.deciding.classifier import Classifier, Mode, free_name
 from embedstore.deciding.labels import Labelled, classes_for, labels_for
 from embedstore.deciding.same_pictures import COPY_COSINE, PictureSet, copies, pictures_of
 from embedstore.deciding.target import Target
@@ -509,6 +509,7 @@ def _opposite(concept: Concept, labelled: Labelled) -> str:
 
 
 def _name_of(concept: Concept) -> str:
-    """Make a name of the letters and digits of a concept."""
-    text = "".join(c if c.isalnum() or c in " _-" else "" for c in concept.label)
-    return " ".join(text.split())[:60].strip() or "classifier"
+    """Make a name of the letters and digits of a concept, one that a classifier may have."""
+    label = f"minus {concept.label[2:]}" if concept.label.startswith("- ") else concept.label
+    text = "".join(c if c.isalnum() or c in " _-" else "" for c in label)
+    return free_name(" ".join(text.split()).lstrip("- ")[:60].strip() or "classifier")

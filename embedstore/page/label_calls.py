@@ -83,6 +83,8 @@ def following(query: ScoredQuery, args: Arguments) -> dict[str, Any]:
     """Return the rows to label next: those of the round that is begun; else of a new one, which is written down."""
     near, random = args.whole("near", 10, most=500), args.whole("random", 10, most=500)
     found = replace(query.found, threshold=args.threshold())
+    if not len(query.order):
+        return {"round": 0, "rows": [], "left": 0}
     is_begun = _now(query)["open"] > 0
     review = found.to_label(0, 0) if is_begun else found.to_label(near, random)
     if not is_begun:

@@ -129,8 +129,11 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        with contextlib.suppress(KeyboardInterrupt), super().capture_signals():
-            yield
+        with super().capture_signals():
+            try:
+                yield
+            finally:
+                self._captured_signals.clear()
 
 
 def _listening(host: str, port: int) -> socket.socket:
