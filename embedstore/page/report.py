@@ -78,7 +78,7 @@ def write_report(
     Raises
     ------
     InputError, PathError
-        As `result_files.to_write`: the name does not end in .html, or its folder is not there. `thumbnails` is negative.
+        As `result_files.to_write`: the name has another ending, or its folder is not there; `thumbnails` is negative.
     LabelError
         No labels, or none of which it is known how they were picked.
     ClassifierError
