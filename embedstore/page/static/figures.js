@@ -113,9 +113,8 @@ function meaning({intervals, confidence, n_random: random, n_pos: yes}) {
 function measuredBy(view) {
   const curve = view.curve.value;
   if (!curve?.measured) return nothing;
-  return html`<p class="es-hint">Measured by ${curve.source}: ${plural(curve.n_labelled, "label")}, ${counted(curve.n_yes)} yes${curve.weighted
-    ? "; each counts for the pictures that it was drawn from"
-    : "; each counts for itself alone"}.</p>`;
+  const weight = curve.weighted ? "" : ", each counting once";
+  return html`<p class="es-hint">Measured by ${curve.source}${weight}; ${counted(curve.n_yes)} of ${counted(curve.n_labelled)} say yes.</p>`;
 }
 
 function speakAtRest(view, spoken) {
