@@ -12,6 +12,7 @@ const PAD = 8;
 const CAPTION = 26;
 const LINE = 36;
 const OVERSCAN = 240;
+const REST = 180; // milliseconds without a change after which the threshold has come to rest
 
 export class Grid {
   constructor(view, thumbnails, prefix) {
@@ -61,6 +62,7 @@ export class Grid {
     view.dispose.push(
       () => sizes.disconnect(),
       () => clearTimeout(idle),
+      () => clearTimeout(this.rest),
       () => cancelAnimationFrame(this.frame),
       effect(() => {
         if (view.scored.value) this.begin();
@@ -69,6 +71,10 @@ export class Grid {
       effect(() => {
         void [view.band.value, this.size.value];
         untracked(() => this.keepInSight());
+      }),
+      effect(() => {
+        void view.threshold.value;
+        untracked(() => this.follow());
       }),
       effect(() => {
         void [view.threshold.value, view.marks.value, view.labelled.value, view.queue.value];
@@ -212,6 +218,24 @@ export class Grid {
   goTo(position) {
     this.element.scrollTop = this.scroll.goTo(position);
     this.plan();
+  }
+
+  // Whoever had the line before their eyes has it there again when the threshold has come to rest.
+  follow() {
+    if (!this.layout) return;
+    if (this.rest === undefined) this.watched = this.lineInSight();
+    clearTimeout(this.rest);
+    this.rest = setTimeout(() => {
+      this.rest = undefined;
+      if (!this.watched || !this.view.scored.value || !this.element.clientWidth) return;
+      this.measure();
+      if (!this.lineInSight()) this.toBoundary();
+    }, REST);
+  }
+
+  lineInSight() {
+    const top = PAD + this.layout.lineTop - this.scroll.position;
+    return top > -LINE / 2 && top < this.scroll.seen - LINE / 2;
   }
 
   toBoundary() {

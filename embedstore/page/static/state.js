@@ -248,8 +248,11 @@ function thresholds(view) {
       if (scored && scored.n) view.threshold.value = neighbour(scored.scores, view.threshold.value, direction);
     },
     async setTruth(truth) {
-      view.truth.value = truth;
-      view.interval.value = null;
+      batch(() => {
+        view.truth.value = truth;
+        view.curve.value = null;
+        view.interval.value = null;
+      });
       await Promise.all([view.refreshLabels(), measure(view)]);
     },
     measure: () => measure(view),
