@@ -20,7 +20,7 @@ from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.label_lines import table_of
 from embedstore.deciding.labels import labels_for
 from embedstore.deciding.review import ScoredRows
-from embedstore.deciding.rounds import NO, OPEN, UNSURE, YES
+from embedstore.deciding.rounds import NO, OPEN, UNSURE, YES, History, Label
 from embedstore.deciding.target import Target
 from embedstore.errors import DamagedStoreError, InputError, LabelError, NoLabelsError
 from embedstore.store import EmbedStore
@@ -320,3 +320,19 @@ def test_a_repair_keeps_every_label_that_is_sound(photos: EmbedStore, tmp_path: 
     assert kept == {line["id"]: line["label"] for line in lines if line["id"] != lines[7]["id"]}
     assert photos.add_labels(tmp_path / "one.csv") == [label_log.Batch("bird", 1)]
     assert labels_for(photos.rows, photos.labels("bird")).to_measure().weights.sum() == pytest.approx(len(photos))
+
+
+def test_a_history_is_added_as_it_is(photos: EmbedStore) -> None:
+    """A round that nobody has answered yet, an answer that cannot be told; what is undone is named."""
+    rows = photos.to_table(["id"]).column("id").to_pylist()[:3]
+    round_ = tuple(Label(row, OPEN, "random", 0.1, 1, "", "2026-01-01T00:00:00+00:00") for row in rows)
+    [batch] = photos.add_labels(History("bird", round_))
+    assert (batch.answered, batch.open, batch.rows) == (0, 3, tuple(rows))
+    assert [line[:7] for line in photos.labels("bird").lines] == [line[:7] for line in round_]
+    answered = (round_[0]._replace(answer=YES), Label(rows[1], UNSURE, "search"))
+    assert photos.add_labels(History("bird", answered)) == [label_log.Batch("bird", 2)]
+    assert photos.labels("bird").picked.tolist() == ["random"] * 3
+    assert photos.labels("bird").answers.tolist() == [YES, UNSURE, OPEN]
+    undone = photos.undo_labels("bird")
+    assert undone is not None
+    assert undone.rows == (rows[0], rows[1])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedstore.deciding.labels import labels_for
+from embedstore.deciding.labels import labels_for, labels_of_column
 from embedstore.errors import LabelError
 from embedstore.store import EmbedStore
 
@@ -182,3 +182,19 @@ def test_a_pick_that_cannot_be_read_is_named_with_its_line(
     file.write_text(f"{PICKED}{store.to_table(['id']).to_pylist()[0]['id']},{line}\n")
     with pytest.raises(LabelError, match=says):
         labels_for(store.rows, file)
+
+
+def test_labels_of_a_column_open_no_file(store: EmbedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as the text says where that names a column, of texts and of numbers; a file's name is none."""
+    for column, value in (("label", "cat"), ("width", "40")):
+        told, there = labels_of_column(store.rows, column, value), labels_for(store.rows, f"{column}={value}")
+        assert told.positions.tolist() == there.positions.tolist()
+        assert told.values.tolist() == there.values.tolist()
+        assert (told.source, told.positive) == (there.source, there.positive)
+        assert labels_for(store.rows, told) is told
+    (tmp_path / "label=cat.csv").write_text("id,label\nx,yes\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LabelError, match=r"no row has label=cat\.csv"):
+        labels_of_column(store.rows, "label", "cat.csv")
+    with pytest.raises(LabelError, match="there is no column 'lable'"):
+        labels_of_column(store.rows, "lable", "cat")

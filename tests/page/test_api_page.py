@@ -174,10 +174,6 @@ def test_answers_are_as_described(answers: dict[str, list[Any]], name: str) -> N
             result = {**result, "buffers": [len(one) for one in arrays]}
         else:
             told = content["application/json"]["schema"]
-        told = resolved(told)
-        missing = [one for one in result if "properties" in told and one not in told["properties"]]
-        if name != "plan":  # it has all that the library says besides
-            assert missing == []
         assert faults(result, told) == []
 
 
