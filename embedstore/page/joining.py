@@ -25,7 +25,7 @@ _IMPORT = re.compile(r'^import\s*\{([^}]*)\}\s*from\s*"(\./[\w./-]+\.js)";?', re
 _DEFAULT = re.compile(r"^export default (?=\{)", re.MULTILINE)
 _EXPORT = re.compile(rf"^export (?=(?:async function\*?|function\*?|class|const)\s+({_NAME}))", re.MULTILINE)
 _LIST = re.compile(r"export\s*\{([^}]*)\};?\s*\Z")
-_LEFT = re.compile(r"^(?:import|export)\b.*|.*\bimport\s*\(.*|.*\bimport\.meta\b.*", re.MULTILINE)
+_LEFT = re.compile(r"^(?:import|export)\b|\bimport(?:\s*\(|\.meta\b)", re.MULTILINE)
 _PAIR = re.compile(rf"({_NAME})(?:\s+as\s+({_NAME}))?")
 
 
@@ -80,9 +80,9 @@ def read_script(folder: Path, name: str) -> Script:
         exports["default"] = "$default"
         body = _DEFAULT.sub("const $default = ", body, count=1)
     if left := _LEFT.search(body):
-        line = body[: left.start()].count("\n") + 1
+        number = body[: left.start()].count("\n")
         raise JoiningError(
-            f"{name}, line {line}: {left[0].strip()[:80]!r} cannot be joined; "
+            f"{name}, line {number + 1}: {body.splitlines()[number].strip()[:80]!r} cannot be joined; "
             'write import {a, b as c} from "./file.js"; and export before a function, class or const'
         )
     return Script(name, body.rstrip("\n"), imports, exports)

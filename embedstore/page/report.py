@@ -269,7 +269,9 @@ def _figures(classifier: Classifier) -> str:
     ]
     sure = f"{classifier.confidence:.0%}"
     return _table(
-        "figures", ("", "value", f"{sure} confidence: over all such rows", f"{sure}: another sample as large"), rows
+        "figures",
+        ("figure", "value", f"{sure} confidence: over all such rows", f"{sure}: another sample as large"),
+        rows,
     )
 
 
@@ -289,7 +291,7 @@ def _thresholds(sweep: Sweep, curve: Curve, chosen: float) -> str:
             ", ".join(filter(None, ["chosen" if row["threshold"] == chosen else "", sweep.mark(row["threshold"])]))
         ]
     ]
-    return _table("thresholds", (*map(name_in_words, columns), ""), rows, thresholds.index(chosen))
+    return _table("thresholds", (*map(name_in_words, columns), "note"), rows, thresholds.index(chosen))
 
 
 def around(cut: int, last: int, steps: int = _STEPS) -> set[int]:

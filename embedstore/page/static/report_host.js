@@ -82,7 +82,7 @@ function thumbnailOf(data, row) {
   const text = shown ? shown.src.slice(shown.src.indexOf(",") + 1) : data.pictures[row];
   if (!text) {
     const gone = Object.hasOwn(data.rows, row);
-    return {missing: true, why: gone ? "the picture could not be read" : `${ABSENT}, which has pictures of ${data.most} rows at most`};
+    return {missing: true, why: gone ? "there is no picture of it to be had" : `${ABSENT}, which has pictures of ${data.most} rows at most`};
   }
   return {missing: false, why: "", buffers: [bytesOf(text).buffer]};
 }
