@@ -50,7 +50,7 @@ def write_report(
     path: str | os.PathLike[str],
     where: Any = None,
     label: str | None = None,
-    pictures: int = 200,
+    thumbnails: int = 200,
 ) -> Path:
     """Write the report of a classifier into an HTML file, and return the file.
 
@@ -72,21 +72,21 @@ def write_report(
         Only rows that it keeps are measured and shown.
     label : str, optional
         One of several classes.
-    pictures : int
+    thumbnails : int
         How many rows of each class have a picture in the module, at most; of 160 pixels, some 5 kB each.
 
     Raises
     ------
     InputError, PathError
-        As `result_files.to_write`: the name does not end in .html, or its folder is not there. `pictures` is negative.
+        As `result_files.to_write`: the name has another ending, or its folder is not there; `thumbnails` is negative.
     LabelError
         No labels, or none of which it is known how they were picked.
     ClassifierError
         There is no such class.
     """
     file = to_write(path, PAGES)
-    if isinstance(pictures, bool) or not isinstance(pictures, int) or pictures < 0:
-        raise InputError(f"pictures is how many rows of each class have one, at least 0; found {pictures!r}")
+    if isinstance(thumbnails, bool) or not isinstance(thumbnails, int) or thumbnails < 0:
+        raise InputError(f"thumbnails is how many rows of each class have one, at least 0; found {thumbnails!r}")
     several = label is None and len(classifier.targets) > 1
     names = classifier.labels if several else (label,)
     classes = [_Class.of(ScoredRows.of(reader, classifier, labels, where, name)) for name in names]
@@ -103,7 +103,7 @@ def write_report(
         head = [f"<h1>{escape(classes[0].rows.name)}</h1>", *classes[0].head()]
         parts = classes[0].body(2, shown)
     told = [(one.query(several or label is not None), one.rests, one.curve) for one in classes]
-    data = embedded.data_of(classifier, told, shown.rows, pictures)
+    data = embedded.data_of(classifier, told, shown.rows, thumbnails)
     with naming(file):
         file.write_text(_page(f"embedstore: {classifier.name}", head, parts, data), encoding="utf-8", newline="\n")
     return file

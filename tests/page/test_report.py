@@ -93,8 +93,8 @@ def test_files_are_looked_at_before_any_work(photo_store: EmbedStore, tmp_path: 
             save(tmp_path / "x.gif")
         with pytest.raises(PathError, match="no is not there; make it first, or choose another path"):
             save(tmp_path / "no" / f"x{right}")
-    with pytest.raises(InputError, match="pictures is how many rows of each class have one, at least 0; found -1"):
-        report.write_report(photo_store.reader, classifier, "category=bird", tmp_path / "x.html", pictures=-1)
+    with pytest.raises(InputError, match="thumbnails is how many rows of each class have one, at least 0; found -1"):
+        report.write_report(photo_store.reader, classifier, "category=bird", tmp_path / "x.html", thumbnails=-1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -155,7 +155,7 @@ def test_pictures_are_bounded(photo_store: EmbedStore, bird: Classifier, tmp_pat
             ids = photo_store.reader.rows.take(np.array(chosen), ["id"]).column("id").to_pylist()
             assert set(some.table.column("id").to_pylist()[: most // 5]) <= set(ids)
     assert query.order[0] in embedded.chosen_rows(query, 60)
-    page = report.write_report(photo_store.reader, bird, "category=bird", tmp_path / "a.html", pictures=0).read_text()
+    page = report.write_report(photo_store.reader, bird, "category=bird", tmp_path / "a.html", thumbnails=0).read_text()
     told = data_in(page)
     assert told["pictures"] == {}
     shown = {int(row) for row in re.findall(r"data-picture=(\d+)", page)}
@@ -286,6 +286,8 @@ def test_rows_and_pictures_are_shown(written: tuple[Path, Classifier], chromium:
     with shown(chromium, written[0]) as page:
         expect(page.get_by_test_id("tile").first).to_be_visible()
         page.wait_for_function("document.querySelector('[data-testid=tile] img')?.naturalWidth > 0")
+        for chart in ("histogram", "curve"):
+            expect(page.get_by_test_id(chart).first).to_be_visible()
         for absent in ("query-input", "label-yes", "calibrate", "save", "export-csv", "refresh", "classifier-item"):
             expect(page.get_by_test_id(absent).filter(visible=True)).to_have_count(0)
 
