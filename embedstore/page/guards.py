@@ -203,8 +203,8 @@ def patient(seconds: float = 10.0, most: int = 512) -> type[H11Protocol]:
         A connection is closed that has not sent a whole head after so long, nor its whole body after as long again, nor
         taken what it asked for after six times as long. It may be silent between requests for as long as uvicorn says.
     most : int
-        So many connections are open at once: of more the one goes that has kept its request unfinished for longest;
-        where all wait for answers the new one goes.
+        So many connections are open at once: of more the one goes that has been silent, or has kept its request
+        unfinished, for longest; where all wait for answers the new one goes.
     """
     waiting: dict[Patient, None] = {}
     every: set[Patient] = set()
@@ -236,8 +236,9 @@ def patient(seconds: float = 10.0, most: int = 512) -> type[H11Protocol]:
             super().data_received(data)
             state = self.conn.their_state
             if state is h11.IDLE:
-                return
-            if state is not h11.SEND_BODY:
+                if self._end is None:  # the first byte of another request
+                    self._wait()
+            elif state is not h11.SEND_BODY:
                 self._forget()
             elif not self._had_head:
                 self._forget()
@@ -246,9 +247,12 @@ def patient(seconds: float = 10.0, most: int = 512) -> type[H11Protocol]:
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            if self.conn.their_state in (h11.IDLE, h11.SEND_BODY) and not self.transport.is_closing():
-                self._forget()
+            if self.transport.is_closing():
+                return
+            if self.conn.their_state is h11.SEND_BODY:
                 self._wait()
+            elif self.conn.their_state is h11.IDLE:
+                waiting[self] = None  # it may be silent, and may go for others
 
         def pause_writing(self) -> None:
             super().pause_writing()
@@ -260,14 +264,19 @@ def patient(seconds: float = 10.0, most: int = 512) -> type[H11Protocol]:
                 self._taking.cancel()
 
         def _wait(self) -> None:
+            self._cancel()
             waiting[self] = None
             self._end = self.loop.call_later(seconds, self._drop)
 
         def _forget(self) -> None:
             waiting.pop(self, None)
             self._had_head = False
+            self._cancel()
+
+        def _cancel(self) -> None:
             if self._end is not None:
                 self._end.cancel()
+                self._end = None
 
         def _drop(self) -> None:
             self._forget()

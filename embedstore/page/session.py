@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from embedstore import __version__, images
 from embedstore.deciding import label_log
@@ -276,12 +277,14 @@ class Session:
 
     def _export(self, args: Arguments) -> Answer:
         query, form = self._of(args), args.one_of("format", tuple(_EXPORTS), "csv")
-        matches = query.reader.exceeding(query.found.scores, args.threshold(), query.label, query.where)
+        reader = query.reader.at(query.reader.rows.snapshot)  # whose columns are not kept for longer than this takes
+        matches = reader.exceeding(query.found.scores, args.threshold(), query.label, query.where)
         words = "".join(letter if letter.isalnum() else "-" for letter in query.concept).strip("-") or "matches"
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"matches.{form}"
             write_rows(matches.table, file)
             content = _mapped(file)
+        pa.default_memory_pool().release_unused()
         return {"name": f"{words[:60]}.{form}", "type": _EXPORTS[form], "n": len(matches)}, [content]
 
     def _commands(self, args: Arguments) -> dict[str, Any]:

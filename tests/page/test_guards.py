@@ -237,6 +237,39 @@ def test_a_kept_connection_is_used_again(served: PageServer) -> None:
     connection.close()
 
 
+def test_a_silent_connection_outlives_patience(served: PageServer) -> None:
+    """Between requests a good client may be silent for longer than a slow one is borne."""
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+    connection.connect()
+    used = connection.sock
+    for _ in range(2):
+        connection.request("POST", "/api/v1/classifiers", b"{}", {"Authorization": f"Bearer {served.token}"})
+        assert connection.getresponse().read()
+        with socket.create_connection(("127.0.0.1", served.port), 60) as slow:
+            slow.sendall(b"G")
+            with contextlib.suppress(ConnectionResetError):
+                assert slow.recv(1) == b""
+    assert connection.sock is used
+    connection.close()
+
+
+def test_silent_connections_lock_nobody_out(photo_store: EmbedStore) -> None:
+    """Not even those that have asked once: the one that has been silent for longest goes."""
+    with PageServer(Session(photo_store), patience=3600, most_connections=4).running() as server:
+        held = []
+        for _ in range(4):
+            silent = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+            silent.request("GET", "/api/v1/openapi.json")
+            assert silent.getresponse().read()
+            held.append(silent)
+        assert ask(server)[0] == 200
+        assert held[0].sock is not None
+        with contextlib.suppress(ConnectionResetError):
+            assert held[0].sock.recv(1) == b""
+        for silent in held:
+            silent.close()
+
+
 def test_no_log_has_the_token(served: PageServer, caplog: pytest.LogCaptureFixture) -> None:
     """Neither that of the library nor that of uvicorn, whatever is asked."""
     caplog.set_level(logging.DEBUG)
