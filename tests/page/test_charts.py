@@ -59,6 +59,11 @@ def test_the_histograms_marker_is_dragged_and_empty_space_makes_a_band(read_only
     expect(page.get_by_test_id("band-clear")).to_have_count(0)
     page.get_by_test_id("band-around").click()
     expect(page.get_by_test_id("histogram")).to_contain_text(re.compile(r"\d+ pictures above"))
+    page.get_by_test_id("band-zoom").click()
+    expect(page.get_by_test_id("zoom-whole")).to_have_attribute("aria-pressed", "false")
+    expect(page.get_by_test_id("zoom-top")).to_have_attribute("aria-pressed", "false")
+    page.get_by_test_id("zoom-whole").click()
+    expect(page.get_by_test_id("zoom-whole")).to_have_attribute("aria-pressed", "true")
     page.mouse.click(middle(marker)[0] - 50, y)
     until(lambda: threshold(page) < moved, "a click on empty space sets the threshold")
 

@@ -83,7 +83,8 @@ function drawLines(panel, curve, best, width, range) {
   const steps = (name) => {
     const path = rates.map((each, place) => `${place ? "H" : "M"}${starts[place]}${place ? "V" : " "}${y(each[name]).toFixed(1)}`);
     if (name !== "precision" || curve.tp[cuts[cuts.length - 1]] + curve.fp[cuts[cuts.length - 1]] > 0) return `${path.join("")}H${LEFT + wide}`;
-    return `${path.slice(0, -1).join("")}H${starts[starts.length - 1]}`; // where nothing matches precision is 0 by convention only
+    // Where nothing matches precision is 0 by convention only, so the line ends there.
+    return path.length > 1 ? `${path.slice(0, -1).join("")}H${starts[starts.length - 1]}` : "M0 0";
   };
   const shown = best.threshold >= range[0] && best.threshold <= range[1];
   return render(

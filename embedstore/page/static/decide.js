@@ -29,6 +29,7 @@ export function decidePanel(view) {
   render(html`<div class="es-truth-part"></div><div class="es-wishes"></div><div class="es-calibrated"></div><div class="es-keeping"></div>`, panel);
   const part = (name) => panel.querySelector(`.es-${name}`);
   view.dispose.push(
+    effect(() => (panel.hidden = !["calibrate", "save", "export", "commands"].some((what) => can(view, what)))),
     effect(() => render(truthPart(view, truth, ids), part("truth-part"))),
     effect(() => render(can(view, "calibrate") ? wishesPart(view, wishes, ids) : nothing, part("wishes"))),
     effect(() => render(view.calibrated.value ? resultPart(view, inUse.value) : nothing, part("calibrated"))),

@@ -47,8 +47,8 @@ export function histogramPanel(view) {
     effect(() => render(bandRow(view, axis), panel.querySelector(".es-band-row"))),
     effect(() => render(open.value ? table(view) : nothing, panel.querySelector(".es-table"))),
     effect(() => {
-      panel.querySelector(".es-zoom-whole").setAttribute("aria-pressed", String(!axis.zoomed.value));
-      panel.querySelector(".es-zoom-top").setAttribute("aria-pressed", String(axis.zoomed.value));
+      panel.querySelector(".es-zoom-whole").setAttribute("aria-pressed", String(axis.part.value === "all"));
+      panel.querySelector(".es-zoom-top").setAttribute("aria-pressed", String(axis.part.value === "top"));
     }),
   );
   watchPointer(view, axis, chart, width);
@@ -224,7 +224,7 @@ function bandRow(view, axis) {
   const canLabel = view.info.value?.capabilities?.label;
   return html`<p class="es-hint"><strong>${plural(within, "picture")}</strong> above ${spelt(scored.scores, band[0])} up to
     ${spelt(scored.scores, band[1])}${canLabel && within ? html`: label these with <kbd>y</kbd> and <kbd>n</kbd>` : nothing}.
-    <button type="button" class="es-link" @click=${() => axis.show(...band)}>zoom in</button>
+    <button type="button" class="es-link" data-testid="band-zoom" @click=${() => axis.between(...band)}>zoom in</button>
     <button type="button" class="es-link" data-testid="band-clear" @click=${() => (view.band.value = null)}>clear the band</button></p>`;
 }
 

@@ -143,27 +143,31 @@ function bottomBar(view) {
   return root;
 }
 
+export function holdsFiles(event) {
+  return [...(event.dataTransfer?.types || [])].includes("Files");
+}
+
 function dropZone(root, draft) {
   const zone = part("div", "es-drop");
   zone.dataset.testid = "drop";
   zone.hidden = true;
   zone.textContent = "Drop the picture to look for ones like it";
   const over = signal(0);
-  const holdsFiles = (event) => [...(event.dataTransfer?.types || [])].includes("Files");
+  const taken = (event) => holdsFiles(event) && draft.takesPictures();
   root.addEventListener("dragenter", (event) => {
-    if (!holdsFiles(event)) return;
+    if (!taken(event)) return;
     event.preventDefault();
     over.value += 1;
     zone.hidden = false;
   });
-  root.addEventListener("dragover", (event) => holdsFiles(event) && event.preventDefault());
+  root.addEventListener("dragover", (event) => taken(event) && event.preventDefault());
   const leave = () => {
     over.value = Math.max(0, over.value - 1);
     zone.hidden = over.value === 0;
   };
   root.addEventListener("dragleave", leave);
   root.addEventListener("drop", async (event) => {
-    if (!holdsFiles(event)) return;
+    if (!taken(event)) return;
     event.preventDefault();
     over.value = 0;
     zone.hidden = true;

@@ -43,6 +43,7 @@ export function createDraft(view, leave) {
     const before = draft.query.value;
     return draft.ask({terms: [...(before.terms || []), term], against: before.against || [], template: before.template || null});
   };
+  draft.takesPictures = () => (view.info.peek().capabilities || {}).picture !== false;
   draft.addPicture = (file) =>
     view.run("reading the picture", async () => {
       const {picture} = await view.call("picture", {}, [await file.arrayBuffer()]);

@@ -30,20 +30,22 @@ function makeAxis(view) {
     if (zoomed.value) return zoomed.value.range;
     return view.scored.value && view.scored.value.n ? padded(...ends(view.scored.value)) : [0, 1];
   });
-  const show = (low, high) => {
-    zoom.value = {scores: view.scored.peek().scores, range: padded(low, high)};
+  const show = (part, low, high) => {
+    zoom.value = {part, scores: view.scored.peek().scores, range: padded(low, high)};
   };
   return {
     range,
-    zoomed: computed(() => zoomed.value !== null),
-    show,
+    /** Which part is shown: all, top or band. */
+    part: computed(() => (zoomed.value ? zoomed.value.part : "all")),
+    /** The scores between two. */
+    between: (low, high) => show("band", low, high),
     /** All scores. */
     whole: () => (zoom.value = null),
     /** The scores of the best rows, and the threshold as it is now. */
     top: () => {
       const {scores, n} = view.scored.peek();
       const low = scores[Math.min(n - 1, Math.ceil(TOP_SHARE * n))];
-      show(Math.min(low, Math.max(view.threshold.peek(), scores[n - 1])), scores[0]);
+      show("top", Math.min(low, Math.max(view.threshold.peek(), scores[n - 1])), scores[0]);
     },
   };
 }

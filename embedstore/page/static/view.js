@@ -4,7 +4,7 @@ import {effect, signal} from "./vendor/signals-core.js";
 import {html, nothing, render} from "./vendor/lit-html.js";
 import {connect} from "./calls.js";
 import {KEYS, pressed} from "./keys.js";
-import {createPanel} from "./panel.js";
+import {createPanel, holdsFiles} from "./panel.js";
 import {queryOf} from "./terms.js";
 import {counted} from "./words.js";
 
@@ -126,16 +126,20 @@ class App {
     };
     const paste = (event) => {
       const pictures = [...(event.clipboardData?.files || [])].filter((file) => file.type.startsWith("image/"));
-      if (!pictures.length || !this.active || this.info.value.capabilities?.picture === false) return;
+      if (!pictures.length || !this.active || !this.active.draft.takesPictures()) return;
       event.preventDefault();
       for (const file of pictures) void this.active.draft.addPicture(file);
     };
-    keyed.addEventListener("keydown", key);
-    keyed.addEventListener("paste", paste);
-    this.dispose.push(
-      () => keyed.removeEventListener("keydown", key),
-      () => keyed.removeEventListener("paste", paste),
-    );
+    // A panel takes what is dropped on it; what misses every panel is for the last one used, and opens no file in its place.
+    const drop = (event) => {
+      if (event.defaultPrevented || !holdsFiles(event) || !this.active.draft.takesPictures()) return;
+      event.preventDefault();
+      if (event.type === "drop") for (const file of event.dataTransfer.files) void this.active.draft.addPicture(file);
+    };
+    for (const [name, listener] of Object.entries({keydown: key, paste, dragover: drop, drop})) {
+      keyed.addEventListener(name, listener);
+      this.dispose.push(() => keyed.removeEventListener(name, listener));
+    }
   }
 
   close() {
