@@ -21,6 +21,7 @@ _HOMES = {
     "repair": "embedstore.upkeep",
     "sync": "embedstore.atlas",
     "verify": "embedstore.upkeep",
+    "view": "embedstore.page.notebook",
 }
 _MODULES = {
     "curves": "embedstore.measures.curves",

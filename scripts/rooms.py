@@ -12,7 +12,7 @@ from pathlib import Path
 
 HOUSE = Path(__file__).resolve().parents[1] / "embedstore"
 FLOORS = (
-    ("8", ("cli", "__main__")),
+    ("8", ("cli", "page", "__main__")),
     ("7", ("atlas", "estimator")),
     ("6", ("store",)),
     ("5", ("deciding", "upkeep")),

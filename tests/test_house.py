@@ -72,6 +72,7 @@ PUBLIC = {
     "repair": "",
     "sync": "",
     "verify": "",
+    "view": "",
 }
 """What users import, and what they call on it: a module may move, these stay."""
 

@@ -31,6 +31,9 @@ _NEXT = """
 Next, with a model that understands scenes as well as things:
   embedstore models pull nomic-local        (once, 1 GB; then no network)
   embedstore add my.store ~/photos --model nomic-local && embedstore search my.store "a dog in the snow\""""
+_LOOK = """
+Now drag the threshold yourself, and see what matches and how well it does:
+  embedstore serve {store} --open"""
 
 
 @command("embedstore demo --query 'musical instrument'")
@@ -63,6 +66,7 @@ def demo(query: str, store: Path, photos: Path | None, output: Output) -> None:
     labels = [category == query for category in known]
     if not any(labels):
         output.show(f"\nno photograph is labelled {query!r}, so there is nothing to measure")
+        output.show(_LOOK.format(store=quote(str(store))))
         return
     best = _measured(output, opened.scores(query)[0], labels)
 
@@ -73,6 +77,7 @@ def demo(query: str, store: Path, photos: Path | None, output: Output) -> None:
         draw(matches.table, sheet, f"{query}: score > {best:.4f}", "category", right)
     output.show(f"{counted(len(matches), 'match', 'matches')}; look at them: {sheet}")
     output.show(_NEXT)
+    output.show(_LOOK.format(store=quote(str(store))))
 
 
 def _demo_store(store: Path, folder: Path) -> EmbedStore:

@@ -1,6 +1,6 @@
 """Commands that show a saved classifier to people: a plot, a page.
 
-plot, report. Drawn by `deciding.plots`, `deciding.review` and `deciding.report`.
+plot, report. Drawn by `deciding.plots`, `deciding.review` and `page.report`.
 """
 
 from __future__ import annotations
@@ -76,6 +76,14 @@ def _display(rows: ScoredRows, kind: str) -> Display:
 @command("embedstore report photos.store bird --label category=bird -o bird.html")
 @scored_options(labels_required=True)
 @file_option("-o", "page", endings=PAGES, required=True, help="The HTML file to write.")
+@click.option(
+    "--thumbnails",
+    type=click.IntRange(0),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="How many rows of each class have a picture beside the slider: 160 pixels, some 5 kB each.",
+)
 @force_option
 @quiet_output
 def report(
@@ -84,17 +92,21 @@ def report(
     labels: Any,
     origin: Path | None,
     page: Path,
+    thumbnails: int,
     output: Output,
     **chosen: str | None,
 ) -> None:
-    """Write one HTML page on a saved classifier: figures, curves, the boundary and the mistakes, class by class."""
-    from embedstore.deciding.report import write_report
+    """Write one HTML page on a saved classifier: the slider, figures, the boundary and the mistakes, class by class.
+
+    It opens offline in any browser, and can be read without JavaScript.
+    """
+    from embedstore.page.report import write_report
 
     opened = open_store(store)
     classifier = find_classifier(opened, name, origin)
     given = labels_or_own(opened, classifier, labels, chosen["label"])
     with written_for_people(page, output.force):
-        write_report(opened.reader, classifier, given, page, **chosen)
+        write_report(opened.reader, classifier, given, page, chosen["where"], chosen["label"], thumbnails)
     output.say(f"written to {quoted(str(page))}")
 
 

@@ -2,7 +2,7 @@
 
 Each is made from numbers (``from_curve``, ``from_scores``), holds them as plain arrays for whoever draws otherwise,
 and draws into the axes of the caller or into a figure of its own. No pyplot, so no state outside the objects. What is
-plotted is made by `curves`; a page of several is left to `report`.
+plotted is made by `curves`; a page with a slider is left to `page`.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _IMPORT = re.compile(r'^import\s*\{([^}]*)\}\s*from\s*"(\./[\w./-]+\.js)";?', re
 _DEFAULT = re.compile(r"^export default (?=\{)", re.MULTILINE)
 _EXPORT = re.compile(rf"^export (?=(?:async function\*?|function\*?|class|const)\s+({_NAME}))", re.MULTILINE)
 _LIST = re.compile(r"export\s*\{([^}]*)\};?\s*\Z")
-_LEFT = re.compile(r"^(?:import|export)\b.*|.*\bimport\s*\(.*|.*\bimport\.meta\b.*", re.MULTILINE)
+_LEFT = re.compile(r"^(?:import|export)\b|\bimport(?:\s*\(|\.meta\b)", re.MULTILINE)
 _PAIR = re.compile(rf"({_NAME})(?:\s+as\s+({_NAME}))?")
 
 
@@ -80,9 +80,9 @@ def read_script(folder: Path, name: str) -> Script:
         exports["default"] = "$default"
         body = _DEFAULT.sub("const $default = ", body, count=1)
     if left := _LEFT.search(body):
-        line = body[: left.start()].count("\n") + 1
+        number = body[: left.start()].count("\n")
         raise JoiningError(
-            f"{name}, line {line}: {left[0].strip()[:80]!r} cannot be joined; "
+            f"{name}, line {number + 1}: {body.splitlines()[number].strip()[:80]!r} cannot be joined; "
             'write import {a, b as c} from "./file.js"; and export before a function, class or const'
         )
     return Script(name, body.rstrip("\n"), imports, exports)
@@ -126,8 +126,8 @@ def in_order(folder: Path, entry: str) -> list[Script]:
 def join(folder: Path, entry: str = VIEW, host: str | None = None) -> str:
     """Return the text of one module that does what a file and all that it imports do, and exports its default.
 
-    A `host` is another file, which exports a function ``start``: then the text exports nothing and ends by calling it
-    with the module's default export.
+    A `host` is another file, which exports a function ``start``: the text goes on with it, and ends by calling it with
+    the module's default export.
 
     Raises
     ------
@@ -138,17 +138,18 @@ def join(folder: Path, entry: str = VIEW, host: str | None = None) -> str:
     if "default" not in scripts[-1].exports:
         raise JoiningError(f"{entry} has no export default {{...}}")
     module = f"{scripts[-1].scope}.default"
-    end = f"export default {module};\n"
-    if host is not None:
-        known = {script.name for script in scripts}
-        scripts += [script for script in in_order(folder, host) if script.name not in known]
-        if "start" not in scripts[-1].exports:
-            raise JoiningError(f"{host} exports no function start")
-        end = f"{scripts[-1].scope}.start({module});\n"
-    scopes = {script.name: script.scope for script in scripts}
+    known = {script.name for script in scripts}
+    hosts = [] if host is None else in_order(folder, host)
+    if hosts and "start" not in hosts[-1].exports:
+        raise JoiningError(f"{host} exports no function start")
+    hosts = [script for script in hosts if script.name not in known]
+    scopes = {script.name: script.scope for script in (*scripts, *hosts)}
     if len(set(scopes.values())) < len(scopes):
         raise JoiningError(f"two of {', '.join(scopes)} would have one name; rename one")
-    return "".join(script.wrapped(scopes) for script in scripts) + end
+    text = "".join(script.wrapped(scopes) for script in scripts) + f"export default {module};\n"
+    if hosts:
+        text += "".join(script.wrapped(scopes) for script in hosts) + f"{hosts[-1].scope}.start({module});\n"
+    return text
 
 
 def module_text(host: str | None = None) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from embedstore.deciding import label_log
+from embedstore.deciding.labels import Labelled
 from embedstore.deciding.rounds import GIVEN, NEAR, NO, OPEN, RANDOM, SEARCH, UNSURE, YES, History, Label
 from embedstore.page.asked import Arguments, truth_of
 from embedstore.page.measuring import Answer
@@ -30,13 +31,7 @@ def labels(query: ScoredQuery, args: Arguments) -> Answer:
     """Return which rows are labelled, and how each was answered and picked."""
     truth = truth_of(args.get("labels"))
     if truth is not None:
-        labelled = query.labels(truth)
-        answers = labelled.values.astype(np.uint8)
-        yes = int(answers.sum())
-        counts = {"yes": yes, "no": len(answers) - yes, "unsure": 0, "open": 0}
-        picked = {**dict.fromkeys(WAYS, 0), GIVEN: len(answers)}
-        arrays = [labelled.positions.astype("<u4"), answers, np.zeros(len(answers), np.uint8)]
-        return {"concept": query.concept, **counts, "picked": picked}, arrays
+        return told_of_labelled(query.concept, query.labels(truth))
     history = query.history()
     rows = query.reader.rows.lookup("id").first_of_each(list(history.rows)) if history.lines else np.empty(0, np.int64)
     there = rows >= 0
@@ -49,6 +44,18 @@ def labels(query: ScoredQuery, args: Arguments) -> Answer:
     ]
     picked = {way: counted[way] for way in WAYS}
     return {"concept": query.concept, **_counts(said), "picked": picked}, arrays
+
+
+def told_of_labelled(concept: str, labelled: Labelled) -> Answer:
+    """Return the rows that are labelled yes or no, as `labels` does."""
+    answers = labelled.values.astype(np.uint8)
+    yes = int(answers.sum())
+    ways = np.zeros(len(answers), np.uint8)
+    if labelled.picked is not None:
+        ways = np.array([WAYS.index(one) for one in labelled.picked.tolist()], np.uint8)
+    picked = dict(zip(WAYS, np.bincount(ways, minlength=len(WAYS)).tolist(), strict=True))
+    counts = {"yes": yes, "no": len(answers) - yes, "unsure": 0, "open": 0}
+    return {"concept": concept, **counts, "picked": picked}, [labelled.positions.astype("<u4"), answers, ways]
 
 
 def label(query: ScoredQuery, args: Arguments) -> dict[str, Any]:

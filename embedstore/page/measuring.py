@@ -14,6 +14,7 @@ import numpy as np
 from embedstore.deciding import census, label_plan, thresholds
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.label_plan import LabelPlan
+from embedstore.deciding.labels import Labelled
 from embedstore.errors import InputError, LabelError
 from embedstore.measures.calibration import figure_rows
 from embedstore.measures.curves import Curve
@@ -53,26 +54,30 @@ def measure(query: ScoredQuery, args: Arguments) -> Answer:
         labelled = query.labels(truth_of(args.get("labels")))
     except LabelError as error:
         return _not_measured(str(error)), [NO_NUMBERS] * 3
-    counts = {"n_labelled": len(labelled), "n_yes": int(labelled.values.sum()), "source": labelled.source}
-    doubts = list(labelled.doubts)
     try:
         curve, rests = query.measured(labelled)
     except LabelError as error:
-        return {**_not_measured(str(error)), **counts, "doubts": doubts}, [NO_NUMBERS] * 3
-    answer = {
+        counts = {"n_labelled": len(labelled), "n_yes": int(labelled.values.sum()), "source": labelled.source}
+        return {**_not_measured(str(error)), **counts, "doubts": list(labelled.doubts)}, [NO_NUMBERS] * 3
+    return told_of_curve(labelled, rests, curve), _arrays(curve)
+
+
+def told_of_curve(labelled: Labelled, rests: Labelled, curve: Curve) -> dict[str, Any]:
+    """Return what labels say of thresholds, and those of them that this rests on, in plain values."""
+    return {
         "measured": True,
         "why": "",
-        **counts,
+        "n_labelled": len(labelled),
+        "n_yes": int(labelled.values.sum()),
         "source": rests.described,
         "weighted": rests.weights is not None,
         "n": curve.n,
         "n_pos": curve.n_pos,
         "average_precision": curve.average_precision,
         "best": _figures(curve.at_cut(curve.best_cut)),
-        "doubts": doubts,
+        "doubts": list(labelled.doubts),
         "warnings": list(curve.warnings),
     }
-    return answer, _arrays(curve)
 
 
 def interval(query: ScoredQuery, args: Arguments) -> dict[str, Any]:

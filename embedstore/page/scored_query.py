@@ -64,16 +64,7 @@ class ScoredQuery:
             reader.queries.warn_of_unknown(asked.all_queries)
             scores = reader.concept_scores(asked)
             found = ScoredRows(reader, classifier, 0.0, scores, NO_LABELS, kept, condition_text(condition))
-        places = None if kept is None else np.flatnonzero(kept)
-        scores = found.scores if places is None else found.scores[places]
-
-        def ids(some: NDArray[np.intp]) -> Any:
-            return reader.rows.take(some if places is None else places[some], ["id"]).column("id")
-
-        order = in_order(scores, ids)
-        rows = (order if places is None else places[order]).astype(np.uint32)
-        rows.flags.writeable = False
-        return cls(asked, found, rows, shown)
+        return cls(asked, found, rows_in_order(found), shown)
 
     @property
     def reader(self) -> Reader:
@@ -176,6 +167,20 @@ class ScoredQuery:
         near = ascending[max(higher - 1, 0) : higher + 1]
         limit = midway(near, 1 if higher else 0)
         return limit, f"{len(ascending) - higher:,} images score higher; nothing is labelled yet"
+
+
+def rows_in_order(found: ScoredRows) -> NDArray[np.uint32]:
+    """Return the rows that are shown at all, highest score first, equal ones by id."""
+    places = None if found.kept is None else np.flatnonzero(found.kept)
+    scores = found.scores if places is None else found.scores[places]
+
+    def ids(some: NDArray[np.intp]) -> Any:
+        return found.reader.rows.take(some if places is None else places[some], ["id"]).column("id")
+
+    order = in_order(scores, ids)
+    rows = (order if places is None else places[order]).astype(np.uint32)
+    rows.flags.writeable = False
+    return rows
 
 
 class KeptQueries:

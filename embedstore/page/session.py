@@ -164,24 +164,8 @@ class Session:
         asked = args.get("query")
         query = self._asked(asked, args.text("where", ""))
         number = self._scored.keep(query)
-        scores = query.descending
-        threshold, why = query.start(scores)
-        classifier = self._summary(query.asked) if isinstance(query.asked, Classifier) else None
-        answer = {
-            "scored": number,
-            "query": query.label,
-            "concept": query.concept,
-            "classifier": classifier,
-            "where": query.where or "",
-            "version": query.reader.version,
-            "n": len(scores),
-            "n_rows": len(query.reader),
-            "low": float(scores[-1]) if len(scores) else None,
-            "high": float(scores[0]) if len(scores) else None,
-            "start": {"threshold": threshold, "why": why},
-            "doubts": query.doubts,
-        }
-        return answer, [scores.astype("<f4", copy=False), query.order.astype("<u4", copy=False)]
+        answer, arrays = told_of_scored(query)
+        return {"scored": number, **answer}, arrays
 
     def _suggest(self, args: Arguments) -> dict[str, Any]:
         return measuring.suggest(self._of(args))
@@ -189,7 +173,7 @@ class Session:
     def _rows(self, args: Arguments) -> dict[str, Any]:
         query = self._of(args)
         rows = [query.row(row) for row in args.wholes("rows", MOST_ROWS)]
-        return {"rows": _told(query.reader, rows, query.found.scores[rows].tolist())}
+        return {"rows": told_of(query.reader, rows, query.found.scores[rows].tolist())}
 
     def _thumbnail(self, args: Arguments) -> Answer:
         query = self._of(args)
@@ -361,29 +345,11 @@ class Session:
         found = []
         for name in self.store.classifiers():
             try:
-                found.append(self._summary(self.store.classifier(name)))
+                found.append(summary_of(self.store.classifier(name)))
             except ClassifierError as error:
                 nothing: dict[str, Any] = {"mode": "", "classes": [], "created_at": "", "validation": ""}
                 found.append({"name": name, **nothing, "error": str(error)})
         return found
-
-    def _summary(self, classifier: Classifier) -> dict[str, Any]:
-        classes = [
-            {
-                "label": target.label,
-                "threshold": target.threshold,
-                "queries": list(target.queries),
-                "figures": dict(target.figures),
-            }
-            for target in classifier.targets
-        ]
-        return {
-            "name": classifier.name,
-            "mode": classifier.mode,
-            "classes": classes,
-            "created_at": classifier.created_at,
-            "validation": classifier.validation,
-        }
 
     def _concepts(self, reader: Reader) -> list[dict[str, Any]]:
         """Count the labels of each concept."""
@@ -391,6 +357,46 @@ class Session:
             {"concept": history.concept, **label_calls.counts(reader.rows, history)}
             for history in label_log.histories(reader.ledger, None, reader.rows)
         ]
+
+
+def told_of_scored(query: ScoredQuery) -> Answer:
+    """Return what a page says of a scored query, its scores, highest first, and their rows."""
+    scores = query.descending
+    threshold, why = query.start(scores)
+    answer = {
+        "query": query.label,
+        "concept": query.concept,
+        "classifier": summary_of(query.asked) if isinstance(query.asked, Classifier) else None,
+        "where": query.where or "",
+        "version": query.reader.version,
+        "n": len(scores),
+        "n_rows": len(query.reader),
+        "low": float(scores[-1]) if len(scores) else None,
+        "high": float(scores[0]) if len(scores) else None,
+        "start": {"threshold": threshold, "why": why},
+        "doubts": query.doubts,
+    }
+    return answer, [scores.astype("<f4", copy=False), query.order.astype("<u4", copy=False)]
+
+
+def summary_of(classifier: Classifier) -> dict[str, Any]:
+    """Return what a page says of a classifier."""
+    classes = [
+        {
+            "label": target.label,
+            "threshold": target.threshold,
+            "queries": list(target.queries),
+            "figures": dict(target.figures),
+        }
+        for target in classifier.targets
+    ]
+    return {
+        "name": classifier.name,
+        "mode": classifier.mode,
+        "classes": classes,
+        "created_at": classifier.created_at,
+        "validation": classifier.validation,
+    }
 
 
 def as_plain(value: Any) -> Any:
@@ -419,7 +425,7 @@ def _bytes_of(array: Any) -> bytes | memoryview:
     return np.ascontiguousarray(array).data.cast("B") if array.size else b""
 
 
-def _told(reader: Reader, rows: Sequence[int], scores: Sequence[float]) -> list[dict[str, Any]]:
+def told_of(reader: Reader, rows: Sequence[int], scores: Sequence[float]) -> list[dict[str, Any]]:
     """Return all that is known of rows, each with its score."""
     if not rows:
         return []
@@ -433,7 +439,7 @@ def _told(reader: Reader, rows: Sequence[int], scores: Sequence[float]) -> list[
 
 def _of_matches(reader: Reader, matches: Matches) -> list[dict[str, Any]]:
     rows = reader.rows.lookup("id").first_of_each(matches.id).tolist() if len(matches) else []
-    return _told(reader, rows, matches.score.tolist())
+    return told_of(reader, rows, matches.score.tolist())
 
 
 def _mapped(file: Path) -> bytes | memoryview:

@@ -12,7 +12,7 @@ from embedstore.store import EmbedStore
 
 
 def test_the_demo_ends_with_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The main job from nothing, with measures that are those of scikit-learn."""
+    """The main job from nothing, with measures that are those of scikit-learn; its last line names the page."""
     from sklearn.metrics import average_precision_score
 
     monkeypatch.chdir(tmp_path)
@@ -24,6 +24,7 @@ def test_the_demo_ends_with_a_picture(tmp_path: Path, monkeypatch: pytest.Monkey
     assert expected >= 0.95
     assert f"average precision {expected:.3f}" in result.stdout
     assert (tmp_path / "demo-bird.png").stat().st_size > 100_000
+    assert result.stdout.splitlines()[-1].strip() == "embedstore serve demo.store --open"
 
 
 def test_the_demo_leaves_other_stores_alone(

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from embedstore.deciding import evaluation, thresholds
-from embedstore.deciding.report import write_report
 from embedstore.errors import ClassifierError, LabelError
+from embedstore.page.report import write_report
 from embedstore.store import EmbedStore
 
 

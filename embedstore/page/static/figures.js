@@ -1,0 +1,134 @@
+// What holds at the threshold, in numbers: matches, percentile, precision, recall, F1, how sure, and measured by what.
+
+import {html, nothing, render} from "./vendor/lit-html.js";
+import {effect} from "./vendor/signals-core.js";
+import {percentileAt} from "./cut.js";
+import {counted, follow, plural, rate} from "./scale.js";
+
+const RATES = [
+  ["precision", "Precision", "share of the matches that are right"],
+  ["recall", "Recall", "share of the right ones that match"],
+  ["f1", "F1", "both in one number"],
+];
+const REST = 600; // milliseconds of rest before a screen reader is told
+
+export function figuresPanel(view) {
+  const panel = document.createElement("section");
+  panel.className = "es-block es-figures";
+  panel.setAttribute("aria-label", "Figures at the threshold");
+  render(frameOf(), panel);
+  follow(view, () => [view.scored.value, view.threshold.value, view.matches.value], (...given) => tellMatches(panel, ...given));
+  follow(
+    view,
+    () => [view.scored.value, view.curve.value, view.figures.value, view.interval.value],
+    (...given) => tellRates(panel, ...given),
+  );
+  view.dispose.push(
+    effect(() => render(notes(view), panel.querySelector(".es-notes"))),
+    effect(() => render(measuredBy(view), panel.querySelector(".es-source"))),
+  );
+  speakAtRest(view, panel.querySelector(".es-spoken"));
+  return panel;
+}
+
+function frameOf() {
+  return html`
+    <div class="es-matches"><span><strong data-testid="matches-count">0</strong> <span class="es-of"></span></span>
+      <span>percentile <strong data-testid="percentile">-</strong></span></div>
+    <div class="es-rates">${RATES.map(
+      ([name, label, meaning]) => html`<div class="es-rate" title=${meaning}>
+        <span class="es-rate-name"><svg width="14" height="8" aria-hidden="true"><line class="es-curve-line es-curve-line-${name}" x1="0" x2="14" y1="4" y2="4"></line></svg>${label}</span>
+        <strong class="es-rate-value" data-testid=${name}>not measured</strong>
+        <svg class="es-gauge" height="10" width="100%" aria-hidden="true">
+          <line class="es-gauge-track" x1="0" x2="100%" y1="5" y2="5"></line>
+          <line class="es-gauge-span es-curve-line-${name}" y1="5" y2="5"></line>
+          <circle class="es-gauge-point es-point-${name}" r="4" cy="5"></circle>
+        </svg>
+        <span class="es-interval" data-testid="${name}-interval"></span></div>`,
+    )}</div>
+    <p class="es-confusion es-hint"></p>
+    <div class="es-source"></div>
+    <div class="es-notes"></div>
+    <p class="es-spoken es-unseen" aria-live="polite"></p>`;
+}
+
+function tellMatches(panel, scored, threshold, matches) {
+  const count = panel.querySelector("[data-testid=matches-count]");
+  const percentile = panel.querySelector("[data-testid=percentile]");
+  const share = scored && scored.n ? percentileAt(scored.scores, threshold) : null;
+  count.textContent = counted(matches);
+  count.dataset.value = matches;
+  panel.querySelector(".es-of").textContent = scored ? `${matches === 1 ? "match" : "matches"} of ${counted(scored.n)}` : "matches";
+  percentile.textContent = share === null ? "-" : share.toFixed(4);
+  percentile.dataset.value = share === null ? "" : share;
+}
+
+function tellRates(panel, scored, curve, figures, interval) {
+  for (const [name] of RATES) {
+    const value = panel.querySelector(`[data-testid=${name}]`);
+    value.textContent = figures ? rate(figures[name]) : "not measured";
+    value.dataset.value = figures ? figures[name] : "";
+    value.classList.toggle("es-none", !figures);
+    const pair = figures && interval?.known ? interval.intervals[name] : null;
+    panel.querySelector(`[data-testid=${name}-interval]`).textContent = pair ? ranged(pair) : "";
+    drawGauge(panel.querySelectorAll(".es-gauge")[RATES.findIndex(([other]) => other === name)], figures && figures[name], pair);
+  }
+  panel.querySelector(".es-confusion").textContent = figures
+    ? `${curve.weighted ? "About " : ""}${counted(figures.tp)} right, ${counted(figures.fp)} false, ${counted(figures.fn)} missed, ${counted(figures.tn)} rightly left out`
+    : "";
+}
+
+function ranged([low, high]) {
+  return low === high ? "exact" : `${low.toFixed(2)} to ${high.toFixed(2)}`;
+}
+
+function drawGauge(gauge, value, pair) {
+  gauge.classList.toggle("es-hidden", value === null);
+  const span = gauge.querySelector(".es-gauge-span");
+  span.classList.toggle("es-hidden", !pair);
+  if (value === null) return;
+  gauge.querySelector("circle").setAttribute("cx", `${(4 + value * 92).toFixed(1)}%`);
+  if (!pair) return;
+  span.setAttribute("x1", `${(4 + pair[0] * 92).toFixed(1)}%`);
+  span.setAttribute("x2", `${(4 + pair[1] * 92).toFixed(1)}%`);
+}
+
+// What the intervals mean, or why there are none.
+function notes(view) {
+  const [curve, interval] = [view.curve.value, view.interval.value];
+  if (!view.scored.value || !curve) return nothing;
+  if (!curve.measured) return html`<p class="es-reason">Not measured: ${curve.why}</p>`;
+  const said = [...(curve.warnings || []), ...(interval?.notes || []), ...(curve.doubts || []), ...(view.scored.value.doubts || [])];
+  return html`
+    ${interval ? html`<p class="es-hint">${interval.known ? meaning(interval) : `No interval: ${interval.why}`}</p>` : nothing}
+    ${said.length ? html`<ul class="es-doubts">${[...new Set(said)].map((one) => html`<li>${one}</li>`)}</ul>` : nothing}`;
+}
+
+function meaning({intervals, confidence, n_random: random, n_pos: yes}) {
+  if (Object.values(intervals).every(([low, high]) => low === high)) return "Every picture has its label, so the figures are exact.";
+  return `Each range is a ${Math.round(confidence * 100)} % interval by ${plural(random, "label")} of a random sample, ${counted(yes)} of them yes. It holds
+    however often you look.`;
+}
+
+function measuredBy(view) {
+  const curve = view.curve.value;
+  if (!curve?.measured) return nothing;
+  const weight = curve.weighted ? "" : ", each counting once";
+  return html`<p class="es-hint">Measured by ${curve.source}${weight}; ${counted(curve.n_yes)} of ${counted(curve.n_labelled)} say yes.</p>`;
+}
+
+function speakAtRest(view, spoken) {
+  let timer = 0;
+  view.dispose.push(
+    effect(() => {
+      const [scored, matches, figures] = [view.scored.value, view.matches.value, view.figures.value];
+      clearTimeout(timer);
+      if (!scored) return;
+      timer = setTimeout(() => {
+        const rates = figures ? RATES.map(([name, label]) => `${label} ${figures[name].toFixed(2)}`).join(", ") : "not measured";
+        spoken.textContent = `${plural(matches, "match", "matches")} of ${counted(scored.n)}; ${rates}`;
+      }, REST);
+    }),
+    () => clearTimeout(timer),
+  );
+}
