@@ -69,7 +69,6 @@ def data_of(
         "panels": [_panel(*one) for one in classes],
         "rows": {row["row"]: as_plain({name: row[name] for name in ("id", "uri", "values")}) for row in told},
         "pictures": {row["row"]: as_base64(small[row["uri"]]) for row in told if row["uri"] in small},
-        "most": most,
     }
 
 
@@ -85,10 +84,10 @@ def chosen_rows(query: ScoredQuery, most: int) -> Positions:
     errors = errors_of(found.scores[labelled.positions], labelled.values, found.threshold)
     mistakes = [labelled.positions[some[: most // 5]] for some in errors]
     chosen = dict.fromkeys(np.concatenate([near, *mistakes, order[:_FIRST]]).tolist())
-    for row in order[np.linspace(0, len(order) - 1, min(most, len(order))).astype(np.int64)].tolist():
-        if len(chosen) >= most:
-            break
-        chosen[row] = None
+    others = order[~np.isin(order, list(chosen))]
+    spare = min(most - len(chosen), len(others))
+    if spare > 0:
+        chosen.update(dict.fromkeys(others[np.linspace(0, len(others) - 1, spare).astype(np.int64)].tolist()))
     return np.array(list(chosen)[:most], dtype=np.int64)
 
 

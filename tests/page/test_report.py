@@ -290,6 +290,26 @@ def test_rows_and_pictures_are_shown(written: tuple[Path, Classifier], chromium:
             expect(page.get_by_test_id(chart).first).to_be_visible()
         for absent in ("query-input", "label-yes", "calibrate", "save", "export-csv", "refresh", "classifier-item"):
             expect(page.get_by_test_id(absent).filter(visible=True)).to_have_count(0)
+        page.get_by_test_id("tile").first.click()
+        page.keyboard.press("Enter")
+        expect(page.get_by_test_id("details-picture")).to_be_visible()
+        expect(page.get_by_test_id("details")).to_contain_text("category")
+        expect(page.get_by_test_id("more-like")).to_have_count(0)
+
+
+def test_of_other_rows_the_score_is_shown_alone(
+    photo_store: EmbedStore, bird: Classifier, tmp_path: Path, chromium: Browser
+) -> None:
+    """Where a report has neither picture nor metadata of a row, it says so in words."""
+    file = report.write_report(photo_store.reader, bird, "category=bird", tmp_path / "b.html", thumbnails=0)
+    with shown(chromium, file) as page:
+        first = page.get_by_test_id("tile").first
+        expect(first).to_contain_text("not in this report, which has pictures of some rows only")
+        best = float(photo_store.scores("bird")[0].max())
+        expect(first).to_contain_text(f"{best:.4f}")
+        first.click()
+        page.keyboard.press("Enter")
+        expect(page.get_by_test_id("details")).to_contain_text("what else is known of this row is not in this report")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

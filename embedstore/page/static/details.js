@@ -80,7 +80,7 @@ function body(view, draft, row, known, picture, close) {
   const score = scored.scores[place];
   const match = place < view.matches.value;
   const below = scored.n > 1 ? (100 * (scored.n - 1 - place)) / (scored.n - 1) : 100;
-  const canLabel = (view.info.value.capabilities || {}).label !== false;
+  const can = view.info.value.capabilities || {};
   return html`${head(`Place ${count(place + 1)} of ${count(scored.n)}`, close)}
     <figure class="es-large">${
       picture === null
@@ -96,8 +96,8 @@ function body(view, draft, row, known, picture, close) {
       <div><dt>label</dt><dd>${labelOf(view, row)}</dd></div>
       ${view.picks.has(row) ? html`<div><dt>proposed because</dt><dd>${view.picks.get(row).reason}</dd></div>` : nothing}
     </dl>
-    ${canLabel ? labelButtons(view) : nothing}
-    ${known && known.id !== undefined && draft ? likeButtons(draft, known.id) : nothing}
+    ${can.label === false ? nothing : labelButtons(view)}
+    ${known && known.id !== undefined && draft && can.query !== false ? likeButtons(draft, known.id) : nothing}
     ${metadata(known)}`;
 }
 

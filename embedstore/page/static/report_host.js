@@ -63,12 +63,13 @@ function hostOf(data, panel) {
     if (!places) places = new Map(Array.from(rows, (one, place) => [one, place]));
     return places.has(row) ? scores[places.get(row)] : null;
   };
+  const unknown = {id: "", uri: "", values: {note: `what else is known of this row is ${ABSENT}`}};
   return {
     info: () => data.info,
     classifiers: () => ({classifiers: data.info.classifiers}),
     score: () => ({...panel.score.result, buffers: [copyOf(scores), copyOf(rows)]}),
     suggest: () => ({words: "", threshold: null, floor: null, gap: null}),
-    rows: ({rows: wanted}) => ({rows: wanted.map((row) => ({row, id: "", uri: "", values: {}, ...data.rows[row], score: scoreOf(row)}))}),
+    rows: ({rows: wanted}) => ({rows: wanted.map((row) => ({row, ...(data.rows[row] || unknown), score: scoreOf(row)}))}),
     thumbnail: ({row}) => thumbnailOf(data, row),
     measure: () => ({...panel.measure.result, buffers: panel.measure.arrays.map((one) => copyOf(Float64Array.from(typedOf(one))))}),
     interval: () => ({known: false, why: `intervals at other thresholds are ${ABSENT}`, confidence: null, intervals: {}, figures: {}, notes: []}),
@@ -82,7 +83,7 @@ function thumbnailOf(data, row) {
   const text = shown ? shown.src.slice(shown.src.indexOf(",") + 1) : data.pictures[row];
   if (!text) {
     const gone = Object.hasOwn(data.rows, row);
-    return {missing: true, why: gone ? "there is no picture of it to be had" : `${ABSENT}, which has pictures of ${data.most} rows at most`};
+    return {missing: true, why: gone ? "there is no picture of it to be had" : `${ABSENT}, which has pictures of some rows only`};
   }
   return {missing: false, why: "", buffers: [bytesOf(text).buffer]};
 }
