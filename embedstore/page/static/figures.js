@@ -98,13 +98,14 @@ function notes(view) {
   const [curve, interval] = [view.curve.value, view.interval.value];
   if (!view.scored.value || !curve) return nothing;
   if (!curve.measured) return html`<p class="es-reason">Not measured: ${curve.why}</p>`;
-  const said = [...(curve.warnings || []), ...(interval?.notes || []), ...(curve.doubts || []), ...(view.scored.value.doubts || [])];
+  const said = [...(curve.warnings || []), ...(interval?.notes || []), ...(curve.doubts || [])];
   return html`
-    ${interval ? html`<p class="es-hint">${interval.known ? meaning(interval) : `No interval: ${interval.why}`}</p>` : nothing}
+    ${interval ? html`<p class="es-hint">${interval.known ? meaning(interval, view.matches.value) : `No interval: ${interval.why}`}</p>` : nothing}
     ${said.length ? html`<ul class="es-doubts">${[...new Set(said)].map((one) => html`<li>${one}</li>`)}</ul>` : nothing}`;
 }
 
-function meaning({intervals, confidence, n_random: random, n_pos: yes}) {
+function meaning({intervals, confidence, n_random: random, n_pos: yes}, matches) {
+  if (!matches) return "Nothing matches here, so that there is nothing to be unsure of.";
   if (Object.values(intervals).every(([low, high]) => low === high)) return "Every picture has its label, so the figures are exact.";
   return `Each range is a ${Math.round(confidence * 100)} % interval by ${plural(random, "label")} of a random sample, ${counted(yes)} of them yes. It holds
     however often you look.`;

@@ -10,8 +10,8 @@ export function labelBar(view, grid) {
   const can = computed(() => (view.info.value.capabilities || {}).label !== false);
   view.dispose.push(
     effect(() => {
-      root.hidden = !view.scored.value;
-      if (!view.scored.value) return;
+      root.hidden = !view.scored.value || !view.scored.value.n;
+      if (root.hidden) return;
       render(html`${summary(view, grid)} ${can.value ? html`${labelling(view, grid)} ${round(view)}` : nothing}`, root);
     }),
   );
@@ -70,7 +70,7 @@ function round(view) {
   return html`<div class="es-bar-row es-round" data-testid="round">
     <progress max=${queue.length} value=${done} aria-label="labels of this round"></progress>
     <span><b>${done}</b> of ${queue.length} labelled</span>
-    <span class="es-reason">${why ? html`<b>This one:</b> ${why.reason}` : nothing}</span>
+    <span class="es-proposed">${why ? html`<b>This one:</b> ${why.reason}` : nothing}</span>
     ${at < 0 && done < queue.length
       ? html`<button @click=${() => (view.selected.value = queue.find((place) => !["yes", "no", "?"].includes(view.marks.value.get(rows[place]))))}>Back to the round</button>`
       : nothing}

@@ -4,7 +4,7 @@
 import {effect, untracked} from "./vendor/signals-core.js";
 
 const SIDE = 8;
-const REST = 70; // milliseconds
+const REST = 120; // milliseconds
 
 export function strip(view, thumbnails) {
   const root = document.createElement("div");
