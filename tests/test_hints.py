@@ -49,7 +49,7 @@ NEEDS_THE_NETWORK = {"compare-backends", "atlas", "atlas://my-org/photos", "--vi
     "nomic",
     "objects",
 }
-TRIED_ELSEWHERE = {"demo"}  # in cli/test_demo.py: it takes a second
+TRIED_ELSEWHERE = {"demo", "serve"}  # in cli/test_demo.py: it takes a second; in cli/test_serve.py: it never ends
 
 
 def test_every_command_line_is_understood() -> None:

@@ -7,12 +7,13 @@ once, while this loop serves others.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -36,6 +37,9 @@ _HEAD = 4
 _PICTURE_CALLS = ("thumbnail",)
 
 
+_Task: TypeAlias = tuple[asyncio.Future[Any], asyncio.AbstractEventLoop, Callable[[], Any]]
+
+
 class Workers:
     """Threads that run calls, one each at a time; the process may end while they do.
 
@@ -46,8 +50,8 @@ class Workers:
     """
 
     def __init__(self, most: int, name: str) -> None:
-        self._waiting: queue.SimpleQueue[tuple[asyncio.Future[Any], asyncio.AbstractEventLoop, Callable[[], Any]]]
-        self._waiting = queue.SimpleQueue()
+        self._most = most
+        self._waiting: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         for number in range(most):
             threading.Thread(target=self._work, name=f"{name} {number}", daemon=True).start()
 
@@ -58,9 +62,14 @@ class Workers:
         self._waiting.put((future, loop, call))
         return await future
 
+    def close(self) -> None:
+        """Let each thread end after the call that it runs."""
+        for _ in range(self._most):
+            self._waiting.put(None)
+
     def _work(self) -> None:
-        while True:
-            future, loop, call = self._waiting.get()
+        while (task := self._waiting.get()) is not None:
+            future, loop, call = task
             if future.cancelled():  # whoever asked has gone
                 continue
             result: Any = None
@@ -69,11 +78,9 @@ class Workers:
                 result = call()
             except BaseException as raised:  # noqa: BLE001  (whoever waits is told)
                 error = raised
-            try:
+            with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
                 loop.call_soon_threadsafe(_settle, future, result, error)
-            except RuntimeError:  # the server has ended meanwhile
-                return
-            del future, call, result, error
+            del task, future, call, result, error
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
@@ -86,7 +93,10 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
 
 
 def make_app(session: Session) -> Starlette:
-    """Return the application that asks a session; it is to stand behind `guards.Guards`."""
+    """Return the application that asks a session; it is to stand behind `guards.Guards`.
+
+    Its ``state.workers`` are the threads that call; who is done with it closes them.
+    """
     workers, painters = Workers(AT_ONCE, "call"), Workers(PICTURES_AT_ONCE, "pictures")
 
     async def answered(name: str, args: Any, buffers: Sequence[Any] = ()) -> tuple[dict[str, Any], list[Any]]:
@@ -124,6 +134,7 @@ def make_app(session: Session) -> Starlette:
     app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _failed})
     for kind in (EmbedStoreError, OSError, TooLargeError, ClientDisconnect):
         app.add_exception_handler(kind, _failed)
+    app.state.workers = (workers, painters)
     return app
 
 

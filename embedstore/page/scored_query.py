@@ -107,6 +107,18 @@ class ScoredQuery:
         query = Query("vector", target.vector, " + ".join(target.queries) or target.label)
         return Concept.of(query, opposing=against)
 
+    @property
+    def doubts(self) -> list[str]:
+        """Why the scores may mean little."""
+        if isinstance(self.asked, Classifier):
+            return []
+        from embedstore.embedders.registry import unknown_texts  # late: a vector or an id needs none
+
+        texts = [text for one in self.asked.all_queries for text in one.texts]
+        model = self.reader.space.model
+        unknown = unknown_texts(self.reader.space, texts) if texts else []
+        return [f"no known word in {text!r}: the model {model!r} has only pieces of such words" for text in unknown]
+
     def row(self, number: int) -> int:
         """Return a row's number if there is one such; InputError where there is none."""
         if not 0 <= number < len(self.reader):

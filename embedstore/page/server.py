@@ -58,7 +58,8 @@ class PageServer:
         self.token = secrets.token_urlsafe(32)
         self._socket = _listening(host, port)
         self.host, self.port = host, int(self._socket.getsockname()[1])
-        guarded = Guards(make_app(session), self.token, Hosts(host, self.port))
+        self._app = make_app(session)
+        guarded = Guards(self._app, self.token, Hosts(host, self.port))
         config = uvicorn.Config(
             guarded,
             http=patient(patience, most_connections),
@@ -94,6 +95,8 @@ class PageServer:
         finally:
             quiet.disabled = before
             self._socket.close()
+            for workers in self._app.state.workers:
+                workers.close()
 
     def stop(self) -> None:
         """Ask the server to end; from any thread."""

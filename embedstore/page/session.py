@@ -7,7 +7,6 @@ changes, and writing takes turns. How answers travel is left to the hosts.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import math
@@ -29,7 +28,6 @@ from embedstore.deciding.classifier import Classifier
 from embedstore.errors import (
     ClassifierError,
     ClassifierExistsError,
-    EmbedderError,
     ImageError,
     InputError,
 )
@@ -166,8 +164,29 @@ class Session:
         asked = args.get("query")
         query = self._asked(asked, args.text("where", ""))
         number = self._scored.keep(query)
+<<<<<<< HEAD
         answer, arrays = told_of_scored(query)
         return {"scored": number, **answer}, arrays
+=======
+        scores = query.descending
+        threshold, why = query.start(scores)
+        classifier = self._summary(query.asked) if isinstance(query.asked, Classifier) else None
+        answer = {
+            "scored": number,
+            "query": query.label,
+            "concept": query.concept,
+            "classifier": classifier,
+            "where": query.where or "",
+            "version": query.reader.version,
+            "n": len(scores),
+            "n_rows": len(query.reader),
+            "low": float(scores[-1]) if len(scores) else None,
+            "high": float(scores[0]) if len(scores) else None,
+            "start": {"threshold": threshold, "why": why},
+            "doubts": query.doubts,
+        }
+        return answer, [scores.astype("<f4", copy=False), query.order.astype("<u4", copy=False)]
+>>>>>>> page-server
 
     def _suggest(self, args: Arguments) -> dict[str, Any]:
         return measuring.suggest(self._of(args))
@@ -442,20 +461,6 @@ def told_of(reader: Reader, rows: Sequence[int], scores: Sequence[float]) -> lis
 def _of_matches(reader: Reader, matches: Matches) -> list[dict[str, Any]]:
     rows = reader.rows.lookup("id").first_of_each(matches.id).tolist() if len(matches) else []
     return told_of(reader, rows, matches.score.tolist())
-
-
-def _doubts(query: ScoredQuery) -> list[str]:
-    """Say why scores may mean little."""
-    if not isinstance(query.asked, Concept):
-        return []
-    from embedstore.embedders.registry import unknown_texts  # late: a vector or an id needs none
-
-    texts = [text for one in query.asked.all_queries for text in one.texts]
-    with contextlib.suppress(EmbedderError):
-        model = query.reader.space.model
-        unknown = unknown_texts(query.reader.space, texts) if texts else []
-        return [f"no known word in {text!r}: the model {model!r} has only pieces of such words" for text in unknown]
-    return []
 
 
 def _mapped(file: Path) -> bytes | memoryview:

@@ -561,3 +561,10 @@ def test_a_store_that_can_only_be_read(photo_store: EmbedStore, tmp_path: Path) 
     ask(session, "measure", scored=number, labels=TRUTH)
     ask(session, "export", scored=number, threshold=0.4)
     assert state() == before
+
+
+def test_a_text_without_a_known_word_is_doubted(session: Session) -> None:
+    """As the library warns of it."""
+    assert scored(session)[0]["doubts"] == []
+    [doubt] = scored(session, {"terms": [{"text": "qwxzv"}]})[0]["doubts"]
+    assert "no known word in 'qwxzv'" in doubt
