@@ -2,7 +2,7 @@
 
     python scripts/take_screenshots.py [--folder data]
 
-Forty rows are labelled first, as two rounds of the planner picked them, by the photographs' own categories.
+Eighty rows are labelled first, as two rounds of the planner picked them, by the photographs' own categories.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ def labelled(served: Served) -> None:
     """Answer two rounds of "next to label" by what the photographs are."""
     kinds = served.store.to_table(["category"]).column("category").to_pylist()
     scored = served.call("score", query={"terms": [{"text": QUERY, "weight": 1}]}, where="")
+    about = {"scored": scored["scored"], "threshold": scored["start"]["threshold"]}
     for _ in range(2):
-        for row in served.call(
-            "next", scored=scored["scored"], threshold=scored["start"]["threshold"], near=8, random=12
-        )["rows"]:
+        for row in served.call("next", **about, near=10, random=30)["rows"]:
             answer = "yes" if kinds[row["row"]] == QUERY else "no"
             served.call("label", scored=scored["scored"], row=row["row"], answer=answer)
 
@@ -53,8 +52,8 @@ def shown(browser: Browser, served: Served, width: int, height: int, scheme: str
         const figures = document.querySelector("[data-testid=f1]");
         return images.length > 3 && images.every((one) => one.complete) && figures?.dataset.value;
     }""")
-    page.get_by_test_id("best-f1").click()
-    page.wait_for_load_state("networkidle")
+    page.get_by_test_id("precision-interval").filter(has_text="to").wait_for()
+    page.wait_for_timeout(500)  # pictures of the strip come last
     return page
 
 
@@ -84,7 +83,7 @@ def main() -> None:
         store.add(ROOT / "data" / "photos", progress=False)
         with serving(store.path, Path(name) / "serve.log") as served, chromium(path) as browser:
             labelled(served)
-            save(shown(browser, served, 1440, 900, "light", 1).screenshot(), folder / "page.png")
+            save(shown(browser, served, 1440, 1200, "light", 1).screenshot(), folder / "page.png")
             save(shown(browser, served, 390, 844, "dark", 2).screenshot(), folder / "page-dark.png")
 
 
