@@ -211,7 +211,9 @@ def test_a_search_imports_nothing_that_it_does_not_need(
     made: tuple[EmbedStore, np.ndarray, np.ndarray],
 ) -> None:
     """Opening, searching and reading the rows loads none of the slow libraries."""
-    slow = "{'pandas', 'deltalake', 'faiss', 'sklearn', 'PIL', 'pyarrow.compute', 'datasets', 'onnxruntime'}"
+    slow = (
+        "{'pandas', 'deltalake', 'faiss', 'sklearn', 'PIL', 'pyarrow.compute', 'datasets', 'onnxruntime', '_hashlib'}"
+    )
     code = (
         "import sys, numpy as np; from embedstore import EmbedStore; s = EmbedStore.open(sys.argv[1]);"
         f"m = s.search(np.ones({DIM}, 'f4'), k=5); m.id, m.uri, m.score, m.table;"
