@@ -313,6 +313,10 @@ def at_a_glance(query: Any) -> Hashable | None:
 
     None for all else, which may be a picture, or hold one.
     """
+    if isinstance(query, Query):
+        if query.kind == "text":
+            return "text", query.value
+        return at_a_glance(query.value) if query.kind == "vector" and np.ndim(query.value) == 1 else None
     if isinstance(query, np.ndarray) and query.dtype.kind == "f":
         return query.dtype.str, query.shape, query.tobytes()
     if isinstance(query, str) and picture_named(query) is None:

@@ -100,6 +100,7 @@ def test_a_further_threshold_is_counted_as_the_first_was(made: tuple[EmbedStore,
         (np.stack([first, second]), mean),
         ("ball", second),
         (" ball ", second),
+        (Query.text("ball"), second),
         (changing, first),
     ]
     for spelt, meant in asked:
