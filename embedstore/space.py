@@ -6,7 +6,6 @@ Two vectors may be compared only when their spaces are equal. This module knows 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +89,8 @@ class Space:
     @property
     def key(self) -> str:
         """32 hex digits that are equal exactly when two spaces are equal."""
+        import hashlib  # late: it loads OpenSSL, and a search by a vector asks for no key
+
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -72,8 +72,35 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What the indexes of one kind are asked in place of a query: `vector` / `scale`, `moved` away from it.
+
+    `vector` has the shape (1, dim). Neither the query nor what stands for it is longer than `length`.
+    """
+
+    vector: Vectors
+    scale: float
+    moved: float
+    length: float
+
+    @classmethod
+    def of(cls, query: Vectors, kind: str) -> Asked:
+        """Return what stands for a query, shape (1, dim).
+
+        For int8 it is rounded to whole numbers: then FAISS counts in whole numbers, which are the same on every
+        processor, where it is off by thousands for other queries.
+        """
+        vector, scale = query, 1.0
+        if kind == "int8":
+            scale = _LARGEST_CODE / (float(np.abs(query).max()) or 1.0)
+            vector = np.rint(query.astype(np.float64) * scale).astype(np.float32)
+        instead = vector.astype(np.float64) / scale
+        return cls(vector, scale, _longest(query - instead), max(_longest(query), _longest(instead)))
+
+
+@dataclass(frozen=True)
 class Question:
-    """A query as an index takes it: scores of the index times `unit` are within `slack` of the rows' scores."""
+    """What one part's index is asked: its scores times `unit` are within `slack` of the rows' scores."""
 
     vector: Vectors
     """Shape (1, dim)."""
@@ -88,22 +115,16 @@ class PartIndex:
         self.note = note
         self._index = index
 
-    def question(self, query: Vectors) -> Question:
-        """Return a query, shape (1, dim), as this index takes it.
+    def question(self, asked: Asked) -> Question:
+        """Return what this index is asked, and how far it may be off.
 
         With x' for what the index keeps of a vector x, and q' for what is asked in place of the query q,
         |q·x - q'·x'| <= |q - q'| |x| + |q'| |x - x'| (Cauchy and Schwarz); and both products are rounded, see
-        `vectors.rounding`. For int8 the query is rounded to whole numbers too: then FAISS counts in whole numbers,
-        which are the same on every processor, where it is off by thousands for other queries.
+        `vectors.rounding`.
         """
-        note, asked, scale = self.note, query, 1.0
-        if note.kind == "int8":
-            scale = _LARGEST_CODE / (float(np.abs(query).max()) or 1.0)
-            asked = np.rint(query.astype(np.float64) * scale).astype(np.float32)
-        instead = asked.astype(np.float64) / scale
-        moved, length = _longest(query - instead), max(_longest(query), _longest(instead))
-        off = moved * note.longest + length * (note.error + 2 * rounding(note.dim) * note.longest)
-        return Question(asked, 1 / (scale * note.scale), off * (1 + 1e-6))
+        note = self.note
+        off = asked.moved * note.longest + asked.length * (note.error + 2 * rounding(note.dim) * note.longest)
+        return Question(asked.vector, 1 / (asked.scale * note.scale), off * (1 + 1e-6))
 
     def nearest(
         self, asked: Question, k: int, first: int, last: int, mask: NDArray[np.bool_] | None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -306,6 +306,22 @@ def listed(queries: Any) -> list[Any]:
     if isinstance(queries, list | tuple) and not (queries and all(isinstance(x, int | float) for x in queries)):
         return list(queries)
     return [queries]
+
+
+def at_a_glance(query: Any) -> Hashable | None:
+    """Return what tells words and arrays of vectors from others of their kind, without a look at what they ask for.
+
+    None for all else, which may be a picture, or hold one.
+    """
+    if isinstance(query, Query):
+        if query.kind == "text":
+            return "text", query.value
+        return at_a_glance(query.value) if query.kind == "vector" and np.ndim(query.value) == 1 else None
+    if isinstance(query, np.ndarray) and query.dtype.kind == "f":
+        return query.dtype.str, query.shape, query.tobytes()
+    if isinstance(query, str) and picture_named(query) is None:
+        return "text", query.strip()
+    return None
 
 
 def picture_named(text: str) -> Path | None:

@@ -8,7 +8,7 @@ Where a query's vector comes from is left to `query_vectors`, the look at the ve
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from embedstore.measures.curves import above, as_threshold, floor
 from embedstore.searching import scan, shortlist
 from embedstore.searching.index import APPROXIMATE, EXACT, IndexFiles
 from embedstore.searching.matches import Matches
-from embedstore.searching.queries import Concept, Query, listed, opposed
+from embedstore.searching.queries import Concept, Query, at_a_glance, listed, opposed
 from embedstore.searching.query_vectors import QueryVectors
 from embedstore.searching.scan import FROM_QUERIES, PartialScan
 from embedstore.searching.shortlist import Shortlist
@@ -48,7 +48,7 @@ class Reader:
     index_files: IndexFiles
     executor: scan.Executor
     _kept: ArrayCache[Scores] = field(default_factory=lambda: ArrayCache(SCORES_BYTES), init=False, repr=False)
-    _counted: set[bytes] = field(default_factory=set, init=False, repr=False)
+    _counted: set[int] = field(default_factory=set, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -148,10 +148,15 @@ class Reader:
 
     def count(self, query: Any, threshold: float, where: Any = None, **words: Any) -> int:
         """Return how many rows have a score larger than `threshold`, compared exactly."""
-        limit, mask = as_threshold(threshold), self.mask(where)
+        limit = as_threshold(threshold)
+        asked = None if where is not None or words else at_a_glance(query)
+        ascending = None if asked is None else self._kept.get(asked)
+        if ascending is not None:
+            return _exceeding(ascending, limit)
+        mask = self.mask(where)
         vector, opponents = self.concept_vectors([Concept.of(query, **words)])[0]
         if mask is None and not len(opponents):
-            return self._count(vector, limit)
+            return self._count(vector, limit, asked or ("vector", vector.tobytes()))
         matching = above(self._opposed(vector, opponents), limit)
         return int(np.count_nonzero(matching if mask is None else matching & mask))
 
@@ -243,18 +248,21 @@ class Reader:
         own = self._line(vector)
         return opposed(own, self._scores(opponents)) if len(opponents) else own
 
-    def _count(self, vector: Vectors, threshold: float) -> int:
-        """Count by a binary search, from the second time on that a query is counted; the first reads its scores."""
-        key = vector.tobytes()
-        ascending = self._kept.get(b"ascending " + key)
+    def _count(self, vector: Vectors, threshold: float, key: Hashable) -> int:
+        """Count by a binary search, from the second time on that `key` is counted; the first reads its scores."""
+        ascending = self._kept.get(key)
         if ascending is None:
             scores = self._line(vector)
-            if key not in self._counted:
-                self._counted.add(key)
+            if hash(key) not in self._counted:
+                self._counted.add(hash(key))
                 return int(np.count_nonzero(above(scores, threshold)))
-            ascending = self._kept.put(b"ascending " + key, np.sort(scores))
-        limit = floor(threshold, ascending.dtype)
-        return len(ascending) - int(ascending.searchsorted(limit, side="right"))
+            ascending = self._kept.put(key, np.sort(scores))
+        return _exceeding(ascending, threshold)
+
+
+def _exceeding(ascending: Scores, threshold: float) -> int:
+    """Return how many of the scores are larger than the threshold."""
+    return len(ascending) - int(ascending.searchsorted(floor(threshold, ascending.dtype), side="right"))
 
 
 def _side_by_side(k: int, found: list[PartialScan]) -> PartialScan:

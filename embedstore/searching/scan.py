@@ -170,38 +170,38 @@ def scan_part(task: Task) -> PartialScan:
     best = _Best(task)
     if len(task.queries) >= FROM_QUERIES and np.isfinite(task.part.longest):
         _scan_products(task, best)
+    elif task.mask is not None:
+        kept = np.flatnonzero(task.mask)
+        for number, line in enumerate(_scores_of(task, kept)):
+            best.offer_line(number, line, kept, task.position)
     else:
         for start, rows in task.part.pieces(task.first, task.last, STRIP_ROWS):
-            _scan_strip(task, start, rows, best)
+            for number, line in enumerate(vectors.scores(task.queries, rows)):
+                best.offer_line(number, line, None, task.position + start - task.first)
     return best.result()
 
 
-def _scan_strip(task: Task, start: int, rows: Vectors, best: _Best) -> None:
-    """Score a strip of rows."""
-    position = task.position + start - task.first
-    if task.mask is None:
-        found = vectors.scores(task.queries, rows)
-        for number, line in enumerate(found):
-            best.offer_line(number, line, None, position)
-        return
-    mask = task.mask[start - task.first : start - task.first + len(rows)]
-    kept = np.flatnonzero(mask)
-    if not len(kept):
-        return
-    if len(kept) < _GATHER_BELOW * len(rows):
-        found = _scores_of(task.queries, rows, kept)
-    else:
-        found = vectors.scores(task.queries, rows)[:, kept]
-    for number, line in enumerate(found):
-        best.offer_line(number, line, kept, position)
+def _scores_of(task: Task, kept: NDArray[np.intp]) -> Vectors:
+    """Score the rows numbered `kept` of a task, ascending: float32 of shape (n_queries, len(kept)).
 
-
-def _scores_of(queries: Vectors, rows: Vectors, kept: NDArray[np.intp]) -> Vectors:
-    """Score the rows numbered `kept`, copied out a few at a time, so that the copies stay in the cache."""
-    found = np.empty((len(queries), len(kept)), np.float32)
-    for start in range(0, len(kept), _GATHERED):
-        chosen = kept[start : start + _GATHERED]
-        vectors.scores(queries, rows[chosen], found[:, start : start + len(chosen)])
+    They are copied out a few at a time, so that the copies stay in the cache.
+    """
+    found = np.empty((len(task.queries), len(kept)), np.float32)
+    copies = np.empty((min(_GATHERED, len(kept)), task.part.dim), np.float32)
+    done = 0
+    for start, rows in task.part.pieces(task.first, task.last, STRIP_ROWS):
+        begin = start - task.first
+        end = int(np.searchsorted(kept, begin + len(rows)))
+        here = kept[done:end] - begin
+        if len(here) >= _GATHER_BELOW * len(rows):
+            found[:, done:end] = vectors.scores(task.queries, rows)[:, here]
+        else:
+            for first in range(0, len(here), _GATHERED):
+                some = here[first : first + _GATHERED]
+                # With a mode other than "raise" NumPy writes straight to `out`.
+                chosen = np.take(rows, some, axis=0, out=copies[: len(some)], mode="clip")
+                vectors.scores(task.queries, chosen, found[:, done + first : done + first + len(some)])
+        done = end
     return found
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from embedstore import vectors
 from embedstore.searching import scan
-from embedstore.searching.index import RECALL_AT, PartIndex, Question
+from embedstore.searching.index import RECALL_AT, Asked, PartIndex, Question
 from embedstore.searching.scan import TASK_ROWS, Executor, PartialScan
 from embedstore.storage.parts import Part
 from embedstore.storage.rows import Rows
@@ -100,8 +100,9 @@ class Shortlist:
 
     def _pieces(self, query: Vectors, limit: int) -> list[_Piece]:
         """Cut the parts that have an index into pieces of at most `limit` rows."""
+        asked = {kind: Asked.of(query, kind) for kind in {index.note.kind for index in self.indexes.values()}}
         return [
-            _Piece(*piece, index, index.question(query))
+            _Piece(*piece, index, index.question(asked[index.note.kind]))
             for piece in scan.strips(self.parts, limit, self.mask)
             if (index := self.indexes.get(piece[0].name)) is not None
         ]

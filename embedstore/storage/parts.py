@@ -156,12 +156,13 @@ class Part:
         """Return a copy of the vectors at the row numbers `rows`, in the order given, shape (len(rows), dim)."""
         wanted = np.asarray(rows, dtype=np.intp)
         out = np.empty((len(wanted), self.dim), dtype=np.float32)
-        start = 0
-        for group in self.groups():
-            here = (wanted >= start) & (wanted < start + len(group))
-            if here.any():
-                out[here] = group[wanted[here] - start]
-            start += len(group)
+        groups = self.groups()
+        sizes = np.array([len(group) for group in groups], dtype=np.intp)
+        ends = np.cumsum(sizes)
+        numbers = np.searchsorted(ends, wanted, side="right")
+        local = wanted - (ends - sizes)[numbers]
+        for place, (number, row) in enumerate(zip(numbers.tolist(), local.tolist(), strict=True)):
+            out[place] = groups[number][row]
         return out
 
     def columns(self) -> pa.Schema:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from embedstore import files, vectors
 from embedstore.errors import InputError
 from embedstore.searching import index, scan, shortlist
-from embedstore.searching.index import IndexFiles
+from embedstore.searching.index import Asked, IndexFiles
 from embedstore.searching.shortlist import Shortlist
 from embedstore.storage import parts
 from embedstore.store import EmbedStore
@@ -132,7 +132,7 @@ def test_the_bound_covers_every_score_of_the_index(tmp_path: Path, scale: float,
     true_error = vectors.norms(wide - kept).max()
     assert true_error <= found.note.error <= true_error * 1.001
     for query in (unit(1, dim, 5), 40 * unit(1, dim, 6), np.abs(unit(1, dim, 7)), np.zeros((1, dim), np.float32)):
-        asked = found.question(query)
+        asked = found.question(Asked.of(query, kind))
         rows, scores = found.nearest(asked, len(x), 0, len(x), None)
         assert sorted(rows) == list(range(len(x)))
         true = wide[rows] @ query[0].astype(np.float64)

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedstore import vectors
 from embedstore.errors import QueryError
 from embedstore.searching import reader, scan
-from embedstore.searching.queries import Concept
+from embedstore.searching.queries import Concept, Query, at_a_glance
 from embedstore.storage.rows import Rows
 from embedstore.store import EmbedStore
 
@@ -81,6 +82,34 @@ def test_every_threshold_is_strict_and_exact(
     assert list(zip(found.id, found.score, strict=True)) == expected
     red = np.arange(len(x)) % 3 == 0
     assert store.count(query, threshold, where="colour == 'red'") == int((scores[red] > threshold).sum())
+
+
+def test_a_further_threshold_is_counted_as_the_first_was(made: tuple[EmbedStore, np.ndarray, np.ndarray]) -> None:
+    """However a query is spelt, each count is that of a plain comparison, and a changed array is another query."""
+    x = made[1]
+    store = EmbedStore.open(made[0].path)
+    first, second = unit(2, seed=31)
+    mean = vectors.normalise((first.astype(np.float64) + second)[np.newaxis].astype(np.float32))[0]
+    store.reader.queries.cache.put("text", ["ball"], second[np.newaxis])
+    changing = first.copy()
+    asked = [
+        (first, first),
+        (2 * first.astype(np.float64), first),
+        (first.tolist(), first),
+        (Query.vector(first), first),
+        (np.stack([first, second]), mean),
+        ("ball", second),
+        (" ball ", second),
+        (Query.text("ball"), second),
+        (changing, first),
+    ]
+    for spelt, meant in asked:
+        scores = np.vecdot(x, meant).astype(np.float64)
+        for threshold in (-0.2, 0.1, float(scores[5]), 0.1):
+            assert store.count(spelt, threshold) == int((scores > threshold).sum())
+    changing[:] = second
+    assert store.count(changing, 0.1) == int((np.vecdot(x, second).astype(np.float64) > 0.1).sum())
+    assert len({at_a_glance(spelt) for spelt, _ in asked} - {None}) == 5
 
 
 def test_rows_read_by_column_are_those_of_the_table(made: tuple[EmbedStore, np.ndarray, np.ndarray]) -> None:
@@ -183,7 +212,9 @@ def test_a_search_imports_nothing_that_it_does_not_need(
     made: tuple[EmbedStore, np.ndarray, np.ndarray],
 ) -> None:
     """Opening, searching and reading the rows loads none of the slow libraries."""
-    slow = "{'pandas', 'deltalake', 'faiss', 'sklearn', 'PIL', 'pyarrow.compute', 'datasets', 'onnxruntime'}"
+    slow = (
+        "{'pandas', 'deltalake', 'faiss', 'sklearn', 'PIL', 'pyarrow.compute', 'datasets', 'onnxruntime', '_hashlib'}"
+    )
     code = (
         "import sys, numpy as np; from embedstore import EmbedStore; s = EmbedStore.open(sys.argv[1]);"
         f"m = s.search(np.ones({DIM}, 'f4'), k=5); m.id, m.uri, m.score, m.table;"

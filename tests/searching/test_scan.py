@@ -96,6 +96,22 @@ def test_nearest_is_brute_force(
         assert same(scan.nearest(found, queries, k, mask, executor), expected)
 
 
+@pytest.mark.parametrize("gathered", [1, 7, 1024])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_mask_that_is_dense_in_places_changes_no_bit(
+    stored: tuple[list[parts.Part], np.ndarray], count: int, gathered: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row groups of which all, few or no rows are kept, copied out in pieces of any size, score as brute force does."""
+    found, x = stored
+    monkeypatch.setattr(scan, "_GATHERED", gathered)
+    random = np.random.default_rng(12)
+    mask = random.random(len(x)) < np.repeat(random.choice([0.0, 0.05, 0.5, 1.0], 50), 100)
+    mask[700:1400], mask[1400:2100] = False, True
+    queries = unit(count, seed=5)
+    expected = [brute_force(x, query, 30, mask) for query in queries]
+    assert same(scan.nearest(found, queries, 30, mask, OneByOne()), expected)
+
+
 def test_pieces_of_any_size_give_the_same(
     stored: tuple[list[parts.Part], np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
