@@ -11,8 +11,9 @@ import contextlib
 import json
 import logging
 import queue
+import re
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from starlette.applications import Starlette
@@ -31,10 +32,14 @@ _log = logging.getLogger("embedstore")
 T = TypeVar("T")
 
 AT_ONCE, PICTURES_AT_ONCE = 4, 4
-"""So many calls run at once, and so many that make small pictures: neither waits for the other."""
+"""So many calls run at once, and so many that make small pictures: neither waits for the other. Of those that read a
+picture to ask with, which may be of 100 million pixels, one."""
+_SENT_AT_ONCE = 8
+"""So many bodies that are pictures are in memory at once; a browser sends six."""
+_WRITING = ("label", "undo", "next", "save")
+"""Calls that are done also for who has gone meanwhile: a page may be closed right after an answer."""
 _PIECE = 1 << 18
 _HEAD = 4
-_PICTURE_CALLS = ("thumbnail",)
 
 
 _Task: TypeAlias = tuple[asyncio.Future[Any], asyncio.AbstractEventLoop, Callable[[], Any]]
@@ -98,25 +103,30 @@ def make_app(session: Session) -> Starlette:
     Its ``state.workers`` are the threads that call; who is done with it closes them.
     """
     workers, painters = Workers(AT_ONCE, "call"), Workers(PICTURES_AT_ONCE, "pictures")
+    reader = Workers(1, "picture to ask with")
+    pools = {"thumbnail": painters, "picture": reader}
+    sent = asyncio.Semaphore(_SENT_AT_ONCE)
 
-    async def answered(name: str, args: Any, buffers: Sequence[Any] = ()) -> tuple[dict[str, Any], list[Any]]:
-        pool = painters if name in _PICTURE_CALLS else workers
-        return await pool.run(lambda: session.answer(name, args, buffers))
+    async def answered(
+        request: Request, name: str, args: Any, buffers: Sequence[Any] = ()
+    ) -> tuple[dict[str, Any], list[Any]]:
+        running = pools.get(name, workers).run(lambda: session.answer(name, args, buffers))
+        return await (running if name in _WRITING else _unless_gone(request, running))
 
     async def call(request: Request) -> Response:
         name = request.path_params["call"]
         if name not in CALLS:
             raise HTTPException(404, f"there is no call {name[:40]!r}; there are {', '.join(CALLS)}")
-        body = await request.body()
         if name == "picture":
-            result, buffers = await answered(name, None, [body])
+            async with sent:
+                result, buffers = await answered(request, name, None, [await request.body()])
         else:
-            result, buffers = await answered(name, _json(body))
+            result, buffers = await answered(request, name, _json(await request.body()))
         return packed(result, buffers)
 
     async def thumbnail(request: Request) -> Response:
-        args = {name: request.path_params[name] for name in ("scored", "row")}
-        result, buffers = await answered("thumbnail", args)
+        args = {name: _number(request.path_params[name]) for name in ("scored", "row")}
+        result, buffers = await answered(request, "thumbnail", args)
         if result["missing"]:
             return _error(404, "Missing", result["why"])
         return Response(bytes(buffers[0]), media_type="image/jpeg")
@@ -128,13 +138,13 @@ def make_app(session: Session) -> Starlette:
         Route("/static/style.css", _text(joining.style_text, "text/css; charset=utf-8")),
         Route("/api", lambda request: HTMLResponse(api_page.page())),
         Route("/api/v1/openapi.json", lambda request: Response(api_page.text(), media_type="application/json")),
-        Route("/api/v1/thumbnail/{scored:int}/{row:int}", thumbnail),
+        Route("/api/v1/thumbnail/{scored}/{row}", thumbnail),
         Route("/api/v1/{call}", call, methods=["POST"]),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _failed})
     for kind in (EmbedStoreError, OSError, TooLargeError, ClientDisconnect):
         app.add_exception_handler(kind, _failed)
-    app.state.workers = (workers, painters)
+    app.state.workers = (workers, painters, reader)
     return app
 
 
@@ -168,6 +178,25 @@ def unpacked(body: bytes) -> tuple[dict[str, Any], list[memoryview]]:
     return result, found
 
 
+async def _unless_gone(request: Request, running: Coroutine[Any, Any, T]) -> T:
+    """Wait for a call; one that is not begun when whoever asked for it has gone is not begun any more."""
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    call, gone = asyncio.ensure_future(running), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait((call, gone), return_when=asyncio.FIRST_COMPLETED)
+        if call.done():
+            return call.result()
+        gone.result()  # a body that is too large raises
+        raise ClientDisconnect
+    finally:
+        call.cancel()
+        gone.cancel()
+
+
 async def _pieces(pieces: Sequence[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:
     """Yield the bytes a little at a time, so that no more is in memory than a client takes."""
     for piece in pieces:
@@ -181,6 +210,13 @@ def _aligned(place: int) -> int:
 
 def _padding(length: int) -> bytes:
     return b"\0" * (-length % 8)
+
+
+def _number(text: str) -> int:
+    """Read a number of a path."""
+    if not re.fullmatch("[0-9]{1,10}", text):
+        raise HTTPException(404, f"{text[:40]!r} is no number of a query or row")
+    return int(text)
 
 
 def _json(body: bytes) -> Any:
@@ -228,5 +264,5 @@ async def _failed(request: Request, error: Exception) -> Response:
         return refused
     if isinstance(error, OSError):
         return _error(500, type(error).__name__, error.strerror or str(error))
-    _log.error("a call of the page has failed: %s", request.url.path, exc_info=error)
+    _log.error("a call of the page has failed: %r", request.url.path, exc_info=error)
     return _error(500, "InternalError", "a fault in embedstore: what it was is on the server's stderr")

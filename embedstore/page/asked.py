@@ -43,6 +43,8 @@ class Arguments:
         if unknown is not None:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise InputError(f"{call} has no argument {unknown!r}; {takes}.{did_you_mean(str(unknown), known)}")
+        if not _are_texts(given):
+            raise InputError(f"{call}: a text holds half a character (a lone surrogate); expected whole ones")
         self._call, self._given = call, given
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -194,6 +196,23 @@ def _saved(asked: Mapping[str, Any]) -> Saved:
     if not named or not set(asked) <= {"classifier", "class"}:
         raise QueryError(f'expected {{"classifier": NAME, "class": LABEL or null}}, found {_shown(asked)}')
     return Saved(name, label)
+
+
+def _are_texts(value: Any) -> bool:
+    """Tell whether all texts in a value can be written down: JSON may hold halves of characters."""
+    todo = [value]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, str):
+            try:
+                one.encode()
+            except UnicodeEncodeError:
+                return False
+        elif isinstance(one, Mapping):
+            todo += [*one, *one.values()]
+        elif isinstance(one, list | tuple):
+            todo += one
+    return True
 
 
 def _all_texts(values: Sequence[Any]) -> bool:

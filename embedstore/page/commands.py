@@ -6,9 +6,9 @@ in a remark.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from embedstore.deciding.classifier import Classifier
@@ -139,6 +139,19 @@ class _Shell:
         return words
 
 
+def quote(text: str) -> str:
+    """Return a text as one word of a shell; signs that a terminal obeys when the line is pasted are spelt out."""
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + "".join(map(_spelt, text)) + "'"
+
+
+def _spelt(sign: str) -> str:
+    if sign in "\\'":
+        return f"\\{sign}"
+    return sign if sign.isprintable() else "".join(f"\\x{byte:02x}" for byte in sign.encode())
+
+
 def _picture(term: Mapping[str, Any]) -> str:
     return f"PICTURE is the file of the picture {term['picture'][:8]}"
 
@@ -186,5 +199,5 @@ def _shell_options(options: Mapping[str, Any]) -> str:
         elif key == "guarantee":
             found += "" if value else " --no-guarantee"
         elif (key, value) != ("objective", "f1"):
-            found += f" --{key.replace('_', '-')} {value}"
+            found += f" --{key.replace('_', '-')} {quote(str(value))}"
     return found

@@ -88,10 +88,11 @@ class Guards:
     ) -> tuple[int, str, str] | None:
         """Return status, type and message of why a request is refused; None where it is not."""
         names = [name for name, _ in every]
-        host, origin = headers.get(b"host", b"").decode("latin-1"), headers.get(b"origin")
+        host = headers.get(b"host", b"").decode("latin-1")
+        origins = [value.decode("latin-1") for name, value in every if name == b"origin"]
         if names.count(b"host") != 1 or not self._hosts.has(host):
             return 403, "ForeignHost", f"this server is not {host!r}; open the address that it printed"
-        if origin is not None and not self._hosts.is_origin(origin.decode("latin-1")):
+        if not all(self._hosts.is_origin(origin) for origin in origins):
             return 403, "ForeignOrigin", "a page of another site asks; only the page of this server may"
         if headers.get(b"sec-fetch-site", b"none") == b"cross-site":
             return 403, "ForeignOrigin", "a page of another site asks; open the address that the server printed"

@@ -147,7 +147,7 @@ class KeptFiles:
         if not _HASH.fullmatch(digest):
             return None
         try:
-            return self._path(digest).read_bytes() or None
+            return files.read_regular(self._path(digest)) or None
         except OSError:
             return None
 
@@ -157,7 +157,8 @@ class KeptFiles:
             return
         path = self._path(digest)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (self._folder, path.parent):  # what pictures show is this user's alone
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             files.replace(path, data, durable=False)
             with self._lock:
                 if self._bytes is None:

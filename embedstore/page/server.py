@@ -25,6 +25,8 @@ _log = logging.getLogger("embedstore")
 
 LOOPBACK = "127.0.0.1"
 _LONGEST_GOODBYE = 1
+_FILES_OF_A_CONNECTION = 3
+"""Of the files that may be open one is a connection's, the others are the store's and of those just accepted."""
 
 
 class PageServer:
@@ -40,6 +42,7 @@ class PageServer:
     patience : float
         See `guards.patient`.
     most_connections : int
+        Fewer where the system lets this process have few files open.
 
     Raises
     ------
@@ -60,9 +63,11 @@ class PageServer:
         self.host, self.port = host, int(self._socket.getsockname()[1])
         self._app = make_app(session)
         guarded = Guards(self._app, self.token, Hosts(host, self.port))
+        most = min(most_connections, most_files() // _FILES_OF_A_CONNECTION)
         config = uvicorn.Config(
             guarded,
-            http=patient(patience, most_connections),
+            http=patient(patience, most),
+            backlog=max(8, most // 4),  # so many are accepted at once, before one too many is seen
             ws="none",
             lifespan="off",
             access_log=False,
@@ -137,6 +142,16 @@ class _Server(uvicorn.Server):
                 yield
             finally:
                 self._captured_signals.clear()
+
+
+def most_files() -> int:
+    """Return how many files this process may have open."""
+    try:
+        import resource
+    except ImportError:  # Windows, where sockets are no files
+        return 1 << 14
+    limit: int = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 1 << 14 if limit == resource.RLIM_INFINITY else limit
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -194,9 +194,11 @@ class Session:
         if not content:
             raise ImageError("there is no picture: 0 bytes came")
         read = images.read(content, max_pixels=MOST_PIXELS)
+        digest, width, height = read.content_hash, read.width, read.height
+        del read  # its pixels, of which the next line makes as many again
         vector = self.store.reader.query_vectors([Query("image", content, "the picture")])[0]
-        self._pictures.put(read.content_hash, vector)
-        return {"picture": read.content_hash, "width": read.width, "height": read.height}
+        self._pictures.put(digest, vector)
+        return {"picture": digest, "width": width, "height": height}
 
     def _measure(self, args: Arguments) -> Answer:
         return measuring.measure(self._of(args), args)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import socket
 import struct
 import threading
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -231,3 +233,75 @@ def test_numbers_that_are_none_are_null(client: Client) -> None:
     status, result, _ = client.call("score", **BIRD, where="width < 0")
     assert (status, result["n"], result["low"], result["high"]) == (200, 0, None, None)
     assert np.isfinite(result["start"]["threshold"])
+
+
+class Held(Session):
+    """Answers info once it may, and remembers what it was asked."""
+
+    def __init__(self, store: EmbedStore) -> None:
+        super().__init__(store)
+        self.may, self.asked = threading.Event(), list[str]()
+
+    def answer(self, name: str, *words: Any, **options: Any) -> Any:
+        self.asked.append(name)
+        if name in ("info", "picture"):
+            self.may.wait(60)
+            return {}, []
+        return super().answer(name, *words, **options)
+
+
+def begun(server: PageServer, call: str, body: bytes = b"{}") -> socket.socket:
+    """Send a call, and wait for no answer."""
+    head = f"POST /api/v1/{call} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAuthorization: Bearer {server.token}\r\n"
+    sent = socket.create_connection(("127.0.0.1", server.port), 60)
+    sent.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return sent
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_call_of_who_has_gone_is_not_begun_but_for_what_is_written(photo_store: EmbedStore) -> None:
+    """A page that moves on takes back what it asked for; a label that it sent is kept."""
+    session = Held(photo_store)
+    with PageServer(session).running() as server:
+        running = [begun(server, "info") for _ in range(app.AT_ONCE)]
+        until(lambda: len(session.asked) == app.AT_ONCE)
+        going = [begun(server, call) for call in ("score", "label")]
+        waiting = server._app.state.workers[0]._waiting
+        until(lambda: waiting.qsize() == len(going))
+        for stream in going:
+            stream.close()
+        for _ in range(3):
+            assert Client(server).ask("GET", "/api")[0] == 200  # by now their ends have been seen
+        running.append(begun(server, "classifiers"))
+        until(lambda: waiting.qsize() == len(going) + 1)
+        session.may.set()
+        for stream in running:
+            assert stream.recv(100).startswith(b"HTTP/1.1 200")
+            stream.close()
+        assert sorted(session.asked[app.AT_ONCE :]) == ["classifiers", "label"]
+
+
+def test_pictures_to_ask_with_are_read_one_at_a_time_and_hold_up_nothing_else(photo_store: EmbedStore) -> None:
+    """One may take gigabytes and seconds."""
+    session = Held(photo_store)
+    with PageServer(session).running() as server:
+        sent = [begun(server, "picture", b"x") for _ in range(40)]
+        assert Client(server).call("classifiers")[0] == 200
+        assert session.asked.count("picture") == 1
+        session.may.set()
+        for stream in sent:
+            assert stream.recv(100).startswith(b"HTTP/1.1 200")
+            stream.close()
+
+
+@pytest.mark.parametrize("path", ["9" * 5000 + "/1", "1/" + "9" * 20, "-1/1", "x/1", "1.5/0", "1/%0a"])
+def test_a_small_picture_of_no_number_is_told(client: Client, path: str) -> None:
+    """However long the number is."""
+    status, _, body = client.ask("GET", f"/api/v1/thumbnail/{path}")
+    assert (status, json.loads(body)["error"]["type"]) == (404, "NoSuchThing")

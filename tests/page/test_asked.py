@@ -135,3 +135,11 @@ def test_arguments_say_what_was_expected() -> None:
     assert Arguments("call", {"t": None}, "t").text("t", "usual") == "usual"
     with pytest.raises(InputError, match="Did you mean 'threshold'"):
         Arguments("call", {"treshold": 1}, ["threshold"])
+
+
+@pytest.mark.parametrize("given", [{"name": "\ud800"}, {"name": [{"a": "x\udc00"}]}])
+def test_half_a_character_is_refused(given: Any) -> None:
+    """JSON may hold one, and nothing that writes text takes it."""
+    with pytest.raises(InputError, match=r"half a character"):
+        Arguments("save", given, ("name",))
+    assert Arguments("save", {"name": "\U0001f426"}, ("name",)).text("name")

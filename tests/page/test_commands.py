@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,16 @@ def test_a_picture_is_named_in_a_remark(session: Session) -> None:
         assert f"# PICTURE is the file of the picture {sent[:8]}" in text
     ready = lines["python"].replace("'PICTURE'", repr(str(file)))
     assert run_python(ready)["matches"].uri[0] == str(file)
+
+
+def test_no_text_leaves_its_quotes_in_a_terminal(session: Session, tmp_path: Path) -> None:
+    """What a terminal obeys when it is pasted, such as Ctrl-C, is spelt out; a word of a wish is one word."""
+    evil = "x\x03 touch owned\r\n\x1b[201~'; touch owned #\\"
+    _, lines = lines_of(session, {"terms": [{"text": evil}]}, name=evil, objective="f1; touch owned", labels=TRUTH)
+    for text in lines.values():
+        assert all(sign.isprintable() or sign == "\n" for sign in text)
+    shown = lines["shell"].replace("embedstore", "printf '%s\\0'", 1).splitlines()[0]
+    found = subprocess.run(["bash", "-c", shown], cwd=tmp_path, capture_output=True, check=True).stdout
+    assert evil.encode() in found.split(b"\0")
+    assert "--objective 'f1; touch owned'" in lines["shell"]
+    assert not list(tmp_path.glob("owned"))

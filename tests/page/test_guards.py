@@ -6,8 +6,12 @@ import contextlib
 import http.client
 import json
 import logging
+import os
 import resource
+import shlex
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +92,15 @@ def test_a_foreign_origin_is_refused(served: PageServer, origin: str) -> None:
     """A page of another site, or of another server of this machine."""
     status, _, body = ask(served, Origin=origin.format(port=served.port))
     assert (status, kind_of(body)) == (403, "ForeignOrigin")
+
+
+def test_of_two_origins_none_may_be_foreign(served: PageServer) -> None:
+    """Neither the first nor the last."""
+    own, foreign = f"Origin: http://127.0.0.1:{served.port}\r\n", "Origin: http://evil.example\r\n"
+    for origins in (own + foreign, foreign + own):
+        with socket.create_connection(("127.0.0.1", served.port), 10) as sent:
+            sent.sendall(f"GET /api HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n{origins}\r\n".encode())
+            assert sent.recv(100).split()[1] == b"403"
 
 
 def test_a_request_across_sites_is_refused(served: PageServer) -> None:
@@ -225,6 +238,31 @@ def test_more_connections_than_there_may_be_cost_the_oldest_unfinished_one(photo
             assert held[0].recv(1) == b""
         for stream in held:
             stream.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sockets are no files there")
+def test_where_few_files_may_be_open_a_flood_of_connections_locks_nobody_out(photo_store: EmbedStore) -> None:
+    """As on a Mac, where a process may have 256: fewer connections are open at once."""
+    command = f"ulimit -n 256; exec {shlex.join([sys.executable, '-m', 'embedstore', 'serve', str(photo_store.path)])}"
+    with subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        address, _, token = process.stdout.readline().strip().partition("/#")
+        port = int(address.rpartition(":")[2])
+        held = []
+        for _ in range(600):
+            held.append(socket.create_connection(("127.0.0.1", port), 30))
+            with contextlib.suppress(OSError):
+                held[-1].sendall(b"GET / HT")
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        score = json.dumps({"query": {"terms": [{"text": "bird"}]}})
+        connection.request("POST", "/api/v1/score", score, {"Authorization": f"Bearer {token}"})
+        assert connection.getresponse().status == 200
+        connection.close()
+        for stream in held:
+            stream.close()
+        process.terminate()
+        assert "Too many open files" not in process.stderr.read()
 
 
 def test_a_kept_connection_is_used_again(served: PageServer) -> None:

@@ -182,3 +182,15 @@ def test_the_usual_place_is_the_user_s_cache(
     assert SmallPictures().get(store.rows, 0).jpeg
     assert len(list((tmp_path / "cache").rglob("*.jpg"))) == 1
     assert sorted(store.path.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pipes in folders there")
+def test_what_is_kept_is_the_user_s_alone_and_a_pipe_among_it_is_never_waited_for(tmp_path: Path) -> None:
+    """Nobody else may look at the small pictures."""
+    kept = KeptFiles(tmp_path / "small", 1 << 20)
+    one, other = "a" * 64, "b" * 64
+    kept.put(one, b"x")
+    assert [path.stat().st_mode & 0o077 for path in (tmp_path / "small", tmp_path / "small" / "aa")] == [0, 0]
+    (tmp_path / "small" / "bb").mkdir()
+    os.mkfifo(tmp_path / "small" / "bb" / f"{other}.jpg")
+    assert (kept.get(one), kept.get(other)) == (b"x", None)
