@@ -275,7 +275,6 @@ class Session:
         query = self._of(args)
         return commands.written(
             self.store.path,
-            query.shown,
             query,
             args.threshold(),
             truth_of(args.get("labels")),
