@@ -240,7 +240,7 @@ def test_the_python_of_readme_runs(place: Path, monkeypatch: pytest.MonkeyPatch)
     images = sorted(Path("photos/bird").glob("a*.jpg"))
     names: dict[str, object] = {"images": images, "picture": images[0]}
     blocks = blocks_of_page(README, "python")
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
 
