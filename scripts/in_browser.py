@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, sync_playwright
 
+from embedstore.page.app import unpacked
 from embedstore.store import EmbedStore
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
@@ -72,7 +73,7 @@ class Served:
         return urlsplit(self.address).fragment.removeprefix("token=")
 
     def call(self, name: str, **args: Any) -> dict[str, Any]:
-        """Ask the API; return the JSON of the answer, the head where buffers follow it."""
+        """Ask the API; return the JSON of the answer, without the buffers that may follow it."""
         request = urllib.request.Request(
             f"{self.origin}/api/v1/{name}",
             json.dumps(args).encode(),
@@ -80,9 +81,8 @@ class Served:
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             body = answer.read()
-            if answer.headers.get_content_type() == "application/octet-stream":
-                body = body[4 : 4 + int.from_bytes(body[:4], "little")]
-        found: dict[str, Any] = json.loads(body)
+            has_buffers = answer.headers.get_content_type() == "application/octet-stream"
+        found: dict[str, Any] = unpacked(body)[0] if has_buffers else json.loads(body)
         return found
 
 

@@ -233,7 +233,7 @@ def measure(browser: Browser, address: str, server: int, cache: Path) -> bool:
     marked = len(own_marks(page, "es-step"))
     by_column(page)
     drag_frames = drag(page, STEPS)
-    page.wait_for_timeout(2_000)  # the interval is asked for when the slider has rested
+    page.locator(".es-notes .es-hint").wait_for(timeout=60_000)  # intervals, asked for when the slider has rested
     print(f"\n  {'milliseconds':<52} {'median':>8} {'p95':>8} {'max':>8}{'n':>7}")
     clock: dict[str, Any] = page.evaluate("clock")
     first_marks, steps = own_marks(page, "es-ask"), own_marks(page, "es-step")

@@ -48,12 +48,12 @@ def shown(browser: Browser, served: Served, width: int, height: int, scheme: str
     page.get_by_test_id("query-input").fill(QUERY)
     page.get_by_test_id("ask").click()
     page.wait_for_function("""() => {
-        const images = [...document.querySelectorAll("[data-testid=tile] img")];
+        const shown = "[data-testid=tile] img, [data-testid=strip] :not(:disabled) > img";
+        const images = [...document.querySelectorAll(shown)];
         const figures = document.querySelector("[data-testid=f1]");
-        return images.length > 3 && images.every((one) => one.complete) && figures?.dataset.value;
+        return images.length > 3 && images.every((one) => one.complete && one.naturalWidth) && figures?.dataset.value;
     }""")
     page.get_by_test_id("precision-interval").filter(has_text="to").wait_for()
-    page.wait_for_timeout(500)  # pictures of the strip come last
     return page
 
 

@@ -18,7 +18,6 @@ from embedstore.page.scored_query import ScoredQuery
 
 def written(
     store: Path,
-    shown: Any,
     query: ScoredQuery,
     threshold: float,
     truth: Truth | None,
@@ -30,8 +29,6 @@ def written(
     Parameters
     ----------
     store : Path
-    shown : object
-        The query as it was asked, JSON.
     query : ScoredQuery
     threshold : float
     truth : Truth or None
@@ -43,8 +40,8 @@ def written(
     """
     name = name or query.concept
     if isinstance(query.asked, Classifier):
-        return _of_saved(store, shown, query, threshold)
-    python, shell = _Python(shown, query.label), _Shell(shown)
+        return _of_saved(store, query, threshold)
+    python, shell = _Python(query.shown, query.label), _Shell(query.shown)
     labels = None if truth is None else f"{truth.column}={truth.value}"
     options = {key: value for key, value in wishes.items() if key not in ("name", "label")}
     lines = [
@@ -156,9 +153,9 @@ def _picture(term: Mapping[str, Any]) -> str:
     return f"PICTURE is the file of the picture {term['picture'][:8]}"
 
 
-def _of_saved(store: Path, shown: Mapping[str, Any], query: ScoredQuery, threshold: float) -> dict[str, str]:
+def _of_saved(store: Path, query: ScoredQuery, threshold: float) -> dict[str, str]:
     """Return the lines for a classifier that the store keeps."""
-    name, label = shown["classifier"], shown.get("class")
+    name, label = query.shown["classifier"], query.shown.get("class")
     of_class = f".of_class({label!r})" if label else ""
     python = [
         "import embedstore",

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedstore import __version__
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.labels import Labelled
 from embedstore.deciding.review import boundary, errors_of, place_of
@@ -23,9 +22,16 @@ from embedstore.errors import ImageError
 from embedstore.images import thumbnail
 from embedstore.measures.curves import Curve
 from embedstore.page.label_calls import told_of_labelled
-from embedstore.page.measuring import Answer, told_of_curve
+from embedstore.page.measuring import told_of_curve
 from embedstore.page.scored_query import ScoredQuery
-from embedstore.page.session import as_plain, summary_of, told_of, told_of_scored
+from embedstore.page.telling import (
+    Answer,
+    as_plain,
+    told_of_classifier,
+    told_of_rows,
+    told_of_scored,
+    told_of_store,
+)
 from embedstore.searching.reader import Reader
 from embedstore.sources import pictures_at
 from embedstore.vectors import Positions
@@ -38,7 +44,6 @@ QUALITY = 80
 _FIRST = 24
 """So many of the highest scores have pictures: what the module shows at first."""
 _NAMES = {"f4": "Float32Array", "f8": "Float64Array", "u4": "Uint32Array", "u1": "Uint8Array"}
-_ABILITIES = ("query", "picture", "label", "calibrate", "save", "export", "commands", "refresh", "compare")
 
 
 def data_of(
@@ -62,10 +67,10 @@ def data_of(
     reader = classes[0][0].reader
     chosen = [chosen_rows(query, most) for query, _, _ in classes]
     known = np.unique(np.concatenate([*chosen, np.array([*shown], np.int64)])).astype(np.int64)
-    told = told_of(reader, known.tolist(), [0.0] * len(known))
+    told = told_of_rows(reader, known.tolist(), [0.0] * len(known))
     small = small_pictures(reader, [row["uri"] for row in told if row["row"] not in shown])
     return {
-        "info": {**_info(reader), "classifiers": [as_plain(summary_of(classifier))]},
+        "info": as_plain(told_of_store(place_of(reader), reader, (), [told_of_classifier(classifier)], [])),
         "panels": [_panel(*one) for one in classes],
         "rows": {row["row"]: as_plain({name: row[name] for name in ("id", "uri", "values")}) for row in told},
         "pictures": {row["row"]: as_base64(small[row["uri"]]) for row in told if row["uri"] in small},
@@ -113,21 +118,6 @@ def as_json(data: Any) -> str:
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
-
-
-def _info(reader: Reader) -> dict[str, Any]:
-    fields = (reader.rows.snapshot.schema.field(name) for name in reader.rows.columns)
-    return {
-        "name": place_of(reader),
-        "n_rows": len(reader),
-        "version": reader.version,
-        "space": reader.space.to_dict(),
-        "model": reader.space.model,
-        "columns": [{"name": field.name, "type": str(field.type)} for field in fields],
-        "concepts": [],
-        "capabilities": dict.fromkeys(_ABILITIES, False),
-        "embedstore": __version__,
-    }
 
 
 def _panel(query: ScoredQuery, rests: Labelled, curve: Curve) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from embedstore.deciding import label_log
 from embedstore.deciding.labels import Labelled
 from embedstore.deciding.rounds import GIVEN, NEAR, NO, OPEN, RANDOM, SEARCH, UNSURE, YES, History, Label
 from embedstore.page.asked import Arguments, truth_of
-from embedstore.page.measuring import Answer
 from embedstore.page.scored_query import ScoredQuery
+from embedstore.page.telling import Answer
 from embedstore.storage.rows import Rows
 
 ANSWERS = (NO, YES, UNSURE, OPEN)

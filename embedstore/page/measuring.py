@@ -22,9 +22,7 @@ from embedstore.measures.distribution import ScoreDistribution
 from embedstore.measures.rates import Metrics
 from embedstore.page.asked import Arguments, truth_of
 from embedstore.page.scored_query import ScoredQuery
-
-Answer = tuple[dict[str, Any], list[Any]]
-"""Plain values, and buffers."""
+from embedstore.page.telling import Answer
 
 NO_NUMBERS = np.empty(0, np.float64)
 

@@ -1,41 +1,43 @@
 """A store and a call by name -> its answer, plain values and buffers. The one dispatcher of page, notebook and report.
 
-Each call reads its arguments (`asked`), makes one call of the library, and makes what that returns plain. A scored
-query keeps the version that it was scored on. Threads may share a session: what is kept is guarded, a reader never
-changes, and writing takes turns. How answers travel is left to the hosts.
+Each call reads its arguments (`asked`), makes one call of the library, and makes what that returns plain (`telling`).
+A scored query keeps the version that it was scored on. Threads may share a session: what is kept is guarded, a reader
+never changes, and writing takes turns. How answers travel is left to the hosts.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import math
 import mmap
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from embedstore import __version__, images
+from embedstore import images
 from embedstore.deciding import label_log
 from embedstore.deciding.classifier import Classifier
-from embedstore.errors import (
-    ClassifierError,
-    ClassifierExistsError,
-    ImageError,
-    InputError,
-)
+from embedstore.errors import ClassifierError, ClassifierExistsError, ImageError, InputError
 from embedstore.page import commands, label_calls, measuring
 from embedstore.page.asked import Arguments, Saved, query_of, truth_of
-from embedstore.page.measuring import Answer
 from embedstore.page.pictures import SmallPictures
 from embedstore.page.scored_query import KeptQueries, ScoredGone, ScoredQuery
+from embedstore.page.telling import (
+    ABILITIES,
+    Answer,
+    as_bytes,
+    as_plain,
+    told_of_classifier,
+    told_of_rows,
+    told_of_scored,
+    told_of_store,
+)
 from embedstore.result_files import write_rows
 from embedstore.searching.matches import Matches
 from embedstore.searching.queries import Concept, Query
@@ -131,38 +133,22 @@ class Session:
         call: Callable[..., Any] = getattr(self, f"_{name}")
         found = call(given, buffers) if name == "picture" else call(given)
         result, arrays = found if isinstance(found, tuple) else (found, [])
-        return as_plain(result), [_bytes_of(array) for array in arrays]
+        return as_plain(result), [as_bytes(array) for array in arrays]
 
     def _info(self, args: Arguments) -> dict[str, Any]:
         reader = self.store.reader
-        fields = (reader.rows.snapshot.schema.field(name) for name in reader.rows.columns)
-        writable = os.access(self.store.path, os.W_OK)
-        return {
-            "name": self.store.path.absolute().name,
-            "n_rows": len(reader),
-            "version": reader.version,
-            "space": reader.space.to_dict(),
-            "model": reader.space.model,
-            "columns": [{"name": field.name, "type": str(field.type)} for field in fields],
-            "classifiers": self._summaries(),
-            "concepts": self._concepts(reader),
-            "capabilities": {
-                "query": True,
-                "picture": reader.space.backend != "given",
-                "label": writable,
-                "calibrate": True,
-                "save": writable,
-                "export": True,
-                "commands": True,
-                "refresh": self.store.folder.pinned is None,
-                "compare": True,
-            },
-            "embedstore": __version__,
+        without = {
+            "picture": reader.space.backend == "given",
+            "refresh": self.store.folder.pinned is not None,
+            **dict.fromkeys(("label", "save"), not os.access(self.store.path, os.W_OK)),
         }
+        abilities = [ability for ability in ABILITIES if not without.get(ability)]
+        name = self.store.path.absolute().name
+        return told_of_store(name, reader, abilities, self._summaries(), self._concepts(reader))
 
     def _score(self, args: Arguments) -> Answer:
-        asked = args.get("query")
-        query = self._asked(asked, args.text("where", ""))
+        asked, reader = args.get("query"), self.store.reader
+        query = ScoredQuery.of(reader, self._query(asked, reader), args.text("where", ""), asked)
         number = self._scored.keep(query)
         answer, arrays = told_of_scored(query)
         return {"scored": number, **answer}, arrays
@@ -173,7 +159,7 @@ class Session:
     def _rows(self, args: Arguments) -> dict[str, Any]:
         query = self._of(args)
         rows = [query.row(row) for row in args.wholes("rows", MOST_ROWS)]
-        return {"rows": told_of(query.reader, rows, query.found.scores[rows].tolist())}
+        return {"rows": told_of_rows(query.reader, rows, query.found.scores[rows].tolist())}
 
     def _thumbnail(self, args: Arguments) -> Answer:
         query = self._of(args)
@@ -291,7 +277,6 @@ class Session:
         query = self._of(args)
         return commands.written(
             self.store.path,
-            query.shown,
             query,
             args.threshold(),
             truth_of(args.get("labels")),
@@ -306,11 +291,6 @@ class Session:
     def _of(self, args: Arguments) -> ScoredQuery:
         """Return the scored query that a call is about."""
         return self._scored.get(args.whole("scored"))
-
-    def _asked(self, asked: Any, where: str) -> ScoredQuery:
-        """Score a query over the newest version that this session has moved on to."""
-        reader = self.store.reader
-        return ScoredQuery.of(reader, self._query(asked, reader), where, asked)
 
     def _query(self, asked: Any, reader: Reader) -> Concept | Classifier:
         """Read a query, or find a classifier of one class."""
@@ -347,7 +327,7 @@ class Session:
         found = []
         for name in self.store.classifiers():
             try:
-                found.append(summary_of(self.store.classifier(name)))
+                found.append(told_of_classifier(self.store.classifier(name)))
             except ClassifierError as error:
                 nothing: dict[str, Any] = {"mode": "", "classes": [], "created_at": "", "validation": ""}
                 found.append({"name": name, **nothing, "error": str(error)})
@@ -361,87 +341,9 @@ class Session:
         ]
 
 
-def told_of_scored(query: ScoredQuery) -> Answer:
-    """Return what a page says of a scored query, its scores, highest first, and their rows."""
-    scores = query.descending
-    threshold, why = query.start(scores)
-    answer = {
-        "query": query.label,
-        "concept": query.concept,
-        "classifier": summary_of(query.asked) if isinstance(query.asked, Classifier) else None,
-        "where": query.where or "",
-        "version": query.reader.version,
-        "n": len(scores),
-        "n_rows": len(query.reader),
-        "low": float(scores[-1]) if len(scores) else None,
-        "high": float(scores[0]) if len(scores) else None,
-        "start": {"threshold": threshold, "why": why},
-        "doubts": query.doubts,
-    }
-    return answer, [scores.astype("<f4", copy=False), query.order.astype("<u4", copy=False)]
-
-
-def summary_of(classifier: Classifier) -> dict[str, Any]:
-    """Return what a page says of a classifier."""
-    classes = [
-        {
-            "label": target.label,
-            "threshold": target.threshold,
-            "queries": list(target.queries),
-            "figures": dict(target.figures),
-        }
-        for target in classifier.targets
-    ]
-    return {
-        "name": classifier.name,
-        "mode": classifier.mode,
-        "classes": classes,
-        "created_at": classifier.created_at,
-        "validation": classifier.validation,
-    }
-
-
-def as_plain(value: Any) -> Any:
-    """Return a value as JSON has it: times as text, NaN and infinity as null."""
-    if isinstance(value, Mapping):
-        return {str(name): as_plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_plain(one) for one in value]
-    if isinstance(value, np.generic):
-        return as_plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return str(value)
-    return value.hex() if isinstance(value, bytes) else str(value)
-
-
-def _bytes_of(array: Any) -> bytes | memoryview:
-    """Return what an array holds, without a copy."""
-    if isinstance(array, bytes | memoryview):
-        return array
-    return np.ascontiguousarray(array).data.cast("B") if array.size else b""
-
-
-def told_of(reader: Reader, rows: Sequence[int], scores: Sequence[float]) -> list[dict[str, Any]]:
-    """Return all that is known of rows, each with its score."""
-    if not rows:
-        return []
-    table = reader.rows.take(np.array(rows, np.int64))
-    found = []
-    for row, score, values in zip(rows, scores, table.to_pylist(), strict=True):
-        about = {"row": int(row), "id": values.get("id"), "uri": values.get("uri"), "score": float(score)}
-        found.append({**about, "values": values})
-    return found
-
-
 def _of_matches(reader: Reader, matches: Matches) -> list[dict[str, Any]]:
     rows = reader.rows.lookup("id").first_of_each(matches.id).tolist() if len(matches) else []
-    return told_of(reader, rows, matches.score.tolist())
+    return told_of_rows(reader, rows, matches.score.tolist())
 
 
 def _mapped(file: Path) -> bytes | memoryview:

@@ -107,6 +107,19 @@ def test_dark_is_dark_and_light_is_light(read_only: Served, chromium: Browser) -
         assert luminance(page, ".embedstore", "color") < 0.4
 
 
+@pytest.mark.parametrize("light", ["light", "dark", "phone"])
+def test_the_page_of_the_calls_is_read_to_its_end(read_only: Served, chromium: Browser, light: str) -> None:
+    """/api has its ground under all of its text, nothing beside the window, and nothing that axe finds serious."""
+    with watched(chromium, **LIGHTS[light]) as (page, _):
+        page.goto(f"{read_only.origin}/api")
+        heights = "() => ['.es-api', ':root'].map((one) => document.querySelector(one)).map((one) => one.offsetHeight)"
+        ground, whole = page.evaluate(heights)
+        assert ground == whole > 5_000
+        assert page.locator(".es-api").evaluate("(one) => one.scrollHeight <= one.clientHeight")
+        assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+        assert audited(page) == []
+
+
 @pytest.mark.parametrize("width", [375, 768, 1024, 1440, 2560])
 def test_nothing_is_cut_off(read_only: Served, chromium: Browser, width: int) -> None:
     """From 375 to 2560 pixels: nothing scrolls sideways, and every control lies within the window's width."""

@@ -3,7 +3,9 @@
 import {html, nothing, render, svg} from "./vendor/lit-html.js";
 import {computed, effect, signal} from "./vendor/signals-core.js";
 import {bestF1, ratesOf, telling, thinned, thresholdOf} from "./cut.js";
-import {LEFT, axisOf, columns, counted, draggable, follow, rate, ticks, widthOf} from "./scale.js";
+import {LEFT, axisOf, columns, draggable, follow, ticks, widthOf} from "./scale.js";
+import {can} from "./state.js";
+import {count, decimals} from "./words.js";
 
 const TOP = 30; // room for the best F1's words and the grip
 const TALL = 150;
@@ -154,10 +156,10 @@ function aside(view) {
   if (!curve) return html`<p class="es-hint">Measuring ...</p>`;
   if (curve.measured) {
     return html`<p class="es-hint">Drag the line. Average precision
-      <span data-testid="average-precision" data-value=${curve.average_precision}>${rate(curve.average_precision)}</span>, on
-      ${counted(curve.n_labelled)} labelled pictures, ${counted(curve.n_yes)} of them yes.</p>`;
+      <span data-testid="average-precision" data-value=${curve.average_precision}>${decimals(curve.average_precision)}</span>, on
+      ${count(curve.n_labelled)} labelled pictures, ${count(curve.n_yes)} of them yes.</p>`;
   }
-  const canLabel = view.info.value?.capabilities?.label && !view.truth.value;
+  const canLabel = can(view, "label") && !view.truth.value;
   if (!canLabel) return html`<p class="es-reason"><strong>Not measured:</strong> ${curve.why}</p>`;
   return html`<p class="es-reason"><strong>Not measured yet.</strong> It takes pictures that you have answered with yes and with no. Some that lie
     near the cut and some drawn by chance tell most.</p>
@@ -176,8 +178,8 @@ function table(view, best) {
       (row) => html`<tr class=${row.cut === best.value.cut ? "es-chosen" : ""}>
         <th scope="row"><button type="button" class="es-link" @click=${() => view.setThreshold(row.threshold)}>${row.threshold.toFixed(6)}</button>${
           row.cut === best.value.cut ? " best F1" : ""}</th>
-        <td>${rate(row.precision)}</td><td>${rate(row.recall)}</td><td>${rate(row.f1)}</td>
-        <td>${counted(row.tp)}</td><td>${counted(row.fp)}</td><td>${counted(row.fn)}</td></tr>`,
+        <td>${decimals(row.precision)}</td><td>${decimals(row.recall)}</td><td>${decimals(row.f1)}</td>
+        <td>${count(row.tp)}</td><td>${count(row.fp)}</td><td>${count(row.fn)}</td></tr>`,
     )}</tbody>
   </table>`;
 }

@@ -25,7 +25,7 @@ export function percentileAt(scores, threshold) {
 }
 
 /** The next float32 above a float32 (`up`), or the next one below. */
-export function nextFloat32(value, up) {
+function nextFloat32(value, up) {
   if (value === 0) return up ? 2 ** -149 : -(2 ** -149);
   bits.setFloat32(0, value);
   bits.setInt32(0, bits.getInt32(0) + (value > 0 === up ? 1 : -1));
@@ -33,7 +33,7 @@ export function nextFloat32(value, up) {
 }
 
 /** The next float64 above a number (`up`), or the next one below. */
-export function nextFloat64(value, up) {
+function nextFloat64(value, up) {
   if (value === 0) return up ? Number.MIN_VALUE : -Number.MIN_VALUE;
   bits.setFloat64(0, value);
   bits.setBigInt64(0, bits.getBigInt64(0) + (value > 0 === up ? 1n : -1n));
@@ -41,7 +41,7 @@ export function nextFloat64(value, up) {
 }
 
 /** A threshold between two neighbouring scores: midway, but for adjacent float32 numbers a quarter of the way. */
-export function midway(low, high) {
+function midway(low, high) {
   const middle = low / 2 + high / 2;
   if (low === Math.fround(low) && high === Math.fround(high)) {
     return Math.fround(middle) >= high ? low + (high - low) / 4 : middle;

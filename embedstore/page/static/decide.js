@@ -5,7 +5,9 @@ import {html, nothing, render} from "./vendor/lit-html.js";
 import {computed, effect, signal} from "./vendor/signals-core.js";
 import {spelt} from "./cut.js";
 import {keepingPart} from "./keeping.js";
-import {rate, uniqueId} from "./scale.js";
+import {uniqueId} from "./scale.js";
+import {can} from "./state.js";
+import {count, decimals} from "./words.js";
 
 const OBJECTIVES = [
   ["f1", "F1: precision and recall alike"],
@@ -36,11 +38,6 @@ export function decidePanel(view) {
   );
   part("keeping").append(keepingPart(view, () => asked(view, wishes.value)));
   return panel;
-}
-
-/** Whether the host can do something; what it says nothing of it can. */
-export function can(view, what) {
-  return view.info.value?.capabilities?.[what] !== false;
 }
 
 // The column that is being chosen, which is no truth until it has a value; and the values to choose from.
@@ -147,14 +144,14 @@ function resultPart(view, inUse) {
         : html`<button type="button" data-testid="use-calibrated" @click=${() => view.setThreshold(made.threshold)}>Use this threshold</button>`}</p>
     <table><caption class="es-unseen">Figures of the calibrated threshold</caption>
       <tbody>${made.figures.map(
-        ([name, value, pair]) => html`<tr><th scope="row">${name}</th><td>${value === null ? "not measured" : spoken(value)}</td>
-          <td>${pair ? `${spoken(pair[0])} to ${spoken(pair[1])}` : ""}</td></tr>`,
+        ([name, value, pair]) => html`<tr><th scope="row">${name}</th><td>${value === null ? "not measured" : figure(value)}</td>
+          <td>${pair ? `${figure(pair[0])} to ${figure(pair[1])}` : ""}</td></tr>`,
       )}</tbody></table>
     <p class="es-hint">Measured ${made.validation}; ranges are 95 % intervals.</p>
     ${(made.warnings || []).length ? html`<ul class="es-doubts">${made.warnings.map((one) => html`<li>${one}</li>`)}</ul>` : nothing}</div>`;
 }
 
-function spoken(value) {
+function figure(value) {
   if (typeof value !== "number") return String(value);
-  return Number.isInteger(value) && Math.abs(value) > 1 ? value.toLocaleString("en-US") : rate(value);
+  return Number.isInteger(value) && Math.abs(value) > 1 ? count(value) : decimals(value);
 }

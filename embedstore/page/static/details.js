@@ -3,6 +3,7 @@
 import {computed, effect, signal, untracked} from "./vendor/signals-core.js";
 import {html, nothing, render} from "./vendor/lit-html.js";
 import {ANSWERS, PICKED} from "./labels.js";
+import {can} from "./state.js";
 import {count, decimals, PICKS, SAID} from "./words.js";
 
 export function detailsDrawer(view, thumbnails, draft) {
@@ -80,7 +81,6 @@ function body(view, draft, row, known, picture, close) {
   const score = scored.scores[place];
   const match = place < view.matches.value;
   const below = scored.n > 1 ? (100 * (scored.n - 1 - place)) / (scored.n - 1) : 100;
-  const can = view.info.value.capabilities || {};
   return html`${head(`Place ${count(place + 1)} of ${count(scored.n)}`, close)}
     <figure class="es-large">${
       picture === null
@@ -96,13 +96,13 @@ function body(view, draft, row, known, picture, close) {
       <div><dt>label</dt><dd>${labelOf(view, row)}</dd></div>
       ${view.picks.has(row) ? html`<div><dt>proposed because</dt><dd>${view.picks.get(row).reason}</dd></div>` : nothing}
     </dl>
-    ${can.label === false ? nothing : labelButtons(view)}
-    ${known && known.id !== undefined && draft && can.query !== false ? likeButtons(draft, known.id) : nothing}
+    ${can(view, "label") ? labelButtons(view) : nothing}
+    ${known && known.id !== undefined && draft && can(view, "query") ? likeButtons(draft, known.id) : nothing}
     ${metadata(known)}`;
 }
 
 function signed(number) {
-  return `${number < 0 ? "−" : "+"}${Math.abs(number).toFixed(4)}`;
+  return `${number < 0 ? "−" : "+"}${decimals(Math.abs(number))}`;
 }
 
 function labelOf(view, row) {

@@ -3,7 +3,8 @@
 import {html, nothing, render} from "./vendor/lit-html.js";
 import {effect} from "./vendor/signals-core.js";
 import {percentileAt} from "./cut.js";
-import {counted, follow, plural, rate} from "./scale.js";
+import {follow} from "./scale.js";
+import {count, counted, decimals} from "./words.js";
 
 const RATES = [
   ["precision", "Precision", "share of the matches that are right"],
@@ -53,20 +54,20 @@ function frameOf() {
 }
 
 function tellMatches(panel, scored, threshold, matches) {
-  const count = panel.querySelector("[data-testid=matches-count]");
+  const shown = panel.querySelector("[data-testid=matches-count]");
   const percentile = panel.querySelector("[data-testid=percentile]");
   const share = scored && scored.n ? percentileAt(scored.scores, threshold) : null;
-  count.textContent = counted(matches);
-  count.dataset.value = matches;
-  panel.querySelector(".es-of").textContent = scored ? `${matches === 1 ? "match" : "matches"} of ${counted(scored.n)}` : "matches";
-  percentile.textContent = share === null ? "-" : share.toFixed(4);
+  shown.textContent = count(matches);
+  shown.dataset.value = matches;
+  panel.querySelector(".es-of").textContent = scored ? `${matches === 1 ? "match" : "matches"} of ${count(scored.n)}` : "matches";
+  percentile.textContent = share === null ? "-" : decimals(share);
   percentile.dataset.value = share === null ? "" : share;
 }
 
 function tellRates(panel, scored, curve, figures, interval) {
   for (const [name] of RATES) {
     const value = panel.querySelector(`[data-testid=${name}]`);
-    value.textContent = figures ? rate(figures[name]) : "not measured";
+    value.textContent = decimals(figures?.[name]);
     value.dataset.value = figures ? figures[name] : "";
     value.classList.toggle("es-none", !figures);
     const pair = figures && interval?.known ? interval.intervals[name] : null;
@@ -74,7 +75,7 @@ function tellRates(panel, scored, curve, figures, interval) {
     drawGauge(panel.querySelectorAll(".es-gauge")[RATES.findIndex(([other]) => other === name)], figures && figures[name], pair);
   }
   panel.querySelector(".es-confusion").textContent = figures
-    ? `${curve.weighted ? "About " : ""}${counted(figures.tp)} right, ${counted(figures.fp)} false, ${counted(figures.fn)} missed, ${counted(figures.tn)} rightly left out`
+    ? `${curve.weighted ? "About " : ""}${count(figures.tp)} right, ${count(figures.fp)} false, ${count(figures.fn)} missed, ${count(figures.tn)} rightly left out`
     : "";
 }
 
@@ -107,7 +108,7 @@ function notes(view) {
 function meaning({intervals, confidence, n_random: random, n_pos: yes}, matches) {
   if (!matches) return "Nothing matches here, so that there is nothing to be unsure of.";
   if (Object.values(intervals).every(([low, high]) => low === high)) return "Every picture has its label, so the figures are exact.";
-  return `Each range is a ${Math.round(confidence * 100)} % interval by ${plural(random, "label")} of a random sample, ${counted(yes)} of them yes. It holds
+  return `Each range is a ${Math.round(confidence * 100)} % interval by ${counted(random, "label")} of a random sample, ${count(yes)} of them yes. It holds
     however often you look.`;
 }
 
@@ -115,7 +116,7 @@ function measuredBy(view) {
   const curve = view.curve.value;
   if (!curve?.measured) return nothing;
   const weight = curve.weighted ? "" : ", each counting once";
-  return html`<p class="es-hint">Measured by ${curve.source}${weight}; ${counted(curve.n_yes)} of ${counted(curve.n_labelled)} say yes.</p>`;
+  return html`<p class="es-hint">Measured by ${curve.source}${weight}; ${count(curve.n_yes)} of ${count(curve.n_labelled)} say yes.</p>`;
 }
 
 function speakAtRest(view, spoken) {
@@ -127,7 +128,7 @@ function speakAtRest(view, spoken) {
       if (!scored) return;
       timer = setTimeout(() => {
         const rates = figures ? RATES.map(([name, label]) => `${label} ${figures[name].toFixed(2)}`).join(", ") : "not measured";
-        spoken.textContent = `${plural(matches, "match", "matches")} of ${counted(scored.n)}; ${rates}`;
+        spoken.textContent = `${counted(matches, "match", "matches")} of ${count(scored.n)}; ${rates}`;
       }, REST);
     }),
     () => clearTimeout(timer),

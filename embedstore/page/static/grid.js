@@ -5,7 +5,8 @@ import {effect, signal, untracked} from "./vendor/signals-core.js";
 import {matchesAt} from "./cut.js";
 import {Layout, Scroll} from "./layout.js";
 import {Tile} from "./tile.js";
-import {count} from "./words.js";
+import {endAsk} from "./timing.js";
+import {count, decimals} from "./words.js";
 
 const GAP = 6;
 const PAD = 8;
@@ -154,7 +155,8 @@ export class Grid {
     this.drawLine();
     if (to > from) this.element.setAttribute("role", "listbox");
     else this.element.removeAttribute("role");
-    if (this.asked) this.painted();
+    if (this.asked) endAsk();
+    this.asked = false;
   }
 
   drawTile(place, next) {
@@ -193,19 +195,11 @@ export class Grid {
   drawLine() {
     const {layout, scroll, view} = this;
     const scored = view.scored.value;
-    const words = `threshold ${view.threshold.value.toFixed(4)}: ${count(view.matches.value)} above, ${count(scored.n - view.matches.value)} below`;
+    const words = `threshold ${decimals(view.threshold.value)}: ${count(view.matches.value)} above, ${count(scored.n - view.matches.value)} below`;
     if (this.lineText.textContent !== words) this.lineText.textContent = words;
     const top = PAD + layout.lineTop - scroll.position;
     this.line.hidden = !scored.n || top < -2 * LINE - OVERSCAN || top > scroll.seen + OVERSCAN;
     this.line.style.transform = `translateY(${PAD + layout.lineTop - scroll.base}px)`;
-  }
-
-  painted() {
-    this.asked = false;
-    afterPaint(() => {
-      const start = performance.getEntriesByName("es-ask-start").at(-1);
-      if (start) performance.measure("es-ask", {start: start.startTime, end: performance.now()});
-    });
   }
 
   // After a scroll of a capped height the scroll bar is set to where the true position is.
@@ -300,16 +294,4 @@ export class Grid {
     this.view.selected.value = place;
     if (again && event.detail > 1 && this.opened) this.opened();
   }
-}
-
-// Run when the frame that is being made has been painted.
-export function afterPaint(run) {
-  requestAnimationFrame(() => {
-    const channel = new MessageChannel();
-    channel.port1.onmessage = () => {
-      channel.port1.close();
-      run();
-    };
-    channel.port2.postMessage(0);
-  });
 }

@@ -3,7 +3,9 @@
 import {html, nothing, render, svg} from "./vendor/lit-html.js";
 import {effect, signal} from "./vendor/signals-core.js";
 import {histogram, matchesAt, spelt} from "./cut.js";
-import {LEFT, axisOf, columns, counted, draggable, follow, plural, reach, short, ticks, uniqueId, widthOf} from "./scale.js";
+import {LEFT, axisOf, columns, draggable, follow, reach, ticks, uniqueId, widthOf} from "./scale.js";
+import {can} from "./state.js";
+import {count, counted, short} from "./words.js";
 
 const BARS = 132; // pixels of the bars' height
 const TOP = 20;
@@ -90,20 +92,20 @@ function drawBars(panel, clip, bins, width, range, log) {
   if (!bins) return render(nothing, panel.querySelector(".es-bars"));
   const {x, wide} = columns(width, range);
   const most = Math.max(1, bins.largest);
-  const tall = (count) => (log ? Math.log1p(count) / Math.log1p(most) : count / most) * BARS;
+  const tall = (many) => (log ? Math.log1p(many) / Math.log1p(most) : many / most) * BARS;
   const floor = TOP + BARS;
   let path = `M${x(bins.edges[0]).toFixed(1)} ${floor}`;
-  bins.counts.forEach((count, bin) => {
-    path += `V${(floor - (count && Math.max(1, tall(count)))).toFixed(1)}H${x(bins.edges[bin + 1]).toFixed(1)}`;
+  bins.counts.forEach((many, bin) => {
+    path += `V${(floor - (many && Math.max(1, tall(many)))).toFixed(1)}H${x(bins.edges[bin + 1]).toFixed(1)}`;
   });
   path += `V${floor}Z`;
   const counts = log ? powers(most) : ticks([0, most], BARS, 40).map(({value}) => value);
   render(
     svg`
-      ${counts.map((count) => {
-        const y = floor - tall(count);
+      ${counts.map((many) => {
+        const y = floor - tall(many);
         return svg`<line class="es-rule" x1=${LEFT} x2=${LEFT + wide} y1=${y} y2=${y}></line>
-          <text class="es-scale-text" x=${LEFT - 6} y=${y + 4} text-anchor="end">${short(count)}</text>`;
+          <text class="es-scale-text" x=${LEFT - 6} y=${y + 4} text-anchor="end">${short(many)}</text>`;
       })}
       <path class="es-below" d=${path}></path>
       <path class="es-above" d=${path} clip-path="url(#${clip})"></path>
@@ -221,9 +223,8 @@ function bandRow(view, axis) {
       around the cut</button>.</p>`;
   }
   const within = matchesAt(scored.scores, band[0]) - matchesAt(scored.scores, band[1]);
-  const canLabel = view.info.value?.capabilities?.label;
-  return html`<p class="es-hint"><strong>${plural(within, "picture")}</strong> above ${spelt(scored.scores, band[0])} up to
-    ${spelt(scored.scores, band[1])}${canLabel && within ? html`: label these with <kbd>y</kbd> and <kbd>n</kbd>` : nothing}.
+  return html`<p class="es-hint"><strong>${counted(within, "picture")}</strong> above ${spelt(scored.scores, band[0])} up to
+    ${spelt(scored.scores, band[1])}${can(view, "label") && within ? html`: label these with <kbd>y</kbd> and <kbd>n</kbd>` : nothing}.
     <button type="button" class="es-link" data-testid="band-zoom" @click=${() => axis.between(...band)}>zoom in</button>
     <button type="button" class="es-link" data-testid="band-clear" @click=${() => (view.band.value = null)}>clear the band</button></p>`;
 }
@@ -252,8 +253,8 @@ function table(view) {
   return html`<table>
     <caption>Pictures by score; a bin holds the scores above its first and up to its second number</caption>
     <thead><tr><th scope="col">score</th><th scope="col">pictures</th><th scope="col">above</th><th scope="col">yes</th><th scope="col">no</th></tr></thead>
-    <tbody>${Array.from(counts, (count, bin) => html`<tr>
-      <th scope="row">${edges[bin].toFixed(digits)} to ${edges[bin + 1].toFixed(digits)}</th><td>${counted(count)}</td>
-      <td>${counted(matchesAt(scored.scores, edges[bin + 1]))}</td><td>${labels[1][bin]}</td><td>${labels[0][bin]}</td></tr>`).reverse()}</tbody>
+    <tbody>${Array.from(counts, (many, bin) => html`<tr>
+      <th scope="row">${edges[bin].toFixed(digits)} to ${edges[bin + 1].toFixed(digits)}</th><td>${count(many)}</td>
+      <td>${count(matchesAt(scored.scores, edges[bin + 1]))}</td><td>${labels[1][bin]}</td><td>${labels[0][bin]}</td></tr>`).reverse()}</tbody>
   </table>`;
 }

@@ -4,6 +4,7 @@ import {html, nothing, render} from "./vendor/lit-html.js";
 import {effect, signal} from "./vendor/signals-core.js";
 import {spelt} from "./cut.js";
 import {follow, uniqueId} from "./scale.js";
+import {can} from "./state.js";
 
 const FORMATS = [
   ["csv", "CSV"],
@@ -19,7 +20,7 @@ export function keepingPart(view, wishes) {
   const id = uniqueId("name");
   render(html`<div class="es-save-part"></div><div class="es-export"></div><div class="es-commands"></div>`, part);
   const host = (name) => part.querySelector(`.es-${name}`);
-  const able = (what) => view.info.value?.capabilities?.[what] !== false && Boolean(view.scored.value);
+  const able = (what) => can(view, what) && Boolean(view.scored.value);
   view.dispose.push(
     effect(() => render(able("save") ? savePart(view, state, id) : nothing, host("save-part"))),
     effect(() => render(able("export") ? exportPart(view) : nothing, host("export"))),

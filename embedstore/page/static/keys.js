@@ -1,5 +1,7 @@
 // The keys of the page, and the help that lists them. They are off while one types, with a modifier, and in dialogs.
 
+import {can} from "./state.js";
+
 export const KEYS = [
   ["y", "label the selected picture yes"],
   ["n", "label it no"],
@@ -47,7 +49,7 @@ export function pressed(event, panel) {
 
 function actions(panel) {
   const {view, grid, details} = panel;
-  const canLabel = (view.info.value.capabilities || {}).label !== false;
+  const canLabel = can(view, "label");
   const label = (answer) => () => {
     if (canLabel) void view.label(answer);
   };

@@ -1,18 +1,19 @@
 // Above the grid: how many match, labels given and to give, and where one stands in the round of labels.
 
-import {computed, effect} from "./vendor/signals-core.js";
+import {effect} from "./vendor/signals-core.js";
 import {html, nothing, render} from "./vendor/lit-html.js";
-import {count, percent} from "./words.js";
+import {isAnswer} from "./labels.js";
+import {can} from "./state.js";
+import {count, decimals, percent} from "./words.js";
 
 export function labelBar(view, grid) {
   const root = document.createElement("div");
   root.className = "es-bar";
-  const can = computed(() => (view.info.value.capabilities || {}).label !== false);
   view.dispose.push(
     effect(() => {
       root.hidden = !view.scored.value || !view.scored.value.n;
       if (root.hidden) return;
-      render(html`${summary(view, grid)} ${can.value ? html`${labelling(view, grid)} ${round(view)}` : nothing}`, root);
+      render(html`${summary(view, grid)} ${can(view, "label") ? html`${labelling(view, grid)} ${round(view)}` : nothing}`, root);
     }),
   );
   return root;
@@ -25,7 +26,7 @@ function summary(view, grid) {
     <p class="es-summary"><b class="es-big">${count(matches)}</b> of ${count(n)} match <span class="es-faint">${percent(matches, n)}</span></p>
     <button data-testid="to-boundary" title="b" @click=${() => grid.toBoundary()}>To the boundary</button>
     ${view.band.value
-      ? html`<span class="es-pill es-band-pill">only scores ${view.band.value[0].toFixed(4)} to ${view.band.value[1].toFixed(4)}
+      ? html`<span class="es-pill es-band-pill">only scores ${decimals(view.band.value[0])} to ${decimals(view.band.value[1])}
           <button class="es-icon" aria-label="Show all pictures again" @click=${() => (view.band.value = null)}>×</button></span>`
       : nothing}
     <label class="es-size">size <input type="range" min="80" max="320" step="10" .value=${String(grid.size.value)} data-testid="tile-size"
@@ -35,7 +36,7 @@ function summary(view, grid) {
 
 function doubts(view) {
   const {doubts: said, scores, n} = view.scored.value;
-  const all = view.matches.value || !n ? said : [`nothing matches: the best score is ${scores[0].toFixed(4)}`, ...said];
+  const all = view.matches.value || !n ? said : [`nothing matches: the best score is ${decimals(scores[0])}`, ...said];
   return all.length ? html`<p class="es-doubt" data-testid="doubts">${all.join("; ")}</p>` : nothing;
 }
 
@@ -64,7 +65,8 @@ function round(view) {
   const queue = view.queue.value;
   if (!queue.length) return nothing;
   const {rows} = view.scored.value;
-  const done = queue.filter((place) => ["yes", "no", "?"].includes(view.marks.value.get(rows[place]))).length;
+  const isDone = (place) => isAnswer(view.marks.value.get(rows[place]));
+  const done = queue.filter(isDone).length;
   const at = queue.indexOf(view.selected.value);
   const why = at >= 0 ? view.picks.get(rows[queue[at]]) : null;
   return html`<div class="es-bar-row es-round" data-testid="round">
@@ -72,7 +74,7 @@ function round(view) {
     <span><b>${done}</b> of ${queue.length} labelled</span>
     <span class="es-proposed">${why ? html`<b>This one:</b> ${why.reason}` : nothing}</span>
     ${at < 0 && done < queue.length
-      ? html`<button @click=${() => (view.selected.value = queue.find((place) => !["yes", "no", "?"].includes(view.marks.value.get(rows[place]))))}>Back to the round</button>`
+      ? html`<button @click=${() => (view.selected.value = queue.find((place) => !isDone(place)))}>Back to the round</button>`
       : nothing}
     <button class="es-icon" aria-label="Leave the round" data-testid="leave-round" @click=${() => (view.queue.value = [])}>×</button>
   </div>`;

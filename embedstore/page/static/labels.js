@@ -9,6 +9,11 @@ export const PICKED = ["given", "random", "near", "search"];
 const NONE = 255;
 const REST = 400; // milliseconds without a label before figures are worked out anew
 
+// Whether a person has answered; what a round only proposes is open.
+export function isAnswer(answer) {
+  return answer !== undefined && answer !== "open";
+}
+
 export function emptyLabels() {
   return {rows: new Uint32Array(0), answers: new Uint8Array(0), picked: new Uint8Array(0), yes: 0, no: 0, unsure: 0, open: 0};
 }
@@ -158,7 +163,7 @@ function withLabel(labels, row, code, counts) {
   const answers = at < 0 ? extended(labels.answers, code) : labels.answers.slice();
   const picked = at < 0 ? extended(labels.picked, PICKED.indexOf("search")) : labels.picked;
   if (at >= 0) answers[at] = code;
-  return {...labels, rows, answers, picked, ...(counts || counted(answers))};
+  return {...labels, rows, answers, picked, ...(counts || countsOf(answers))};
 }
 
 function extended(array, value) {
@@ -168,16 +173,17 @@ function extended(array, value) {
   return longer;
 }
 
-function counted(answers) {
-  const counts = {no: 0, yes: 0, unsure: 0, open: 0};
-  for (const code of answers) counts[["no", "yes", "unsure", "open"][code]] += 1;
+function countsOf(answers) {
+  const counts = {no: 0, yes: 0, unsure: 0, open: 0}; // in the order of ANSWERS
+  const names = Object.keys(counts);
+  for (const code of answers) counts[names[code]] += 1;
   return counts;
 }
 
 // To the next picture of the queue that has no answer; else to the neighbouring one.
 function moveOn(view, place) {
   const [scored, queue] = [view.scored.peek(), view.queue.peek()];
-  const open = (other) => !["yes", "no", "?"].includes(view.marks.peek().get(scored.rows[other]));
+  const open = (other) => !isAnswer(view.marks.peek().get(scored.rows[other]));
   const at = queue.indexOf(place);
   if (at >= 0) {
     const following = [...queue.slice(at + 1), ...queue.slice(0, at)].find(open);

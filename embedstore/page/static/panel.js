@@ -10,7 +10,7 @@ import {rightColumn} from "./right.js";
 import {createView} from "./state.js";
 import {strip} from "./strip.js";
 import {Thumbnails} from "./thumbnails.js";
-import {count, counted} from "./words.js";
+import {count, counted, decimals} from "./words.js";
 
 const NOTICE = 8000; // milliseconds that a notice stays
 
@@ -134,8 +134,8 @@ function bottomBar(view) {
       render(
         html`<span class="es-bottom-count"><b>${count(view.matches.value)}</b> match</span>
           <input type="range" aria-label="Threshold" data-testid="bar-range" min=${scored.low - step} max=${scored.high + step} step="any" .value=${String(view.threshold.value)}
-            aria-valuetext="${view.threshold.value.toFixed(4)}, ${count(view.matches.value)} match" @input=${(event) => view.setThreshold(event.target.value)}>
-          <output class="es-value">${view.threshold.value.toFixed(4)}</output>`,
+            aria-valuetext="${decimals(view.threshold.value)}, ${count(view.matches.value)} match" @input=${(event) => view.setThreshold(event.target.value)}>
+          <output class="es-value">${decimals(view.threshold.value)}</output>`,
         root,
       );
     }),

@@ -1,7 +1,8 @@
 // The left column: what is asked for (words, pictures, what it must not be), the filter, saved classifiers, concepts.
 
-import {computed, effect, signal} from "./vendor/signals-core.js";
+import {effect, signal} from "./vendor/signals-core.js";
 import {html, nothing, render} from "./vendor/lit-html.js";
+import {can} from "./state.js";
 import {nameOf, parseTerms, queryOf, spellTerms} from "./terms.js";
 import {count, counted, decimals} from "./words.js";
 
@@ -43,7 +44,7 @@ export function createDraft(view, leave) {
     const before = draft.query.value;
     return draft.ask({terms: [...(before.terms || []), term], against: before.against || [], template: before.template || null});
   };
-  draft.takesPictures = () => (view.info.peek().capabilities || {}).picture !== false;
+  draft.takesPictures = () => can(view, "picture");
   draft.addPicture = (file) =>
     view.run("reading the picture", async () => {
       const {picture} = await view.call("picture", {}, [await file.arrayBuffer()]);
@@ -60,11 +61,10 @@ export function queryPanel(view, draft, prefix) {
   const inner = document.createElement("div");
   inner.className = "es-asked";
   root.append(inner);
-  const can = computed(() => view.info.value.capabilities || {});
   view.dispose.push(
     effect(() => {
       render(
-        html`${can.value.query === false ? nothing : html`${asked(view, draft, prefix, can.value)} ${filter(view, prefix)}`}
+        html`${can(view, "query") ? html`${asked(view, draft, prefix)} ${filter(view, prefix)}` : nothing}
         ${classifierList(view, draft, prefix)} ${conceptList(view, draft, prefix)}`,
         inner,
       );
@@ -78,7 +78,7 @@ function named(words, prefix) {
   return prefix === "es1" ? words : `${words} of the second query`;
 }
 
-function asked(view, draft, prefix, can) {
+function asked(view, draft, prefix) {
   const query = draft.query.value;
   const submit = (event) => {
     event.preventDefault();
@@ -104,7 +104,7 @@ function asked(view, draft, prefix, can) {
       <p class="es-hint" id="${prefix}-hint">Mix with signs: <code>dog + 0.5:snow - cat</code></p>
     </form>
     ${query.classifier ? classifierChip(draft, query) : chips(draft, query)}
-    ${can.picture === false ? nothing : pictureInput(draft)}
+    ${draft.takesPictures() ? pictureInput(draft) : nothing}
     ${query.classifier ? nothing : more(draft, query, prefix)}
   </section>`;
 }

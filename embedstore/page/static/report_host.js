@@ -20,7 +20,7 @@ export function start(view) {
 }
 
 // What the module knows of its host: start values, messages there and back.
-export function modelOf(data, panel) {
+function modelOf(data, panel) {
   const listeners = new Set();
   const values = {start: {query: panel.query, threshold: panel.threshold}};
   const host = hostOf(data, panel);

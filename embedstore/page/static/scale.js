@@ -1,17 +1,16 @@
-// What the charts share: one axis of thresholds for a panel, ticks, real pixels, dragging, work put off to the next
-// frame, and how numbers are spelt. What is drawn is left to each chart.
+// What the charts share: one axis of thresholds for a panel, ticks, real pixels, dragging, and work put off to the
+// next frame. How numbers are written is told by words.js; what is drawn is left to each chart.
 
 import {computed, effect, signal} from "./vendor/signals-core.js";
 import {niceStep} from "./cut.js";
 
 export const LEFT = 36; // pixels left of every plot, so that one threshold stands in one column in all of them
-export const RIGHT = 12;
+const RIGHT = 12;
 
 const TOP_SHARE = 0.05;
 const axes = new WeakMap();
 const waiting = new Set(); // work for the next frame
 let frame = 0;
-const commas = new Intl.NumberFormat("en-US", {maximumFractionDigits: 1});
 let ids = 0;
 
 /** The axis of a panel: `range`, a signal of [low, high], and ways to look at a part of it. */
@@ -152,25 +151,4 @@ export function reach(event) {
 export function uniqueId(name) {
   ids += 1;
   return `es-${name}-${ids}`;
-}
-
-/** A whole number, or a sum of weights, with commas. */
-export function counted(number) {
-  return commas.format(number);
-}
-
-/** `1 match`, `2 matches`. */
-export function plural(number, one, more = `${one}s`) {
-  return `${counted(number)} ${number === 1 ? one : more}`;
-}
-
-/** A count for the side of a chart: 1, 20, 5k, 1M. */
-export function short(number) {
-  if (number >= 1e6) return `${number / 1e6}M`;
-  return number >= 1e3 ? `${number / 1e3}k` : String(number);
-}
-
-/** A rate of four decimals. */
-export function rate(number) {
-  return number.toFixed(4);
 }

@@ -5,6 +5,8 @@ import {batch, computed, effect, signal, untracked} from "./vendor/signals-core.
 import {CallError, typed} from "./calls.js";
 import {matchesAt, neighbour, ratesAt} from "./cut.js";
 import {emptyLabels, labelling} from "./labels.js";
+import {beginAsk} from "./timing.js";
+import {counted} from "./words.js";
 
 const REST = 250; // milliseconds that the slider must have rested before an interval is worked out
 
@@ -49,6 +51,11 @@ export function createView(call, info) {
   };
   watchInterval(view);
   return view;
+}
+
+// Whether the host can do something; what it says nothing of it can. `holder` has the signal `info`.
+export function can(holder, what) {
+  return holder.info.value?.capabilities?.[what] !== false;
 }
 
 // run(words, work): `work` with `busy` set meanwhile; what goes wrong is told in `error` (and, whole, in `failure`) and gives null.
@@ -132,7 +139,7 @@ function asking(view, call) {
   let latest = 0;
   return function ask(query, where = view.where.peek(), options = {}) {
     const mine = ++latest;
-    performance.mark("es-ask-start");
+    beginAsk();
     view.whereError.value = "";
     return view.run("scoring", async () => {
       let scored;
@@ -290,7 +297,7 @@ function decisions(view, call) {
       view.run("exporting", async () => {
         const answer = await view.scoredCall("export", {threshold: view.threshold.peek(), format});
         download(answer.name, answer.type, answer.buffers[0]);
-        view.notice.value = `exported ${answer.n.toLocaleString("en")} matches to ${answer.name}`;
+        view.notice.value = `exported ${counted(answer.n, "match", "matches")} to ${answer.name}`;
         return answer;
       }),
     commands: (options = {}) => view.run("", () => view.scoredCall("commands", {threshold: view.threshold.peek(), labels: view.truth.peek(), ...options})),

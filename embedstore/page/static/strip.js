@@ -2,6 +2,7 @@
 // scores at once, pictures when it has rested a moment.
 
 import {effect, untracked} from "./vendor/signals-core.js";
+import {decimals} from "./words.js";
 
 const SIDE = 8;
 const REST = 120; // milliseconds
@@ -64,7 +65,7 @@ function slot(view, root, at) {
       element.classList.toggle("es-empty", !inside);
       element.disabled = !inside;
       const next = inside ? scored.rows[to] : -1;
-      const said = inside ? scored.scores[to].toFixed(4) : "";
+      const said = inside ? decimals(scored.scores[to]) : "";
       if (score.textContent !== said) score.textContent = said;
       if (inside) element.dataset.score = scored.scores[to];
       else delete element.dataset.score;

@@ -4,7 +4,8 @@ import {html, nothing, render} from "./vendor/lit-html.js";
 import {computed, effect, signal} from "./vendor/signals-core.js";
 import {bestCost, beyond, costOf, matchesAt, neighbour, ratesAt, spelt} from "./cut.js";
 import {bestOf} from "./curve.js";
-import {counted, follow, plural, rate, uniqueId} from "./scale.js";
+import {follow, uniqueId} from "./scale.js";
+import {count, counted, decimals} from "./words.js";
 
 const prices = new Intl.NumberFormat("en-US", {maximumFractionDigits: 2});
 const FINE = 400; // steps of an arrow key from end to end, where each changes what matches
@@ -83,7 +84,7 @@ function move(range, box, ends, scored, threshold) {
   if (range.max !== String(ends[1])) range.max = ends[1];
   const text = spelt(scored.scores, threshold);
   range.value = threshold;
-  range.setAttribute("aria-valuetext", `${text}, ${plural(matchesAt(scored.scores, threshold), "match", "matches")}`);
+  range.setAttribute("aria-valuetext", `${text}, ${counted(matchesAt(scored.scores, threshold), "match", "matches")}`);
   if (box.ownerDocument.activeElement !== box || box.dataset.value !== String(threshold)) box.value = text;
   box.dataset.value = threshold;
 }
@@ -111,7 +112,7 @@ function type(view, box) {
   if (!scored || text === spelt(scored.scores, view.threshold.peek())) return "";
   const number = Number(text);
   if (text === "" || !Number.isFinite(number)) {
-    return `“${box.value}” is not a number; a threshold here lies between ${scored.low.toFixed(4)} and ${scored.high.toFixed(4)}`;
+    return `“${box.value}” is not a number; a threshold here lies between ${decimals(scored.low)} and ${decimals(scored.high)}`;
   }
   view.setThreshold(number);
   box.value = spelt(scored.scores, number);
@@ -129,7 +130,7 @@ function setPrice(view, name, box) {
 
 function bestPlace(view, best) {
   if (!best.value || !view.scored.value) return nothing;
-  return html`Best F1 ${rate(best.value.f1)} at ${spelt(view.scored.value.scores, best.value.threshold)}.`;
+  return html`Best F1 ${decimals(best.value.f1)} at ${spelt(view.scored.value.scores, best.value.threshold)}.`;
 }
 
 function leastCost(view, cheapest) {
@@ -143,7 +144,7 @@ function tellCost(panel, curve, {fp, fn}, threshold) {
   panel.querySelector(".es-cost-words").classList.toggle("es-hidden", !curve?.measured);
   if (!curve?.measured) return;
   const rates = ratesAt(curve, threshold);
-  here.textContent = `Cost here ${price(costOf(rates, fp, fn))} (${counted(rates.fp)} false, ${counted(rates.fn)} missed).`;
+  here.textContent = `Cost here ${price(costOf(rates, fp, fn))} (${count(rates.fp)} false, ${count(rates.fn)} missed).`;
 }
 
 function price(number) {

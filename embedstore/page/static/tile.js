@@ -1,6 +1,6 @@
 // One picture of the grid: made once, then shown again and again for other places of the order.
 
-import {spoken} from "./words.js";
+import {decimals, spoken} from "./words.js";
 
 export class Tile {
   constructor(thumbnails, prefix) {
@@ -26,7 +26,7 @@ export class Tile {
   // Become the tile of a place.
   become(place, row, score, total) {
     this.place = place;
-    this.score.textContent = score.toFixed(4);
+    this.score.textContent = decimals(score);
     this.value = score;
     const tile = this.element;
     tile.id = `${this.prefix}-${place}`;

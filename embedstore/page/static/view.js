@@ -5,7 +5,9 @@ import {html, nothing, render} from "./vendor/lit-html.js";
 import {connect} from "./calls.js";
 import {KEYS, pressed} from "./keys.js";
 import {createPanel, holdsFiles} from "./panel.js";
+import {can} from "./state.js";
 import {queryOf} from "./terms.js";
+import {timeSteps} from "./timing.js";
 import {counted} from "./words.js";
 
 class App {
@@ -89,16 +91,15 @@ class App {
 
   drawHead() {
     const info = this.info.value;
-    const can = info.capabilities || {};
     const two = this.panels.value.length > 1;
     render(
       html`<h1>${info.name}</h1>
         <p class="es-about"><span>${counted(info.n_rows, "picture")}</span> <span>${info.model}</span> <span>version ${info.version}</span></p>
         <div class="es-top-buttons">
-          ${can.refresh ? html`<button data-testid="refresh" title="Read the newest version of the store" @click=${() => this.refresh()}>Refresh</button>` : nothing}
-          ${can.compare === false
-            ? nothing
-            : html`<button data-testid="compare" title="Two queries side by side" aria-pressed=${two ? "true" : "false"} @click=${() => this.compare()}>${two ? "One query" : "Compare"}</button>`}
+          ${can(this, "refresh") ? html`<button data-testid="refresh" title="Read the newest version of the store" @click=${() => this.refresh()}>Refresh</button>` : nothing}
+          ${can(this, "compare")
+            ? html`<button data-testid="compare" title="Two queries side by side" aria-pressed=${two ? "true" : "false"} @click=${() => this.compare()}>${two ? "One query" : "Compare"}</button>`
+            : nothing}
           <button data-testid="help" @click=${() => this.dialog.showModal()}>Keys <kbd>h</kbd></button>
         </div>`,
       this.head,
@@ -161,31 +162,6 @@ function helpDialog() {
     dialog,
   );
   return dialog;
-}
-
-// "es-step": from the event that moved the threshold to the paint of the next frame.
-function timeSteps(view) {
-  let waiting = false;
-  let first = true;
-  return effect(() => {
-    void view.threshold.value;
-    if (first || waiting) {
-      first = false;
-      return;
-    }
-    waiting = true;
-    const cause = window.event;
-    const start = cause && cause.isTrusted ? cause.timeStamp : performance.now();
-    requestAnimationFrame(() => {
-      const channel = new MessageChannel();
-      channel.port1.onmessage = () => {
-        channel.port1.close();
-        waiting = false;
-        performance.measure("es-step", {start, end: performance.now()});
-      };
-      channel.port2.postMessage(0);
-    });
-  });
 }
 
 export default {
