@@ -30,6 +30,7 @@ from embedstore.errors import (
     ClassifierExistsError,
     ImageError,
     InputError,
+    told_to_page,
 )
 from embedstore.page import commands, label_calls, measuring
 from embedstore.page.asked import Arguments, Saved, query_of, truth_of
@@ -129,7 +130,8 @@ class Session:
             raise InputError(f"there is no call {str(name)[:40]!r}; there are {', '.join(CALLS)}")
         given = Arguments(name, {} if args is None else args, CALLS[name])
         call: Callable[..., Any] = getattr(self, f"_{name}")
-        found = call(given, buffers) if name == "picture" else call(given)
+        with told_to_page():
+            found = call(given, buffers) if name == "picture" else call(given)
         result, arrays = found if isinstance(found, tuple) else (found, [])
         return as_plain(result), [_bytes_of(array) for array in arrays]
 
