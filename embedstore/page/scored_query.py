@@ -167,7 +167,8 @@ class ScoredQuery:
         higher = int(np.searchsorted(ascending, upper, side="left"))
         near = ascending[max(higher - 1, 0) : higher + 1]
         limit = midway(near, 1 if higher else 0)
-        return limit, f"{counted(len(ascending) - higher, 'image scores', 'images score')} higher; nothing is labelled yet"
+        above = counted(len(ascending) - higher, "image scores", "images score")
+        return limit, f"{above} higher; nothing is labelled yet"
 
 
 def rows_in_order(found: ScoredRows) -> NDArray[np.uint32]:
