@@ -2,25 +2,29 @@
 
 A message says what was found, what was expected and what to do. Each class also inherits the builtin that a
 caller would think to catch, so ``except FileNotFoundError`` works for a store that is not there. What to do is said
-in the words of whoever reads it: `spelt` has them for Python and for the command line.
+in the words of whoever reads it: `spelt` has them for Python, for the command line, and for the page.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from collections.abc import Iterable, Iterator
 
 _to_shell = False
+_to_page = contextvars.ContextVar("told_to_page", default=False)
 
 
-def spelt(python: str, shell: str) -> str:
-    """Return one of two spellings of the same advice: Python's, or the command line's while a command runs.
+def spelt(python: str, shell: str, page: str | None = None) -> str:
+    """Return one spelling of the same advice: Python's, the command line's while a command runs, or the page's.
 
     Examples
     --------
     >>> spelt("normalise=True", "--normalise")
     'normalise=True'
     """
+    if page is not None and _to_page.get():
+        return page
     return shell if _to_shell else python
 
 
@@ -32,8 +36,10 @@ def option(name: str, value: object = None) -> str:
     >>> option("image_column", "img")
     "image_column='img'"
     """
-    word = f"--{name.replace('_', '-')}"
-    return spelt(name, word) if value is None else spelt(f"{name}={value!r}", f"{word} {value}")
+    word, words = f"--{name.replace('_', '-')}", name.replace("_", " ")
+    if value is None:
+        return spelt(name, word, words)
+    return spelt(f"{name}={value!r}", f"{word} {value}", f"{words} {value}")
 
 
 @contextlib.contextmanager
@@ -45,6 +51,16 @@ def told_to_shell() -> Iterator[None]:
         yield
     finally:
         _to_shell = before
+
+
+@contextlib.contextmanager
+def told_to_page() -> Iterator[None]:
+    """Until the end of this context, messages of this thread are for somebody who looks at a page."""
+    before = _to_page.set(True)
+    try:
+        yield
+    finally:
+        _to_page.reset(before)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

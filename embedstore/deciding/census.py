@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.label_log import own_or
 from embedstore.deciding.labels import Labelled, labels_for
-from embedstore.errors import LabelError
+from embedstore.errors import LabelError, spelt
 from embedstore.measures.chance import Interval
 from embedstore.measures.curves import above, as_threshold
 from embedstore.measures.rates import Metrics
@@ -161,9 +161,10 @@ def estimate(
     labelled = labels_for(reader.rows, own_or(reader, labels, concept_name(query, name))).within(reader.rows, where)
     random = is_random(labelled)
     if not random.any():
+        review = "`embedstore review STORE NAME --near 0 --random 100` picks one"
         raise LabelError(
             f"{labelled.source}: none of {counted(len(labelled), 'label')} is of a random sample, so nothing can be "
-            f"said of the rows that are not labelled; `embedstore review STORE NAME --near 0 --random 100` picks one"
+            f"said of the rows that are not labelled; {spelt(review, review, '“Next to label” draws some')}"
             + "".join(f"; {doubt}" for doubt in labelled.doubts)
         )
     kept = reader.mask(where)

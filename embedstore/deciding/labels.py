@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from embedstore.deciding.label_files import LabelFile, file_of, positions_of, split_value, unquoted, value_among
 from embedstore.deciding.label_lines import as_truth, is_missing, is_yes_or_no, matches
 from embedstore.deciding.rounds import GIVEN, NO, RANDOM, SAME_SIZE, YES, History, Label, Weighed
-from embedstore.errors import FilterError, LabelError, did_you_mean
+from embedstore.errors import FilterError, LabelError, did_you_mean, spelt
 from embedstore.measures.samples import as_labels
 from embedstore.storage.rows import Rows
 from embedstore.vectors import Positions
@@ -91,9 +91,10 @@ class Labelled:
         known = np.isfinite(self.weights)
         if not known.any():
             why = f": {'; '.join(self.doubts)}" if self.doubts else ""
+            review = "Label what `embedstore review STORE NAME` picks, all of it"
             raise LabelError(
                 f"{self.source}: how these rows were picked is not known, so they can choose a threshold and measure "
-                f"none{why}. Label what `embedstore review STORE NAME` picks, all of it"
+                f"none{why}. {spelt(review, review, 'Label what “Next to label” shows, all of it')}"
             )
         assert self.picked is not None
         assert self.random is not None
@@ -138,7 +139,8 @@ def labels_for(rows: Rows, labels: Any) -> Labelled:
     if isinstance(labels, History):
         if not labels.lines:
             none = f"the store has no labels of {labels.concept!r}"
-            raise LabelError(f"{none}; `embedstore labels STORE` lists what it has")
+            others = "`embedstore labels STORE` lists what it has"
+            raise LabelError(f"{none}; {spelt(others, others, 'label some pictures, or measure by a column')}")
         return _of_history(rows, labels, f"the store's {counted(said(rows, labels), 'label')} of {labels.concept!r}")
     if isinstance(labels, Mapping):
         return _of_pairs(rows, list(labels), list(labels.values()), None, "a mapping", "id")

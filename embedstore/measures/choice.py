@@ -169,7 +169,8 @@ class Constraints:
         if self.confidence is not None and 1.0 in (self.min_precision, self.min_recall):
             raise InputError(
                 "no number of labelled rows can guarantee a precision or recall of 1 on further rows; ask for less, or "
-                f"pass {spelt('guarantee=False', '--no-guarantee')} to ask for it on the labelled rows only"
+                + spelt("pass guarantee=False", "pass --no-guarantee", "take back that limits hold on further pictures")
+                + " to ask for it on the labelled rows only"
             )
 
     @property

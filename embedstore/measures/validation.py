@@ -44,7 +44,12 @@ class Chooser:
             raise LabelError(
                 f"a guarantee rests on rows drawn at random, and none of the "
                 f"{counted(len(self._first), 'labelled row')} "
-                f"was; label some that are, or ask for none ({spelt('guarantee=False', '--no-guarantee')})"
+                f"was; label some that are, or "
+                + spelt(
+                    "ask for none (guarantee=False)",
+                    "ask for none (--no-guarantee)",
+                    "take back that limits hold on further pictures",
+                )
             )
 
     def can_choose(self, rows: Mask) -> bool:

@@ -28,6 +28,7 @@ from embedstore.page.asked import Truth
 from embedstore.searching.matches import in_order
 from embedstore.searching.queries import Concept, Query
 from embedstore.searching.reader import Reader
+from embedstore.wording import counted
 
 MOST_QUERIES = 16
 MOST_BYTES = 64 << 20
@@ -160,13 +161,14 @@ class ScoredQuery:
         ascending = descending[::-1]
         gap = ScoreDistribution(ascending).gap()
         if gap is not None:
-            return gap.threshold, f"below {gap.matches:,} images there is a gap that stands out"
+            return gap.threshold, f"below {counted(gap.matches, 'image')} there is a gap that stands out"
         cut = len(ascending) - min(_SHOWN_FIRST, max(1, len(ascending) // _SHARE_SHOWN_FIRST))
         upper = ascending[cut]
         higher = int(np.searchsorted(ascending, upper, side="left"))
         near = ascending[max(higher - 1, 0) : higher + 1]
         limit = midway(near, 1 if higher else 0)
-        return limit, f"{len(ascending) - higher:,} images score higher; nothing is labelled yet"
+        above = counted(len(ascending) - higher, "image scores", "images score")
+        return limit, f"{above} higher; nothing is labelled yet"
 
 
 def rows_in_order(found: ScoredRows) -> NDArray[np.uint32]:

@@ -23,7 +23,7 @@ import pyarrow as pa
 from embedstore import images
 from embedstore.deciding import label_log
 from embedstore.deciding.classifier import Classifier
-from embedstore.errors import ClassifierError, ClassifierExistsError, ImageError, InputError
+from embedstore.errors import ClassifierError, ClassifierExistsError, ImageError, InputError, told_to_page
 from embedstore.page import commands, label_calls, measuring
 from embedstore.page.asked import Arguments, Saved, query_of, truth_of
 from embedstore.page.pictures import SmallPictures
@@ -131,7 +131,8 @@ class Session:
             raise InputError(f"there is no call {str(name)[:40]!r}; there are {', '.join(CALLS)}")
         given = Arguments(name, {} if args is None else args, CALLS[name])
         call: Callable[..., Any] = getattr(self, f"_{name}")
-        found = call(given, buffers) if name == "picture" else call(given)
+        with told_to_page():
+            found = call(given, buffers) if name == "picture" else call(given)
         result, arrays = found if isinstance(found, tuple) else (found, [])
         return as_plain(result), [as_bytes(array) for array in arrays]
 

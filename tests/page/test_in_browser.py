@@ -201,7 +201,7 @@ def test_next_to_label_begins_a_round_with_known_picks(served: Served, page: Pag
     for count in range(1, 21):
         row = int(selected(page))
         page.keyboard.press("y" if truth[ids[row]] == "bird" else "n")
-        until(lambda row=row, count=count: selected(page) != row or count == 20, "the next picture of the round")
+        until(lambda row=row, count=count: count == 20 or selected(page) != row, "the next picture of the round")
     until(lambda: "" not in served.store.labels("bird").answers.tolist(), "every row of the round answered")
     history = served.store.labels("bird")
     answers = dict(zip(history.rows, history.answers.tolist(), strict=True))

@@ -279,7 +279,7 @@ GROUPS: dict[str, tuple[Step | None, Sequence[Try]]] = {
             Try("refresh", click),
         ),
     ),
-    "narrow": (ask("bird"), (Try("bar-range", key("ArrowRight")),)),
+    "narrow": (ask("bird"), (Try("bar-range", key("ArrowRight")), Try("bar-figures"))),
 }
 """What is tried together, in this order, on one page; each group begins with a step."""
 KNOWN = [one.name for _, tries in GROUPS.values() for one in tries]

@@ -1,7 +1,7 @@
 // What holds at the threshold, in numbers: matches, percentile, precision, recall, F1, how sure, and measured by what.
 
 import {html, nothing, render} from "./vendor/lit-html.js";
-import {effect} from "./vendor/signals-core.js";
+import {computed, effect} from "./vendor/signals-core.js";
 import {percentileAt} from "./cut.js";
 import {follow} from "./scale.js";
 import {count, counted, decimals} from "./words.js";
@@ -24,8 +24,9 @@ export function figuresPanel(view) {
     () => [view.scored.value, view.curve.value, view.figures.value, view.interval.value],
     (...given) => tellRates(panel, ...given),
   );
+  const told = lastInterval(view);
   view.dispose.push(
-    effect(() => render(notes(view), panel.querySelector(".es-notes"))),
+    effect(() => render(notes(view, told.value), panel.querySelector(".es-notes"))),
     effect(() => render(measuredBy(view), panel.querySelector(".es-source"))),
   );
   speakAtRest(view, panel.querySelector(".es-spoken"));
@@ -94,15 +95,47 @@ function drawGauge(gauge, value, pair) {
   span.setAttribute("x2", `${(4 + pair[1] * 92).toFixed(1)}%`);
 }
 
+// The interval, or, while the threshold moves, the one before it: its words keep their place, so that nothing below jumps.
+function lastInterval(view) {
+  let last = null;
+  return computed(() => {
+    if (!view.curve.value?.measured) last = null;
+    last = view.interval.value || last;
+    return last;
+  });
+}
+
 // What the intervals mean, or why there are none.
-function notes(view) {
-  const [curve, interval] = [view.curve.value, view.interval.value];
+function notes(view, interval) {
+  const curve = view.curve.value;
   if (!view.scored.value || !curve) return nothing;
-  if (!curve.measured) return html`<p class="es-reason">Not measured: ${curve.why}</p>`;
+  if (!curve.measured) return html`<p class="es-reason">Not measured: ${openRound(view) || curve.why}</p>`;
   const said = [...(curve.warnings || []), ...(interval?.notes || []), ...(curve.doubts || [])];
+  const moving = interval && !view.interval.value;
   return html`
-    ${interval ? html`<p class="es-hint">${interval.known ? meaning(interval, view.matches.value) : `No interval: ${interval.why}`}</p>` : nothing}
+    ${interval
+      ? html`<p class="es-hint">${interval.known ? meaning(interval, view.matches.value) : `No interval: ${interval.why}`}${
+          moving || !view.matches.value ? nothing : outside(view.figures.value, interval)}</p>`
+      : nothing}
     ${said.length ? html`<ul class="es-doubts">${[...new Set(said)].map((one) => html`<li>${one}</li>`)}</ul>` : nothing}`;
+}
+
+// A round that is not finished tells nothing yet; that is no fault, so it is said in place of the library's reason.
+function openRound(view) {
+  const {yes, no, open} = view.own?.value || {};
+  if (view.truth.value || !open || !(yes + no)) return "";
+  return `a round of labels counts when each of its pictures has an answer; ${counted(open, "picture has", "pictures have")} none yet.`;
+}
+
+function outside(figures, {known, intervals}) {
+  const names = known && figures ? RATES.filter(([name]) => beside(figures[name], intervals[name])) : [];
+  if (!names.length) return nothing;
+  return html` <span data-testid="outside">${names.map(([, label]) => label).join(" and ")} ${names.length > 1 ? "lie" : "lies"} outside of it: the figure counts labels near
+    the threshold too, the interval those drawn at random alone. Trust the interval; more random labels bring the two together.</span>`;
+}
+
+function beside(figure, [low, high]) {
+  return figure < low - 1e-9 || figure > high + 1e-9;
 }
 
 function meaning({intervals, confidence, n_random: random, n_pos: yes}, matches) {
@@ -115,7 +148,7 @@ function meaning({intervals, confidence, n_random: random, n_pos: yes}, matches)
 function measuredBy(view) {
   const curve = view.curve.value;
   if (!curve?.measured) return nothing;
-  const weight = curve.weighted ? "" : ", each counting once";
+  const weight = curve.weighted ? ", so that counts are estimates and need not add up to the matches" : ", each counting once";
   return html`<p class="es-hint">Measured by ${curve.source}${weight}; ${count(curve.n_yes)} of ${count(curve.n_labelled)} say yes.</p>`;
 }
 

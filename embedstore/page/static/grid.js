@@ -58,7 +58,7 @@ export class Grid {
       idle = setTimeout(() => this.settle(), 150);
     });
     root.addEventListener("click", (event) => this.clicked(event));
-    const sizes = new ResizeObserver(() => this.plan());
+    const sizes = new ResizeObserver(() => this.resized());
     sizes.observe(root);
     view.dispose.push(
       () => sizes.disconnect(),
@@ -266,6 +266,16 @@ export class Grid {
     const top = PAD + layout.top(layout.at(place).row);
     if (top < scroll.position + PAD) this.goTo(top - PAD);
     else if (top + layout.rowHeight > scroll.position + scroll.seen) this.goTo(top + layout.rowHeight + PAD - scroll.seen);
+  }
+
+  // A selected picture that was in sight is so after something beside the grid has grown, such as the bar of a round.
+  resized() {
+    const {view, layout, scroll} = this;
+    const place = view.selected.peek();
+    this.plan();
+    if (!layout || !view.scored.peek() || place < layout.first || place >= layout.end) return;
+    const top = PAD + layout.top(layout.at(place).row);
+    if (top + layout.rowHeight > scroll.position && top < scroll.position + scroll.seen) this.reveal(place);
   }
 
   // Move the selection: left, right, up, down, home, end, pageup, pagedown. The first move selects what is in sight.

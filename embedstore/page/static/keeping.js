@@ -65,6 +65,10 @@ function tellWhat(part, made, scored, threshold, able) {
   const what = part.querySelector(".es-what");
   if (!what || !scored || !able) return;
   const measured = made && made.threshold === threshold;
+  if (!measured && scored.classifier && scored.start.threshold === threshold) {
+    what.textContent = `Saves the classifier as it is, with its threshold ${spelt(scored.scores, threshold)} and its figures.`;
+    return;
+  }
   what.textContent = `Saves ${measured ? "the calibrated threshold" : "the slider's threshold"} ${spelt(scored.scores, threshold)}${
     measured ? ", with its figures." : ", which no validation has measured; calibrate to have figures with it."}`;
 }

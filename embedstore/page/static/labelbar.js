@@ -52,7 +52,7 @@ function labelling(view, grid) {
     <button class="es-say-no" data-testid="label-no" ?disabled=${none} @click=${() => view.label("no")}>No <kbd>n</kbd></button>
     <button data-testid="label-unsure" ?disabled=${none} @click=${() => view.label("?")}>Cannot tell <kbd>?</kbd></button>
     <button data-testid="undo" ?disabled=${!total && !own.open} @click=${() => view.undo()}>Undo <kbd>u</kbd></button>
-    <button class="es-main" data-testid="next" @click=${next}>Next to label</button>
+    <button class="es-main" data-testid="next" @click=${next}>Next to label <kbd>m</kbd></button>
     <p class="es-tally" data-testid="labels-count" aria-live="polite" data-yes=${own.yes} data-no=${own.no} data-unsure=${own.unsure} data-open=${own.open}>${
       total || own.open
         ? html`<b class="es-yes-text">${count(own.yes)} yes</b> <b class="es-no-text">${count(own.no)} no</b>${own.unsure ? html` <span>${count(own.unsure)} cannot tell</span>` : nothing}${own.open ? html` <span>${count(own.open)} open</span>` : nothing}`
@@ -72,7 +72,7 @@ function round(view) {
   return html`<div class="es-bar-row es-round" data-testid="round">
     <progress max=${queue.length} value=${done} aria-label="labels of this round"></progress>
     <span><b>${done}</b> of ${queue.length} labelled</span>
-    <span class="es-proposed">${why ? html`<b>This one:</b> ${why.reason}` : nothing}</span>
+    <span class="es-proposed">${why && done < queue.length ? html`<b>This one:</b> ${why.reason}` : nothing}</span>
     ${at < 0 && done < queue.length
       ? html`<button @click=${() => (view.selected.value = queue.find((place) => !isDone(place)))}>Back to the round</button>`
       : nothing}

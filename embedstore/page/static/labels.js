@@ -76,7 +76,10 @@ export function labelling(view) {
 
   function label(answer) {
     const [scored, place] = [view.scored.peek(), view.selected.peek()];
-    if (!scored || place < 0 || place >= scored.n) return Promise.resolve(null);
+    if (!scored || place < 0 || place >= scored.n) {
+      if (scored?.n) view.notice.value = "choose a picture to label: click one, move there with the arrows, or take “Next to label”";
+      return Promise.resolve(null);
+    }
     const row = scored.rows[place];
     show(row, ANSWERS.indexOf(answer), null);
     moveOn(view, place);
@@ -187,8 +190,9 @@ function moveOn(view, place) {
   const at = queue.indexOf(place);
   if (at >= 0) {
     const following = [...queue.slice(at + 1), ...queue.slice(0, at)].find(open);
-    if (following !== undefined) view.selected.value = following;
-    else view.notice.value = "every picture of this round has its label";
+    // After the last one nothing is selected: one key too many must not turn the answer that was just given.
+    view.selected.value = following === undefined ? -1 : following;
+    if (following === undefined) view.notice.value = "every picture of this round has its label; “Next to label” (m) begins another";
     return;
   }
   view.selected.value = Math.min(place + 1, scored.n - 1);

@@ -122,9 +122,23 @@ function noRows(view, scored) {
     <p class="es-buttons"><button class="es-main" @click=${() => view.ask(view.query.value, "")}>Take the filter away</button></p>`;
 }
 
-// On narrow screens: the slider and the count stay at the bottom.
+// On narrow screens: the slider and the count stay at the bottom, and a way to what stands below the pictures, which
+// fill the window and scroll by themselves.
 function bottomBar(view) {
   const root = part("div", "es-bottom");
+  const below = signal(false);
+  const beside = (name) => root.parentElement.querySelector(name);
+  const look = () => {
+    const [figures, window] = [beside(".es-right").getBoundingClientRect(), root.parentElement.getBoundingClientRect()];
+    below.value = figures.top < window.top + window.height / 2;
+  };
+  const go = () => {
+    beside(below.peek() ? ".es-middle" : ".es-right").scrollIntoView({block: "start"});
+    look();
+  };
+  const watch = () => root.parentElement && look();
+  document.addEventListener("scroll", watch, {capture: true, passive: true});
+  view.dispose.push(() => document.removeEventListener("scroll", watch, {capture: true}));
   view.dispose.push(
     effect(() => {
       const scored = view.scored.value;
@@ -135,7 +149,8 @@ function bottomBar(view) {
         html`<span class="es-bottom-count"><b>${count(view.matches.value)}</b> match</span>
           <input type="range" aria-label="Threshold" data-testid="bar-range" min=${scored.low - step} max=${scored.high + step} step="any" .value=${String(view.threshold.value)}
             aria-valuetext="${decimals(view.threshold.value)}, ${count(view.matches.value)} match" @input=${(event) => view.setThreshold(event.target.value)}>
-          <output class="es-value">${decimals(view.threshold.value)}</output>`,
+          <output class="es-value">${decimals(view.threshold.value)}</output>
+          <button type="button" data-testid="bar-figures" @click=${go}>${below.value ? "Pictures" : "Figures"}</button>`,
         root,
       );
     }),

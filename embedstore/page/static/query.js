@@ -103,15 +103,25 @@ function asked(view, draft, prefix) {
       <p class="es-error" id="${prefix}-wrong" role="alert" ?hidden=${!draft.wrong.value}>${draft.wrong.value}</p>
       <p class="es-hint" id="${prefix}-hint">Mix with signs: <code>dog + 0.5:snow - cat</code></p>
     </form>
-    ${query.classifier ? classifierChip(draft, query) : chips(draft, query)}
+    ${query.classifier ? classifierChip(view, draft, query) : chips(draft, query)}
     ${draft.takesPictures() ? pictureInput(draft) : nothing}
     ${query.classifier ? nothing : more(draft, query, prefix)}
   </section>`;
 }
 
-function classifierChip(draft, query) {
+function classifierChip(view, draft, query) {
   return html`<ul class="es-chips"><li class="es-chip"><span class="es-chip-name">classifier <b>${query.classifier}</b>${query.class ? html`: ${query.class}` : nothing}</span>
-    <button class="es-icon" aria-label="Leave the classifier" @click=${() => draft.set({terms: [], against: [], template: null})}>×</button></li></ul>`;
+    <button class="es-icon" aria-label="Leave the classifier" @click=${() => draft.set({terms: [], against: [], template: null})}>×</button></li></ul>${aboutClassifier(view, query)}`;
+}
+
+// What a saved classifier looks for, and what was measured when it was saved.
+function aboutClassifier(view, query) {
+  const kept = (view.info.value.classifiers || []).find((one) => one.name === query.classifier);
+  const each = kept?.classes.find((one) => query.class === null || one.label === query.class);
+  if (!each) return nothing;
+  const rates = ["precision", "recall", "f1"].filter((name) => typeof each.figures?.[name] === "number");
+  return html`<p class="es-hint" data-testid="about-classifier">Looks for <b>${(each.queries || []).join(" + ") || each.label}</b>.
+    ${rates.length ? html`When saved: ${rates.map((name) => `${name === "f1" ? "F1" : name} ${decimals(each.figures[name])}`).join(", ")}.` : "Its threshold was never measured."}</p>`;
 }
 
 function chips(draft, query) {
@@ -180,7 +190,7 @@ function filter(view, prefix) {
     <form class="es-ask" @submit=${submit}>
       <label class="es-label" for="${prefix}-where">Only rows where</label>
       <div class="es-entry">
-        <input id="${prefix}-where" name="where" autocomplete="off" spellcheck="false" data-testid="where-input" placeholder="category = 'bird'"
+        <input id="${prefix}-where" name="where" autocomplete="off" spellcheck="false" data-testid="where-input" placeholder=${exampleOf(view.info.value.columns || [])}
           .value=${view.where.value} aria-invalid=${wrong ? "true" : "false"} aria-describedby="${prefix}-where-error ${prefix}-columns">
         <button data-testid="where-apply">Apply</button>
         ${view.where.value ? html`<button type="button" class="es-icon" aria-label="Take the filter away" data-testid="where-clear" @click=${() => apply("")}>×</button>` : nothing}
@@ -190,6 +200,13 @@ function filter(view, prefix) {
     <details class="es-more"><summary id="${prefix}-columns">${counted(names.length, "column")}, in SQL</summary>
       <p class="es-names">${names.map((name) => html`<code>${name}</code> `)}</p></details>
   </section>`;
+}
+
+// A condition by a column that the store has: one that a person gave it, else one that every store has.
+function exampleOf(columns) {
+  const own = columns.find(({name, type}) => type === "string" && !["id", "uri", "content_hash"].includes(name));
+  if (own) return `${/^[a-z_]\w*$/.test(own.name) ? own.name : `"${own.name}"`} = 'bird'`;
+  return columns.some(({name}) => name === "width") ? "width > 300" : "id like 'a%'";
 }
 
 function classifierList(view, draft, prefix) {

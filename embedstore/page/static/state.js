@@ -257,6 +257,7 @@ function thresholds(view) {
     async setTruth(truth) {
       batch(() => {
         view.truth.value = truth;
+        view.error.value = "";
         view.curve.value = null;
         view.interval.value = null;
       });
@@ -274,6 +275,7 @@ function decisions(view, call) {
   return {
     calibrate: (options = {}) =>
       view.run("calibrating", async () => {
+        view.calibrated.value = null; // what was chosen for other wishes is not taken for an answer to these
         const answer = await view.scoredCall("calibrate", {labels: view.truth.peek(), ...options});
         batch(() => {
           view.calibrated.value = answer;

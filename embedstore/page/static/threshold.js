@@ -20,6 +20,7 @@ export function thresholdPanel(view) {
     const {fp, fn} = view.cost.value;
     return view.curve.value?.measured ? bestCost(view.curve.value, fp, fn) : null;
   });
+  const inUse = computed(() => view.suggestion.value?.threshold === view.threshold.value);
   render(frameOf(view, wrong), panel);
   const range = panel.querySelector("input[type=range]");
   const box = panel.querySelector("[data-testid=threshold-number]");
@@ -43,7 +44,7 @@ export function thresholdPanel(view) {
     }),
     effect(() => render(bestPlace(view, best), panel.querySelector(".es-best-place"))),
     effect(() => render(leastCost(view, cheapest), panel.querySelector(".es-cost-least"))),
-    effect(() => render(suggested(view), panel.querySelector(".es-suggestion"))),
+    effect(() => render(suggested(view, inUse.value), panel.querySelector(".es-suggestion"))),
   );
   panel.querySelector("[data-testid=best-f1]").addEventListener("click", () => best.peek() && view.setThreshold(best.peek().threshold));
   panel.querySelector("[data-testid=best-cost]").addEventListener("click", () => cheapest.peek() && view.setThreshold(cheapest.peek().threshold));
@@ -70,8 +71,8 @@ function frameOf(view, wrong) {
     <p class="es-wrong" id=${said} role="alert"></p>
     <p class="es-hint es-best-place"></p>
     <div class="es-row es-cost" role="group" aria-label="What errors cost">
-      <label title="what a match costs that is none">false <input class="es-price" type="number" min="0" step="any" value=${view.cost.peek().fp} data-testid="cost-fp" @change=${price("fp")}></label>
-      <label title="what it costs to miss one">missed <input class="es-price" type="number" min="0" step="any" value=${view.cost.peek().fn} data-testid="cost-fn" @change=${price("fn")}></label>
+      <label title="what a match costs that is none">a false match costs <input class="es-price" type="number" min="0" step="any" value=${view.cost.peek().fp} data-testid="cost-fp" @change=${price("fp")}></label>
+      <label title="what it costs to miss one">a missed one <input class="es-price" type="number" min="0" step="any" value=${view.cost.peek().fn} data-testid="cost-fn" @change=${price("fn")}></label>
       <button type="button" data-testid="best-cost">Lowest cost</button>
     </div>
     <p class="es-hint es-cost-words"><span class="es-cost-here"></span><span class="es-cost-least"></span></p>
@@ -151,16 +152,19 @@ function price(number) {
   return prices.format(number);
 }
 
-function suggested(view) {
+function suggested(view, used) {
   const suggestion = view.suggestion.value;
   if (!view.scored.value) return nothing;
   const {start, scores} = view.scored.value;
   const words = suggestion ? suggestion.words : "";
   const same = words && suggestion.threshold === start.threshold;
+  if (view.scored.value.classifier && suggestion?.threshold === null) return html`<p class="es-hint">Began at ${spelt(scores, start.threshold)}: ${start.why}.</p>`;
   return html`${same ? nothing : html`<p class="es-hint">Began at ${spelt(scores, start.threshold)}: ${start.why}.</p>`}
     ${words
       ? html`<p class="es-hint" data-testid="suggestion">${words}${suggestion.threshold === null
             ? nothing
-            : html` <button type="button" class="es-link" data-testid="use-suggestion" @click=${() => view.setThreshold(suggestion.threshold)}>use it</button>`}</p>`
+            : used
+              ? html` <span>In use.</span>`
+              : html` <button type="button" class="es-link" data-testid="use-suggestion" @click=${() => view.setThreshold(suggestion.threshold)}>Use ${spelt(scores, suggestion.threshold)}</button>`}</p>`
       : nothing}`;
 }
