@@ -23,7 +23,7 @@ from embedstore.settings import state_dir
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    Table: TypeAlias = pa.Table | list[dict[str, Any]]
+    Table: TypeAlias = pa.Table | pa.RecordBatchReader | list[dict[str, Any]]
 
 SHEETS = (".png", ".jpg", ".jpeg")
 CURVES = (".png", ".svg", ".pdf")
@@ -142,12 +142,18 @@ def plain_rows(rows: Table) -> Iterator[dict[str, Any]]:
     import numpy as np
 
     short = [field.name for field in rows.schema if str(field.type) == "float"]
-    for start in range(0, len(rows), _AT_ONCE):
-        for row in rows.slice(start, _AT_ONCE).to_pylist():
-            for name in short:
-                if row[name] is not None:
-                    row[name] = float(str(np.float32(row[name])))
-            yield row
+    for table in _tables(rows):
+        for start in range(0, len(table), _AT_ONCE):
+            for row in table.slice(start, _AT_ONCE).to_pylist():
+                for name in short:
+                    if row[name] is not None:
+                        row[name] = float(str(np.float32(row[name])))
+                yield row
+
+
+def _tables(rows: pa.Table | pa.RecordBatchReader) -> Iterator[Any]:
+    """Yield what holds rows: a table as a whole, a stream batch by batch."""
+    return iter([rows] if hasattr(rows, "num_rows") else rows)
 
 
 def column_names(rows: Table) -> list[str]:
@@ -165,11 +171,10 @@ def _write_arrow(rows: Table, file: Path, form: str) -> None:
     import pyarrow.parquet as pq
 
     table = pa.Table.from_pylist(rows) if isinstance(rows, list) else rows
-    if form == "parquet":
-        pq.write_table(table, file)
-        return
-    with pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
+    kind = pq.ParquetWriter if form == "parquet" else pa.ipc.new_file
+    with kind(file, table.schema) as writer:
+        for some in _tables(table):
+            writer.write(some)
 
 
 def _text(value: Any) -> str:

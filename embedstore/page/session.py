@@ -275,12 +275,11 @@ class Session:
 
     def _export(self, args: Arguments) -> Answer:
         query, form = self._of(args), args.one_of("format", tuple(_EXPORTS), "csv")
-        reader = query.reader.at(query.reader.rows.snapshot)  # whose columns are not kept for longer than this takes
-        matches = reader.exceeding(query.found.scores, args.threshold(), query.label, query.where)
+        matches = query.reader.exceeding(query.found.scores, args.threshold(), query.label, query.where)
         words = "".join(letter if letter.isalnum() else "-" for letter in query.concept).strip("-") or "matches"
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"matches.{form}"
-            write_rows(matches.table, file)
+            write_rows(matches.batches(), file)
             content = _mapped(file)
         pa.default_memory_pool().release_unused()
         return {"name": f"{words[:60]}.{form}", "type": _EXPORTS[form], "n": len(matches)}, [content]
