@@ -11,7 +11,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -144,11 +144,25 @@ def plain_rows(rows: Table) -> Iterator[dict[str, Any]]:
     short = [field.name for field in rows.schema if str(field.type) == "float"]
     for table in _tables(rows):
         for start in range(0, len(table), _AT_ONCE):
-            for row in table.slice(start, _AT_ONCE).to_pylist():
+            for row in to_dicts(table.slice(start, _AT_ONCE)):
                 for name in short:
                     if row[name] is not None:
                         row[name] = float(str(np.float32(row[name])))
                 yield row
+
+
+def to_dicts(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return rows as dictionaries, as Arrow's `to_pylist` does, which would import pandas for a time in UTC."""
+    columns = [_values(column) for column in rows.columns]
+    return [dict(zip(rows.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
+    if str(column.type) != "timestamp[us, tz=UTC]":
+        return list(column.to_pylist())
+    start = datetime(1970, 1, 1, tzinfo=UTC)
+    counts = column.cast("int64").to_pylist()
+    return [None if count is None else start + timedelta(microseconds=count) for count in counts]
 
 
 def _tables(rows: pa.Table | pa.RecordBatchReader) -> Iterator[Any]:

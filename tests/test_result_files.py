@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -112,3 +114,21 @@ def test_a_stream_of_rows_is_written_as_the_table_is(tmp_path: Path, ending: str
             assert pa.ipc.open_file(streamed.read_bytes()).read_all().equals(rows)
         else:
             assert streamed.read_bytes() == whole.read_bytes()
+
+
+def test_rows_become_dictionaries_without_pandas() -> None:
+    """The same as Arrow makes of them, times in UTC with all their microseconds and before 1970 too."""
+    code = """
+import sys
+from array import array
+import pyarrow as pa
+from embedstore.result_files import to_dicts
+counts = pa.py_buffer(array("q", [1_767_323_045_678_901, 0, -28_516_665_600_000_001]))
+times = pa.Array.from_buffers(pa.timestamp("us", tz="UTC"), 3, [pa.py_buffer(bytes([0b101])), counts])
+table = pa.table({"at": times, "again": times})
+found = [to_dicts(table), *(to_dicts(batch) for batch in table.to_batches())]
+assert to_dicts(table.slice(0, 0)) == []
+assert "pandas" not in sys.modules
+assert found == [table.to_pylist()] * 2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -36,7 +36,7 @@ from embedstore.page.asked import Arguments, Saved, query_of, truth_of
 from embedstore.page.measuring import Answer
 from embedstore.page.pictures import SmallPictures
 from embedstore.page.scored_query import KeptQueries, ScoredGone, ScoredQuery
-from embedstore.result_files import write_rows
+from embedstore.result_files import to_dicts, write_rows
 from embedstore.searching.matches import Matches
 from embedstore.searching.queries import Concept, Query
 from embedstore.searching.reader import Reader
@@ -430,7 +430,7 @@ def told_of(reader: Reader, rows: Sequence[int], scores: Sequence[float]) -> lis
         return []
     table = reader.rows.take(np.array(rows, np.int64))
     found = []
-    for row, score, values in zip(rows, scores, table.to_pylist(), strict=True):
+    for row, score, values in zip(rows, scores, to_dicts(table), strict=True):
         about = {"row": int(row), "id": values.get("id"), "uri": values.get("uri"), "score": float(score)}
         found.append({**about, "values": values})
     return found
