@@ -2,7 +2,8 @@
 
 Each call reads its arguments (`asked`), makes one call of the library, and makes what that returns plain. A scored
 query keeps the version that it was scored on. Threads may share a session: what is kept is guarded, a reader never
-changes, and writing takes turns. How answers travel is left to the hosts.
+changes; writing takes turns, and so does what goes over all labelled rows, for its memory. How answers travel is left
+to the hosts.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ class Session:
         self._last = 0
         self._lock = threading.Lock()
         self._writing = threading.Lock()
+        self._measuring = threading.Lock()
 
     def answer(self, name: str, args: Any = None, buffers: Sequence[Any] = ()) -> Answer:
         """Answer a call.
@@ -199,16 +201,19 @@ class Session:
         return {"picture": read.content_hash, "width": read.width, "height": read.height}
 
     def _measure(self, args: Arguments) -> Answer:
-        return measuring.measure(self._of(args), args)
+        with self._measuring:
+            return measuring.measure(self._of(args), args)
 
     def _interval(self, args: Arguments) -> dict[str, Any]:
-        return measuring.interval(self._of(args), args)
+        with self._measuring:
+            return measuring.interval(self._of(args), args)
 
     def _plan(self, args: Arguments) -> dict[str, Any]:
         return measuring.plan(self._of(args), args)
 
     def _labels(self, args: Arguments) -> Answer:
-        return label_calls.labels(self._of(args), args)
+        with self._measuring:
+            return label_calls.labels(self._of(args), args)
 
     def _label(self, args: Arguments) -> dict[str, Any]:
         query = self._of(args)
