@@ -11,7 +11,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,7 +23,7 @@ from embedstore.settings import state_dir
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    Table: TypeAlias = pa.Table | list[dict[str, Any]]
+    Table: TypeAlias = pa.Table | pa.RecordBatchReader | list[dict[str, Any]]
 
 SHEETS = (".png", ".jpg", ".jpeg")
 CURVES = (".png", ".svg", ".pdf")
@@ -142,12 +142,32 @@ def plain_rows(rows: Table) -> Iterator[dict[str, Any]]:
     import numpy as np
 
     short = [field.name for field in rows.schema if str(field.type) == "float"]
-    for start in range(0, len(rows), _AT_ONCE):
-        for row in rows.slice(start, _AT_ONCE).to_pylist():
-            for name in short:
-                if row[name] is not None:
-                    row[name] = float(str(np.float32(row[name])))
-            yield row
+    for table in _tables(rows):
+        for start in range(0, len(table), _AT_ONCE):
+            for row in to_dicts(table.slice(start, _AT_ONCE)):
+                for name in short:
+                    if row[name] is not None:
+                        row[name] = float(str(np.float32(row[name])))
+                yield row
+
+
+def to_dicts(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return rows as dictionaries, as Arrow's `to_pylist` does, which would import pandas for a time in UTC."""
+    columns = [_values(column) for column in rows.columns]
+    return [dict(zip(rows.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
+    if str(column.type) != "timestamp[us, tz=UTC]":
+        return list(column.to_pylist())
+    start = datetime(1970, 1, 1, tzinfo=UTC)
+    counts = column.cast("int64").to_pylist()
+    return [None if count is None else start + timedelta(microseconds=count) for count in counts]
+
+
+def _tables(rows: pa.Table | pa.RecordBatchReader) -> Iterator[Any]:
+    """Yield what holds rows: a table as a whole, a stream batch by batch."""
+    return iter([rows] if hasattr(rows, "num_rows") else rows)
 
 
 def column_names(rows: Table) -> list[str]:
@@ -165,11 +185,10 @@ def _write_arrow(rows: Table, file: Path, form: str) -> None:
     import pyarrow.parquet as pq
 
     table = pa.Table.from_pylist(rows) if isinstance(rows, list) else rows
-    if form == "parquet":
-        pq.write_table(table, file)
-        return
-    with pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
+    kind = pq.ParquetWriter if form == "parquet" else pa.ipc.new_file
+    with kind(file, table.schema) as writer:
+        for some in _tables(table):
+            writer.write(some)
 
 
 def _text(value: Any) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from embedstore.errors import InputError, NotOursError, PathError
-from embedstore.result_files import to_write, written_for_people
+from embedstore.result_files import ROWS as ENDINGS
+from embedstore.result_files import to_write, write_rows, written_for_people
 
 ROWS = (".csv", ".parquet")
 
@@ -93,3 +98,37 @@ def test_a_home_that_takes_no_notes_does_not_hinder(tmp_path: Path, monkeypatch:
         pass
     with written_for_people(Path(os.devnull)):
         pass
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_stream_of_rows_is_written_as_the_table_is(tmp_path: Path, ending: str) -> None:
+    """Byte for byte as text; in Arrow's formats the same rows; also a stream of nothing."""
+    table = pa.table({"id": ["a", "b", "c"], "score": pa.array([0.1, None, 0.3], pa.float32())})
+    for rows in (table, table.slice(0, 0)):
+        write_rows(rows, tmp_path / f"table{ending}")
+        write_rows(rows.to_reader(max_chunksize=2), tmp_path / f"stream{ending}")
+        whole, streamed = (tmp_path / f"{name}{ending}" for name in ("table", "stream"))
+        if ending == ".parquet":
+            assert pq.read_table(streamed).equals(pq.read_table(whole))
+        elif ending == ".arrow":
+            assert pa.ipc.open_file(streamed.read_bytes()).read_all().equals(rows)
+        else:
+            assert streamed.read_bytes() == whole.read_bytes()
+
+
+def test_rows_become_dictionaries_without_pandas() -> None:
+    """The same as Arrow makes of them, times in UTC with all their microseconds and before 1970 too."""
+    code = """
+import sys
+from array import array
+import pyarrow as pa
+from embedstore.result_files import to_dicts
+counts = pa.py_buffer(array("q", [1_767_323_045_678_901, 0, -28_516_665_600_000_001]))
+times = pa.Array.from_buffers(pa.timestamp("us", tz="UTC"), 3, [pa.py_buffer(bytes([0b101])), counts])
+table = pa.table({"at": times, "again": times})
+found = [to_dicts(table), *(to_dicts(batch) for batch in table.to_batches())]
+assert to_dicts(table.slice(0, 0)) == []
+assert "pandas" not in sys.modules
+assert found == [table.to_pylist()] * 2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

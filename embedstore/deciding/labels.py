@@ -166,10 +166,10 @@ def labels_of_column(rows: Rows, column: str, value: str) -> Labelled:
     values = rows.metadata([column]).column(column)
     source = f"{column}={value}"
     if pa.types.is_string(values.type):  # the same without a Python object for each row
-        known = np.flatnonzero(~np.asarray(pc.is_null(values)))
+        no_text = pc.or_(pc.equal(values, ""), pc.utf8_is_space(values))
+        known = np.flatnonzero(~np.asarray(pc.fill_null(no_text, True)))
         truth = np.asarray(pc.fill_null(pc.equal(values, value), False)).astype(np.bool_)[known]
-        kept = np.asarray(pc.fill_null(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0))[known] > 0
-        labelled = Labelled(known[kept].astype(np.int64), truth[kept], source, value)
+        labelled = Labelled(known, truth, source, value)
     else:
         listed = values.to_pylist()
         labelled = _of_values(np.arange(len(listed)), listed, value, source)

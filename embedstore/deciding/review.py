@@ -8,6 +8,7 @@ contact sheet. Which rows are next is told by `rounds`. Labels that a person giv
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime
 import io
 import os
@@ -64,6 +65,8 @@ class Review:
     """What a line says that stands before the row of that number, such as the threshold."""
     rows: Rows | None = None
     """Where small copies of pictures are looked for that no file holds."""
+    left_out: int = 0
+    """How many more rows there are, of which these are the first."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -225,14 +228,17 @@ class ScoredRows:
         reasons = ["match" if match else "no match" for match in matched]
         return self._review(positions, reasons, "around the threshold")
 
-    def mistakes(self) -> tuple[Review, Review]:
-        """Return the false positives and the false negatives among the labelled rows, each with the worst first."""
-        (wrong, missed), reasons = self._mistakes(), ("false positive", "false negative")
-        both = (
-            self._review(rows, [reason] * len(rows), f"{len(rows)} {reason}s")
-            for rows, reason in zip((wrong, missed), reasons, strict=True)
-        )
-        return next(both), next(both)
+    def mistakes(self, most: int | None = None) -> tuple[Review, Review]:
+        """Return the false positives and the false negatives among the labelled rows, each with the worst first.
+
+        Of each at most `most`; the titles count all.
+        """
+        both = []
+        for rows, reason in zip(self._mistakes(), ("false positive", "false negative"), strict=True):
+            shown = rows[:most]
+            review = self._review(shown, [reason] * len(shown), f"{len(rows)} {reason}s")
+            both.append(dataclasses.replace(review, left_out=len(rows) - len(shown)))
+        return both[0], both[1]
 
     def all_mistakes(self) -> Review:
         """Return the false positives and then the false negatives, as `mistakes` does, in one review."""
@@ -252,8 +258,6 @@ class ScoredRows:
     ) -> Review:
         """Make the review of some rows, those that match first, with the labels that are known of them."""
         label = self.classifier.target.label
-        truth: NDArray[Any] = np.full(len(self.scores), None)
-        truth[self.labelled.positions] = [_in_words(label, bool(value)) for value in self.labelled.values]
         rows = self.reader.rows.take(positions, ["id", "uri"])
         matched = above(self.scores[positions], self.threshold)
         columns = {
@@ -261,7 +265,7 @@ class ScoredRows:
             "uri": rows.column("uri"),
             "score": pa.array(self.scores[positions], pa.float32()),
             "predicted": pa.array([_in_words(label, match) for match in matched.tolist()], pa.string()),
-            "truth": pa.array(truth[positions].tolist(), pa.string()),
+            "truth": pa.array(self._truths(positions), pa.string()),
             "reason": pa.array(list(reasons), pa.string()),
             "concept": pa.array([label] * len(rows), pa.string()),
         }
@@ -271,6 +275,17 @@ class ScoredRows:
         line = f"threshold {self.threshold:.4f}: above, predicted {label}; below, predicted {_in_words(label, False)}"
         rules = {int(matched.sum()): line} if len(positions) else {}
         return Review(pa.table(columns), f"{self.name}: {title}", self.notes, rules, self.reader.rows)
+
+    def _truths(self, positions: Positions) -> list[str | None]:
+        """Return how rows are labelled, in words; None where they are not."""
+        known, values, label = self.labelled.positions, self.labelled.values, self.classifier.target.label
+        places = np.searchsorted(known, positions)
+        there = places < len(known)
+        there[there] = known[places[there]] == positions[there]
+        found: list[str | None] = [None] * len(positions)
+        for number in np.flatnonzero(there).tolist():
+            found[number] = _in_words(label, bool(values[places[number]]))
+        return found
 
     @property
     def name(self) -> str:

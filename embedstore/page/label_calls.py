@@ -63,11 +63,13 @@ def label(query: ScoredQuery, args: Arguments) -> dict[str, Any]:
     row = query.row(args.whole("row"))
     answer = {"yes": YES, "no": NO, "?": UNSURE}[args.one_of("answer", ("yes", "no", "?"))]
     name = query.reader.rows.take(np.array([row], np.int64), ["id"]).column("id")[0].as_py()
-    known = query.history().among([name]).lines
-    picked = next((line for line in reversed(known) if line.round), Label(name, picked=SEARCH))
-    new = picked._replace(answer=answer, content_hash="")
-    label_log.add(query.reader, History(query.concept, (new,)))
-    return {"row": row, "answer": args.text("answer"), "picked": new.picked, "counts": _now(query)}
+    known = query.history()
+    own = known.among([name]).lines
+    picked = next((line for line in reversed(own) if line.round), Label(name, picked=SEARCH))
+    new = History(query.concept, (picked._replace(answer=answer, content_hash=""),))
+    label_log.add(query.reader, new)
+    said = counts(query.reader.rows, known.joined(new))
+    return {"row": row, "answer": args.text("answer"), "picked": picked.picked, "counts": said}
 
 
 def undo(query: ScoredQuery) -> dict[str, Any]:

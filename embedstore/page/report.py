@@ -125,7 +125,7 @@ class _Class:
     def of(cls, rows: ScoredRows) -> _Class:
         rests = rows.labelled.to_measure()
         curve = precision_recall(rows.scores[rests.positions], rests.values, rests.weights)
-        return cls(rows, rests, curve, rows.around(_MOST_SHOWN), *rows.mistakes())
+        return cls(rows, rests, curve, rows.around(_MOST_SHOWN), *rows.mistakes(_MOST_SHOWN))
 
     def query(self, several: bool) -> ScoredQuery:
         """Return the rows in order, as the module asks for them."""
@@ -164,8 +164,8 @@ class _Class:
                 + _thresholds(swept, self.curve, threshold),
             ),
             ("Around the threshold", shown.of(self.around)),
-            (counted(len(self.wrong), "false positive"), shown.of(self.wrong)),
-            (counted(len(self.missed), "false negative"), shown.of(self.missed)),
+            (counted(len(self.wrong) + self.wrong.left_out, "false positive"), shown.of(self.wrong)),
+            (counted(len(self.missed) + self.missed.left_out, "false negative"), shown.of(self.missed)),
         ]
         return [f"<section class=part><h{level}>{escape(title)}</h{level}>{html}</section>" for title, html in parts]
 
@@ -180,11 +180,11 @@ class _Pictures:
     """Of which the page shows a picture, where there is one."""
 
     def __post_init__(self) -> None:
-        ids = [one for review in self.reviews for one in _first(review).column("id").to_pylist()]
+        ids = [one for review in self.reviews for one in review.table.column("id").to_pylist()]
         places = self.reader.rows.lookup("id").first_of_each(ids).tolist()
         self._row = dict(zip(ids, places, strict=True))
         self.rows = dict.fromkeys(places)
-        uris = dict.fromkeys(one for review in self.reviews for one in _first(review).column("uri").to_pylist())
+        uris = dict.fromkeys(one for review in self.reviews for one in review.table.column("uri").to_pylist())
         self._small = {
             uri: embedded.as_base64(data) for uri, data in embedded.small_pictures(self.reader, uris).items()
         }
@@ -192,12 +192,11 @@ class _Pictures:
     def of(self, review: Review) -> str:
         """Return the pictures of a review with what is known of each, a rule where the threshold lies."""
         cells = []
-        for number, (row, right) in enumerate(zip(_first(review).to_pylist(), review.right, strict=False)):
+        for number, (row, right) in enumerate(zip(review.table.to_pylist(), review.right, strict=True)):
             if number in review.rules and number > 0:
                 cells.append(f"<li class=rule>{escape(review.rules[number])}</li>")
             cells.append(self._cell(row, right))
-        more = len(review) - len(_first(review))
-        said = f"<p class=note>and {more:,} more</p>" if more > 0 else ""
+        said = f"<p class=note>and {review.left_out:,} more</p>" if review.left_out else ""
         return (f"<ul class=pictures>{''.join(cells)}</ul>" if cells else "<p class=note>none</p>") + said
 
     def _cell(self, row: dict[str, Any], right: bool | None) -> str:
@@ -210,10 +209,6 @@ class _Pictures:
         caption = f"{verdict[1]}{row['score']:.4f} predicted: {row['predicted']}{truth}"
         words = f"<figcaption>{escape(caption)}</figcaption>"
         return f'<li class="{verdict[0]}"><figure title="{escape(row["uri"])}">{picture}{words}</figure></li>'
-
-
-def _first(review: Review) -> Any:
-    return review.table.slice(0, _MOST_SHOWN)
 
 
 def _page(title: str, head: Sequence[str], parts: Sequence[str], data: dict[str, Any]) -> str:

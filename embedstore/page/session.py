@@ -2,7 +2,8 @@
 
 Each call reads its arguments (`asked`), makes one call of the library, and makes what that returns plain (`telling`).
 A scored query keeps the version that it was scored on. Threads may share a session: what is kept is guarded, a reader
-never changes, and writing takes turns. How answers travel is left to the hosts.
+never changes; writing takes turns, and so does what goes over all labelled rows, for its memory. How answers travel is
+left to the hosts.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ class Session:
         self._last = 0
         self._lock = threading.Lock()
         self._writing = threading.Lock()
+        self._measuring = threading.Lock()
 
     def answer(self, name: str, args: Any = None, buffers: Sequence[Any] = ()) -> Answer:
         """Answer a call.
@@ -188,16 +190,19 @@ class Session:
         return {"picture": digest, "width": width, "height": height}
 
     def _measure(self, args: Arguments) -> Answer:
-        return measuring.measure(self._of(args), args)
+        with self._measuring:
+            return measuring.measure(self._of(args), args)
 
     def _interval(self, args: Arguments) -> dict[str, Any]:
-        return measuring.interval(self._of(args), args)
+        with self._measuring:
+            return measuring.interval(self._of(args), args)
 
     def _plan(self, args: Arguments) -> dict[str, Any]:
         return measuring.plan(self._of(args), args)
 
     def _labels(self, args: Arguments) -> Answer:
-        return label_calls.labels(self._of(args), args)
+        with self._measuring:
+            return label_calls.labels(self._of(args), args)
 
     def _label(self, args: Arguments) -> dict[str, Any]:
         query = self._of(args)
@@ -264,12 +269,11 @@ class Session:
 
     def _export(self, args: Arguments) -> Answer:
         query, form = self._of(args), args.one_of("format", tuple(_EXPORTS), "csv")
-        reader = query.reader.at(query.reader.rows.snapshot)  # whose columns are not kept for longer than this takes
-        matches = reader.exceeding(query.found.scores, args.threshold(), query.label, query.where)
+        matches = query.reader.exceeding(query.found.scores, args.threshold(), query.label, query.where)
         words = "".join(letter if letter.isalnum() else "-" for letter in query.concept).strip("-") or "matches"
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"matches.{form}"
-            write_rows(matches.table, file)
+            write_rows(matches.batches(), file)
             content = _mapped(file)
         pa.default_memory_pool().release_unused()
         return {"name": f"{words[:60]}.{form}", "type": _EXPORTS[form], "n": len(matches)}, [content]

@@ -17,6 +17,7 @@ import numpy as np
 from embedstore import __version__
 from embedstore.deciding.classifier import Classifier
 from embedstore.page.scored_query import ScoredQuery
+from embedstore.result_files import to_dicts
 from embedstore.searching.reader import Reader
 
 Answer = tuple[dict[str, Any], list[Any]]
@@ -94,7 +95,7 @@ def told_of_rows(reader: Reader, rows: Sequence[int], scores: Sequence[float]) -
         return []
     table = reader.rows.take(np.array(rows, np.int64))
     found = []
-    for row, score, values in zip(rows, scores, table.to_pylist(), strict=True):
+    for row, score, values in zip(rows, scores, to_dicts(table), strict=True):
         about = {"row": int(row), "id": values.get("id"), "uri": values.get("uri"), "score": float(score)}
         found.append({**about, "values": values})
     return found

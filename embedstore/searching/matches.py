@@ -86,6 +86,22 @@ class Matches:
             self._table = self._take(self._positions, None).add_column(1, "score", float32_array(self._scores))
         return self._table
 
+    def batches(self) -> pa.RecordBatchReader:
+        """Return the rows of `table` as a stream: of very many, few are in memory at a time."""
+        self._in_order()
+        if not isinstance(self._rows, Rows) or self._table is not None:
+            return self.table.to_reader()
+        schema = self[:0].table.schema
+
+        def read(rows: Rows) -> Iterator[pa.RecordBatch]:
+            start = 0
+            for table in rows.batches(self._positions):
+                scores = self._scores[start : start + len(table)]
+                start += len(table)
+                yield from table.add_column(1, "score", float32_array(scores)).to_batches()
+
+        return pa.RecordBatchReader.from_batches(schema, read(self._rows))
+
     def _column(self, name: str) -> list[Any]:
         """Return one column, without reading the others."""
         if self._table is not None:

@@ -6,8 +6,10 @@ changes. What a condition may say is left to `where`, which rows answer a query 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import pyarrow as pa
 
 from embedstore.errors import InputError, did_you_mean
 from embedstore.settings import cores
-from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, pick
+from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, int64_array, pick
 from embedstore.storage.parts import Part
 from embedstore.storage.table import Snapshot, conform
 from embedstore.storage.thumbnails import FOLDER, Thumbnails
@@ -178,6 +180,27 @@ class Rows:
             tables = list(pool.map(read, split))
         return pick(pa.concat_tables(tables), np.argsort(np.concatenate([here for _, here, _ in split])))
 
+    def batches(self, positions: Positions, size: int = _AT_ONCE) -> Iterator[pa.Table]:
+        """Yield the rows at `positions`, in that order, all columns but the embedding, at most `size` rows at a time.
+
+        They are read once and then lie in a file that is mapped, so that memory holds one batch, however many there
+        are.
+        """
+        split = self._by_part(positions)
+        if not split:
+            return
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            file = Path(folder) / "rows.arrow"
+            with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, self.snapshot.schema) as writer:
+                for part, _, local in split:
+                    writer.write_table(conform(part.read_rows(local, self.columns), self.snapshot.schema))
+            place = np.empty(len(positions), np.int64)
+            place[np.concatenate([here for _, here, _ in split])] = np.arange(len(positions))
+            with pa.memory_map(str(file)) as source:
+                pieces = pa.ipc.open_file(source).read_all().to_batches()
+                for start in range(0, len(place), size):
+                    yield _picked_of(pieces, place[start : start + size])
+
     def _by_part(self, positions: Positions) -> list[tuple[Part, Positions, Positions]]:
         """Split positions by part: the part, the places in `positions`, the row numbers in the part."""
         split = []
@@ -188,6 +211,19 @@ class Rows:
                 split.append((part, here, positions[here] - start))
             start += part.rows
         return split
+
+
+def _picked_of(pieces: Sequence[pa.RecordBatch], rows: Positions) -> pa.Table:
+    """Return the rows of these numbers, in that order, counted through pieces which are never joined."""
+    ends = np.cumsum([len(piece) for piece in pieces])
+    numbers = np.searchsorted(ends, rows, side="right")
+    found, places = [], []
+    for number in np.unique(numbers).tolist():
+        here = np.flatnonzero(numbers == number)
+        local = rows[here] - (ends[number] - len(pieces[number]))
+        found.append(pa.Table.from_batches([pieces[number]]).take(int64_array(local)))
+        places.append(here)
+    return pick(pa.concat_tables(found), np.argsort(np.concatenate(places)))
 
 
 class Lookup:

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from embedstore.deciding.labels import labels_for, labels_of_column
@@ -192,6 +193,13 @@ def test_labels_of_a_column_open_no_file(store: EmbedStore, tmp_path: Path, monk
         assert told.values.tolist() == there.values.tolist()
         assert (told.source, told.positive) == (there.source, there.positive)
         assert labels_for(store.rows, told) is told
+    blank = EmbedStore.create(tmp_path / "blank.store", space="mine", dim=2)
+    texts = ["cat", None, "", " ", "\t\u3000", " cat", "dog"]
+    ids, vectors = [str(number) for number in range(7)], [[1.0, 0.0]] * 7
+    blank.add(pa.table({"id": ids, "kind": texts, "v": vectors}), embedding_column="v", progress=False)
+    told, there = labels_of_column(blank.rows, "kind", "cat"), labels_for(blank.rows, "kind=cat")
+    assert told.positions.tolist() == there.positions.tolist()
+    assert told.values.tolist()[0] is True
     (tmp_path / "label=cat.csv").write_text("id,label\nx,yes\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LabelError, match=r"no row has label=cat\.csv"):

@@ -66,6 +66,9 @@ def test_a_review_knows_the_labels_and_its_mistakes(photo_store: EmbedStore) -> 
     assert set(wrong.table.column("id").to_pylist()) == set(ids[(scores > 0.45) & ~labels])
     assert set(missed.table.column("id").to_pylist()) == set(ids[(scores <= 0.45) & labels])
     assert missed.title == f"bird: {len(missed)} false negatives"
+    for whole, first in zip((wrong, missed), rows.mistakes(2), strict=True):
+        assert first.table.equals(whole.table.slice(0, 2))
+        assert (first.title, len(first) + first.left_out) == (whole.title, len(whole))
     assert (set(wrong.right), set(missed.right)) == ({False}, {False})
     by_id = dict(zip(ids.tolist(), ["bird" if label else "not bird" for label in labels], strict=True))
     around = rows.around()

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from embedstore.errors import (
 )
 from embedstore.measures.curves import precision_recall
 from embedstore.page.pictures import SmallPictures
-from embedstore.page.scored_query import ScoredGone
+from embedstore.page.scored_query import ScoredGone, ScoredQuery
 from embedstore.page.session import CALLS, Session
 from embedstore.searching.queries import Concept, Query
 from embedstore.store import EmbedStore
@@ -260,6 +261,28 @@ def test_labels_of_a_column_are_those_of_the_library(session: Session, store: Em
     assert np.frombuffer(buffers[0], "<u4").tolist() == there.positions.tolist()
     assert np.frombuffer(buffers[1], "u1").astype(bool).tolist() == there.values.tolist()
     assert (told["yes"], told["picked"]["given"]) == (int(there.values.sum()), len(there))
+
+
+def test_what_goes_over_all_labels_takes_turns(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curve, intervals and labels are asked for together; each takes memory by the million rows, so one at a time."""
+    number = scored(session)[0]["scored"]
+    at_work, most = [], []
+    truth = ScoredQuery.for_library
+
+    def looked(query: ScoredQuery, wanted: Any) -> Any:
+        at_work.append(wanted)
+        most.append(len(at_work))
+        time.sleep(0)  # another thread's turn, if it may
+        found = truth(query, wanted)
+        at_work.pop()
+        return found
+
+    monkeypatch.setattr(ScoredQuery, "for_library", looked)
+    asked = {"scored": number, "labels": TRUTH, "threshold": 0.4}
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(lambda _: session.answer("interval", asked)[0], range(24)))
+    assert max(most) == 1
+    assert all(one == told[0] for one in told)
 
 
 def test_the_plan_is_that_of_the_library(session: Session, store: EmbedStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import duckdb
@@ -43,6 +44,16 @@ def test_whoever_reads_arrow_reads_matches(store: EmbedStore) -> None:
     assert duckdb.sql("select id from found").fetchall() == [(one,) for one in found.id]
     pd.testing.assert_frame_equal(found.to_pandas(), expected.to_pandas())
     assert len(pa.table(found[:0])) == 0
+
+
+def test_matches_come_in_batches_too(store: EmbedStore) -> None:
+    """The same rows in the same order, of the same types, whether or not the table was made; of none the columns."""
+    for kept in (slice(None), slice(1, 4), slice(0)):
+        found = store.search("dog", k=7)[kept]
+        before = found.batches().read_all()
+        assert before.equals(found.table)
+        assert found.batches().read_all().equals(before)
+    assert pickle.loads(pickle.dumps(found)).batches().read_all().equals(found.table)
 
 
 def test_a_notebook_shows_pictures_and_escapes_words(store: EmbedStore, tmp_path: Path) -> None:

@@ -81,3 +81,20 @@ def test_masks_of_conditions_are_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(looked) == 7
     store.remove(["d"])
     assert store.mask("n > 2").tolist() == [False, False, True]
+
+
+def test_batches_are_the_rows_in_order_and_keep_nothing(tmp_path: Path) -> None:
+    """Of several parts, one without a column: any rows in any order, all columns, in pieces; nothing is kept."""
+    store = EmbedStore.create(tmp_path / "s.store", space="own", dim=4)
+    for number, more in enumerate(({}, {"kind": ["a", None, "c"]})):
+        ids = [f"{number}-{row}" for row in range(3)]
+        vectors = list(np.eye(4, dtype=np.float32)[:3])
+        store.add(pa.table({"id": ids, **more, "v": vectors}), embedding_column="v", progress=False)
+    made = Rows(store.snapshot)
+    for places in ([4, 0, 5, 2, 1], [3], [], [5, 4, 3, 2, 1, 0]):
+        wanted = np.array(places, np.int64)
+        found = list(made.batches(wanted, 2))
+        assert [len(one) for one in found] == [min(2, len(places) - start) for start in range(0, len(places), 2)]
+        if found:
+            assert pa.concat_tables(found).equals(Rows(store.snapshot).take(wanted))
+    assert made._columns == {}
