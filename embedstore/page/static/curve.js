@@ -155,7 +155,7 @@ function aside(view) {
   if (curve.measured) {
     return html`<p class="es-hint">Drag the line. Average precision
       <span data-testid="average-precision" data-value=${curve.average_precision}>${rate(curve.average_precision)}</span>, on
-      ${counted(curve.n_labelled)} labelled pictures, ${counted(curve.n_yes)} of them yes.</p>`;
+      ${counted(curve.n_counted)} labelled pictures, ${counted(curve.n_yes_counted)} of them yes.</p>`;
   }
   const canLabel = view.info.value?.capabilities?.label && !view.truth.value;
   if (!canLabel) return html`<p class="es-reason"><strong>Not measured:</strong> ${curve.why}</p>`;

@@ -2,7 +2,7 @@
 
 import {html, nothing, render} from "./vendor/lit-html.js";
 import {effect} from "./vendor/signals-core.js";
-import {percentileAt} from "./cut.js";
+import {bestCost, bestF1, cutOf, percentileAt} from "./cut.js";
 import {counted, follow, plural, rate} from "./scale.js";
 
 const RATES = [
@@ -78,8 +78,9 @@ function tellRates(panel, scored, curve, figures, interval) {
     : "";
 }
 
+// Rounded outwards: the range that is read is never narrower than the one that holds.
 function ranged([low, high]) {
-  return low === high ? "exact" : `${low.toFixed(2)} to ${high.toFixed(2)}`;
+  return low === high ? "exact" : `${(Math.floor(low * 100 + 1e-9) / 100).toFixed(2)} to ${(Math.ceil(high * 100 - 1e-9) / 100).toFixed(2)}`;
 }
 
 function drawGauge(gauge, value, pair) {
@@ -98,7 +99,9 @@ function notes(view) {
   const [curve, interval] = [view.curve.value, view.interval.value];
   if (!view.scored.value || !curve) return nothing;
   if (!curve.measured) return html`<p class="es-reason">Not measured: ${curve.why}</p>`;
-  const said = [...(curve.warnings || []), ...(interval?.notes || []), ...(curve.doubts || [])];
+  const chosen = interval ? chosenBy(view, curve) : []; // once the slider rests
+  const noted = (interval?.notes || []).filter((one) => !chosen.length || !one.startsWith("the best F1 by these same labels"));
+  const said = [...chosen, ...(curve.warnings || []), ...noted, ...(interval ? outside(view.figures.value, interval) : []), ...(curve.doubts || [])];
   return html`
     ${interval ? html`<p class="es-hint">${interval.known ? meaning(interval, view.matches.value) : `No interval: ${interval.why}`}</p>` : nothing}
     ${said.length ? html`<ul class="es-doubts">${[...new Set(said)].map((one) => html`<li>${one}</li>`)}</ul>` : nothing}`;
@@ -108,14 +111,41 @@ function meaning({intervals, confidence, n_random: random, n_pos: yes}, matches)
   if (!matches) return "Nothing matches here, so that there is nothing to be unsure of.";
   if (Object.values(intervals).every(([low, high]) => low === high)) return "Every picture has its label, so the figures are exact.";
   return `Each range is a ${Math.round(confidence * 100)} % interval by ${plural(random, "label")} of a random sample, ${counted(yes)} of them yes. It holds
-    however often you look.`;
+    however often you look, at a threshold that these labels did not choose.`;
+}
+
+// Whether the labels that measure a threshold may have chosen it.
+function chosenBy(view, curve) {
+  const threshold = view.threshold.value;
+  const made = view.calibrated.value;
+  if (curve.n_labelled === view.scored.value.n || !(curve.nPos > 0 && curve.nNeg > 0)) return [];
+  if (made?.threshold === threshold) {
+    return ["the labels have chosen this threshold, so that its figures here flatter; those beside “Calibrated threshold” tell how it does on labels held out"];
+  }
+  const {fp, fn} = view.cost.value;
+  const cut = cutOf(curve, threshold);
+  const what = cut === bestF1(curve).cut ? "best F1" : cut === bestCost(curve, fp, fn).cut ? "lowest cost" : "";
+  if (!what) return [];
+  return [
+    `the ${what} by these same labels is here; where they have chosen the threshold, its figures flatter, and its ranges are not sure to hold: calibrate, to measure it on labels held out`,
+  ];
+}
+
+// A figure counts every label by its weight, its range the random ones alone: so one may lie outside of the other.
+function outside(figures, interval) {
+  if (!figures || !interval.known) return [];
+  const names = RATES.filter(([name]) => figures[name] < interval.intervals[name][0] - 1e-9 || figures[name] > interval.intervals[name][1] + 1e-9);
+  if (!names.length) return [];
+  return [`${names.map(([, label]) => label).join(", ")}: outside of the range, which rests on the random labels alone, while the figure counts those near the threshold too; trust the range, or label more at random`];
 }
 
 function measuredBy(view) {
   const curve = view.curve.value;
   if (!curve?.measured) return nothing;
   const weight = curve.weighted ? "" : ", each counting once";
-  return html`<p class="es-hint">Measured by ${curve.source}${weight}; ${counted(curve.n_yes)} of ${counted(curve.n_labelled)} say yes.</p>`;
+  const left = curve.n_labelled - curve.n_counted;
+  const without = left ? ` ${plural(left, "more label")} cannot count: how ${left === 1 ? "its picture was" : "their pictures were"} picked is not known, or by a round that does not count.` : "";
+  return html`<p class="es-hint">Measured by ${curve.source}${weight}; ${counted(curve.n_yes_counted)} of ${counted(curve.n_counted)} say yes.${without}</p>`;
 }
 
 function speakAtRest(view, spoken) {
