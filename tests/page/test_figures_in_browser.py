@@ -8,16 +8,18 @@ from browser import opened, set_threshold, until, value
 from in_browser import Served
 from playwright.sync_api import Page, expect
 
+from embedstore.deciding import label_log
+from embedstore.deciding.rounds import History
 from embedstore.page.session import Session
 
 pytest_plugins = ["browser_fixtures"]
 
 
-def begun(served: Served, near: int, random: int) -> tuple[Session, int, list[int]]:
+def begun(served: Served, near: int, random: int, threshold: float = 0.45) -> tuple[Session, int, list[int]]:
     """Score and begin a round in the store that is served; the rows are open."""
     session = Session(served.store)
     number = session.answer("score", {"query": {"terms": [{"text": "bird"}]}})[0]["scored"]
-    told, _ = session.answer("next", {"scored": number, "threshold": 0.45, "near": near, "random": random})
+    told, _ = session.answer("next", {"scored": number, "threshold": threshold, "near": near, "random": random})
     return session, number, [one["row"] for one in told["rows"]]
 
 
@@ -51,18 +53,16 @@ def test_it_is_said_which_labels_count_and_who_chose_the_threshold(served: Serve
 
 def test_a_figure_outside_of_its_range_says_why(served: Served, page: Page) -> None:
     """Those near the threshold that chance alone would not have drawn are all wrong, the others all right."""
-    session, number, rows = begun(served, 60, 60)
-    names = served.store.to_table(["id"]).column("id").to_pylist()
-    for row in rows:
-        session.answer("label", {"scored": number, "row": row, "answer": "yes"})
+    session, number, _ = begun(served, 100, 60, 0.25)
+    reader, lines = served.store.reader, served.store.labels("bird").lines
+    label_log.add(reader, History("bird", tuple(line._replace(answer="yes", content_hash="") for line in lines)))
     history = served.store.labels("bird")
     drawn = dict(zip(history.rows, history.weighed().random.tolist(), strict=True))
-    for row in rows:
-        if not drawn[names[row]]:
-            session.answer("label", {"scored": number, "row": row, "answer": "no"})
+    wrong = tuple(line._replace(answer="no", content_hash="") for line in lines if not drawn[line.row])
+    label_log.add(reader, History("bird", wrong))
     opened(page, served)
-    set_threshold(page, 0.45)
-    told = session.answer("interval", {"scored": number, "threshold": 0.45})[0]["intervals"]["precision"]
+    set_threshold(page, 0.25)
+    told = session.answer("interval", {"scored": number, "threshold": 0.25})[0]["intervals"]["precision"]
     until(lambda: page.get_by_test_id("precision").get_attribute("data-value") not in (None, ""), "it is measured")
     assert value(page.get_by_test_id("precision")) < told[0]
     expect(page.locator(".es-notes")).to_contain_text(
