@@ -275,5 +275,6 @@ def _notes(reader: Reader, query: Any, labelled: Labelled, n_rows: int, own_thre
         and len(labelled) < n_rows
         and not (held := query.held_out(reader, labelled)).startswith("held out")
     ):
-        notes.append(f"{held}; precision, recall and F1 flatter then, and so do their intervals")
+        unless = "" if query.n else "if somebody set it where these labels look best, "
+        notes.append(f"{held}; {unless}precision, recall and F1 flatter then, and so do their intervals")
     return notes

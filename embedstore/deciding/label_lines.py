@@ -55,8 +55,12 @@ def as_truth(value: Any) -> Any:
 
 
 def matches(value: Any, wanted: str) -> bool:
-    """Say whether a value is the one that is positive, written as text."""
-    return value is not None and (str(value) == wanted or (isinstance(value, bool) and as_truth(wanted) is value))
+    """Say whether a value is the one that is positive, written as text; 3 and 3.0 are one number."""
+    if value is None or str(value) == wanted:
+        return value is not None
+    if isinstance(value, bool):
+        return as_truth(wanted) is value
+    return isinstance(value, float) and value.is_integer() and f"{value:.0f}" == wanted
 
 
 def answer_of(value: Any, positive: str | None = None) -> str | None:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from embedstore.deciding.plots import Display
 
+MOST_OF_NAME = 60
+"""So many letters of a query are the name of its classifier, and that under which its labels are kept."""
 _SHOWN = 10
 _FEW_COPIES = 0.05
 NONSENSE = ("flurble", "qwxz", "the of and", "zzz", "lorem ipsum dolor", "blorptastic", "a b c", "vnrk")
@@ -512,4 +514,4 @@ def _name_of(concept: Concept) -> str:
     """Make a name of the letters and digits of a concept, one that a classifier may have."""
     label = f"minus {concept.label[2:]}" if concept.label.startswith("- ") else concept.label
     text = "".join(c if c.isalnum() or c in " _-" else "" for c in label)
-    return free_name(" ".join(text.split()).lstrip("- ")[:60].strip() or "classifier")
+    return free_name(" ".join(text.split()).lstrip("- ")[:MOST_OF_NAME].strip() or "classifier")

@@ -20,11 +20,16 @@ from embedstore.measures.calibration import figure_rows
 from embedstore.measures.curves import Curve
 from embedstore.measures.distribution import ScoreDistribution
 from embedstore.measures.rates import Metrics
-from embedstore.page.asked import Arguments, truth_of
+from embedstore.page.asked import Arguments, Truth, truth_of
 from embedstore.page.scored_query import ScoredQuery
 from embedstore.page.telling import Answer
 
 NO_NUMBERS = np.empty(0, np.float64)
+CHOSEN = (
+    "the best F1 by these same labels is here; where they have chosen the threshold, its figures flatter, and its "
+    "ranges are not sure to hold: calibrate, to measure it on labels held out"
+)
+"""What is said of a threshold that may have been chosen by the labels that measure it."""
 
 
 def suggest(query: ScoredQuery) -> dict[str, Any]:
@@ -67,6 +72,8 @@ def told_of_curve(labelled: Labelled, rests: Labelled, curve: Curve) -> dict[str
         "why": "",
         "n_labelled": len(labelled),
         "n_yes": int(labelled.values.sum()),
+        "n_counted": len(rests),
+        "n_yes_counted": int(rests.values.sum()),
         "source": rests.described,
         "weighted": rests.weights is not None,
         "n": curve.n,
@@ -79,13 +86,18 @@ def told_of_curve(labelled: Labelled, rests: Labelled, curve: Curve) -> dict[str
 
 
 def interval(query: ScoredQuery, args: Arguments) -> dict[str, Any]:
-    """Estimate what a threshold is worth on all rows, with intervals that hold however often one looks."""
+    """Estimate what a threshold is worth on all rows, with intervals that hold however often one looks.
+
+    They hold for a threshold that these labels did not choose: a note says where they may have.
+    """
     truth, threshold = truth_of(args.get("labels")), args.threshold()
     try:
         labels = query.for_library(truth)
         if labels is None:
             raise LabelError(f"nothing is labelled yet for {query.concept!r}")
-        found = census.estimate(query.reader, query.asked, labels, threshold=threshold, where=query.where)
+        is_own = isinstance(query.asked, Classifier) and threshold == query.asked.threshold
+        own = None if is_own else threshold  # of a classifier's own it is known by which labels it was chosen
+        found = census.estimate(query.reader, query.asked, labels, threshold=own, where=query.where)
     except LabelError as error:
         nothing: dict[str, Any] = {"confidence": 0.95, "intervals": {}, "figures": {}, "n_random": 0, "n_pos": 0}
         positives = {"positives": None, "positives_interval": None}
@@ -94,10 +106,22 @@ def interval(query: ScoredQuery, args: Arguments) -> dict[str, Any]:
     return {
         "known": bool(found.intervals),
         "why": "",
-        **{name: plain[name] for name in ("confidence", "intervals", "figures", "n_random", "n_pos", "notes")},
+        **{name: plain[name] for name in ("confidence", "intervals", "figures", "n_random", "n_pos")},
+        "notes": [*found.notes, *(_chosen(query, truth, threshold) if own is not None else [])],
         "positives": found.positives,
         "positives_interval": list(found.interval),
     }
+
+
+def _chosen(query: ScoredQuery, truth: Truth | None, threshold: float) -> list[str]:
+    """Say where the labels themselves may have chosen the threshold that they are to measure."""
+    labelled = query.labels(truth)
+    try:
+        curve, _ = query.measured(labelled)
+    except LabelError:
+        return []
+    exact = len(labelled) == len(query.order)
+    return [CHOSEN] if not exact and not curve.one_class and curve.cut(threshold) == curve.best_cut else []
 
 
 def plan(query: ScoredQuery, args: Arguments) -> dict[str, Any]:
@@ -168,6 +192,8 @@ def _not_measured(why: str) -> dict[str, Any]:
         "n_pos": 0,
         "n_labelled": 0,
         "n_yes": 0,
+        "n_counted": 0,
+        "n_yes_counted": 0,
         "average_precision": None,
         "best": None,
         "doubts": [],

@@ -20,7 +20,7 @@ from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.labels import NO_LABELS, Labelled, condition_text, labels_for, labels_of_column
 from embedstore.deciding.review import ScoredRows
 from embedstore.deciding.rounds import History
-from embedstore.deciding.thresholds import uncalibrated
+from embedstore.deciding.thresholds import MOST_OF_NAME, uncalibrated
 from embedstore.errors import EmbedStoreError, InputError, LabelError
 from embedstore.measures.curves import Curve, midway, precision_recall
 from embedstore.measures.distribution import ScoreDistribution
@@ -110,7 +110,7 @@ class ScoredQuery:
 
     @property
     def doubts(self) -> list[str]:
-        """Why the scores may mean little."""
+        """Why the scores may mean little, or labels be those of another query."""
         if isinstance(self.asked, Classifier):
             return []
         from embedstore.embedders.registry import unknown_texts  # late: a vector or an id needs none
@@ -118,7 +118,10 @@ class ScoredQuery:
         texts = [text for one in self.asked.all_queries for text in one.texts]
         model = self.reader.space.model
         unknown = unknown_texts(self.reader.space, texts) if texts else []
-        return [f"no known word in {text!r}: the model {model!r} has only pieces of such words" for text in unknown]
+        said = [f"no known word in {text!r}: the model {model!r} has only pieces of such words" for text in unknown]
+        if len(self.label) > MOST_OF_NAME:
+            said.append(f"labels are kept under the name {self.concept!r}, which another query that begins so shares")
+        return said
 
     def row(self, number: int) -> int:
         """Return a row's number if there is one such; InputError where there is none."""

@@ -194,6 +194,19 @@ def test_an_objective_without_its_limit_cannot_be_asked_for(read_only: Served, p
     expect(guarantee).to_be_enabled()
 
 
+def test_the_commands_guarantee_no_more_than_the_page_does(read_only: Served, page: Page) -> None:
+    opened(page, read_only)
+    measured_by(page)
+    page.get_by_test_id("min-precision").fill("0.7")
+    page.get_by_test_id("show-commands").click()
+    lines = page.get_by_test_id("commands").locator("pre")
+    expect(lines.first).to_contain_text("min_precision=0.7")
+    expect(lines.first).not_to_contain_text("guarantee")
+    page.get_by_test_id("guarantee").uncheck()
+    expect(lines.first).to_contain_text("guarantee=False")
+    expect(lines.last).to_contain_text("--no-guarantee")
+
+
 def test_another_query_begins_anew(read_only: Served, page: Page) -> None:
     opened(page, read_only)
     measured_by(page)

@@ -122,7 +122,7 @@ def test_a_figure_outside_of_its_interval_is_explained(served: Served, page: Pag
     asked(page, "bird")
     set_threshold(page, -1.0)
     expect(page.get_by_test_id("outside")).to_contain_text("Precision")
-    expect(page.get_by_test_id("outside")).to_contain_text("drawn at random")
+    expect(page.get_by_test_id("outside")).to_contain_text("rests on the random labels alone")
 
 
 def test_on_a_phone_a_button_leads_below_the_pictures_and_back(read_only: Served, page: Page) -> None:

@@ -157,7 +157,7 @@ function aside(view) {
   if (curve.measured) {
     return html`<p class="es-hint">Drag the line. Average precision
       <span data-testid="average-precision" data-value=${curve.average_precision}>${decimals(curve.average_precision)}</span>, on
-      ${count(curve.n_labelled)} labelled pictures, ${count(curve.n_yes)} of them yes.</p>`;
+      ${count(curve.n_counted)} labelled pictures, ${count(curve.n_yes_counted)} of them yes.</p>`;
   }
   const canLabel = can(view, "label") && !view.truth.value;
   if (!canLabel) return html`<p class="es-reason"><strong>Not measured:</strong> ${curve.why}</p>`;

@@ -116,15 +116,15 @@ function wishesPart(view, wishes, ids) {
     <label class="es-check ${limited ? "" : "es-off"}"><input type="checkbox" data-testid="guarantee" .checked=${now.guarantee} ?disabled=${!limited}
       @change=${(event) => set("guarantee", event.target.checked)}> limits must hold on further pictures too (95 % sure)</label>
     <div class="es-row"><button type="button" class="es-main" data-testid="calibrate" ?disabled=${!view.scored.value || Boolean(missing)}
-      @click=${() => view.calibrate({...asked(view, now), guarantee: now.guarantee})}>Calibrate</button>
+      @click=${() => view.calibrate(asked(view, now))}>Calibrate</button>
       <span class="es-hint">${missing || "chooses the threshold by the labels, and tells how well it does on others"}</span></div>`;
 }
 
 // The options as the calls take them.
-function asked(view, {objective, minPrecision, minRecall}) {
+function asked(view, {objective, minPrecision, minRecall, guarantee}) {
   const number = (text) => (text === "" ? null : Number(text));
   const {fp, fn} = view.cost.value;
-  return {objective, cost: objective === "cost" ? {fp, fn} : null, min_precision: number(minPrecision), min_recall: number(minRecall)};
+  return {objective, cost: objective === "cost" ? {fp, fn} : null, min_precision: number(minPrecision), min_recall: number(minRecall), guarantee};
 }
 
 function missingOf({objective, minPrecision, minRecall}) {

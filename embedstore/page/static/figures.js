@@ -2,7 +2,7 @@
 
 import {html, nothing, render} from "./vendor/lit-html.js";
 import {computed, effect} from "./vendor/signals-core.js";
-import {percentileAt} from "./cut.js";
+import {bestCost, bestF1, cutOf, percentileAt} from "./cut.js";
 import {follow} from "./scale.js";
 import {count, counted, decimals} from "./words.js";
 
@@ -26,7 +26,7 @@ export function figuresPanel(view) {
   );
   const told = lastInterval(view);
   view.dispose.push(
-    effect(() => render(notes(view, told.value), panel.querySelector(".es-notes"))),
+    effect(() => tellNotes(view, told.value, panel.querySelector(".es-notes"))),
     effect(() => render(measuredBy(view), panel.querySelector(".es-source"))),
   );
   speakAtRest(view, panel.querySelector(".es-spoken"));
@@ -80,8 +80,9 @@ function tellRates(panel, scored, curve, figures, interval) {
     : "";
 }
 
+// Rounded outwards: the range that is read is never narrower than the one that holds.
 function ranged([low, high]) {
-  return low === high ? "exact" : `${low.toFixed(2)} to ${high.toFixed(2)}`;
+  return low === high ? "exact" : `${(Math.floor(low * 100 + 1e-9) / 100).toFixed(2)} to ${(Math.ceil(high * 100 - 1e-9) / 100).toFixed(2)}`;
 }
 
 function drawGauge(gauge, value, pair) {
@@ -105,17 +106,28 @@ function lastInterval(view) {
   });
 }
 
+// While the threshold moves, the words of where it rested stay, paler: nothing below them may jump under the hand.
+function tellNotes(view, interval, root) {
+  const [moving, curve] = [Boolean(interval && !view.interval.value), view.curve.value];
+  root.classList.toggle("es-stale", moving);
+  if (moving && root.curve === curve) return;
+  root.curve = curve;
+  render(notes(view, interval), root);
+}
+
 // What the intervals mean, or why there are none.
 function notes(view, interval) {
   const curve = view.curve.value;
   if (!view.scored.value || !curve) return nothing;
   if (!curve.measured) return html`<p class="es-reason">Not measured: ${openRound(view) || curve.why}</p>`;
-  const said = [...(curve.warnings || []), ...(interval?.notes || []), ...(curve.doubts || [])];
   const moving = interval && !view.interval.value;
+  const chosen = interval && !moving ? chosenBy(view, curve) : [];
+  const noted = (interval?.notes || []).filter((one) => !chosen.length || !one.startsWith("the best F1 by these same labels"));
+  const beyond = interval && !moving && view.matches.value ? outside(view.figures.value, interval) : [];
+  const said = [...chosen, ...(curve.warnings || []), ...noted, ...beyond, ...(curve.doubts || [])];
   return html`
     ${interval
-      ? html`<p class="es-hint">${interval.known ? meaning(interval, view.matches.value) : `No interval: ${interval.why}`}${
-          moving || !view.matches.value ? nothing : outside(view.figures.value, interval)}</p>`
+      ? html`<p class="es-hint">${interval.known ? meaning(interval, view.matches.value) : `No interval: ${interval.why}`}</p>`
       : nothing}
     ${said.length ? html`<ul class="es-doubts">${[...new Set(said)].map((one) => html`<li>${one}</li>`)}</ul>` : nothing}`;
 }
@@ -127,29 +139,48 @@ function openRound(view) {
   return `a round of labels counts when each of its pictures has an answer; ${counted(open, "picture has", "pictures have")} none yet.`;
 }
 
-function outside(figures, {known, intervals}) {
-  const names = known && figures ? RATES.filter(([name]) => beside(figures[name], intervals[name])) : [];
-  if (!names.length) return nothing;
-  return html` <span data-testid="outside">${names.map(([, label]) => label).join(" and ")} ${names.length > 1 ? "lie" : "lies"} outside of it: the figure counts labels near
-    the threshold too, the interval those drawn at random alone. Trust the interval; more random labels bring the two together.</span>`;
-}
-
-function beside(figure, [low, high]) {
-  return figure < low - 1e-9 || figure > high + 1e-9;
-}
-
 function meaning({intervals, confidence, n_random: random, n_pos: yes}, matches) {
   if (!matches) return "Nothing matches here, so that there is nothing to be unsure of.";
   if (Object.values(intervals).every(([low, high]) => low === high)) return "Every picture has its label, so the figures are exact.";
   return `Each range is a ${Math.round(confidence * 100)} % interval by ${counted(random, "label")} of a random sample, ${count(yes)} of them yes. It holds
-    however often you look.`;
+    however often you look, at a threshold that these labels did not choose.`;
+}
+
+// Whether the labels that measure a threshold may have chosen it.
+function chosenBy(view, curve) {
+  const threshold = view.threshold.value;
+  const made = view.calibrated.value;
+  if (curve.n_labelled === view.scored.value.n || !(curve.nPos > 0 && curve.nNeg > 0)) return [];
+  if (made?.threshold === threshold) {
+    return ["the labels have chosen this threshold, so that its figures here flatter; those beside “Calibrated threshold” tell how it does on labels held out"];
+  }
+  const {fp, fn} = view.cost.value;
+  const cut = cutOf(curve, threshold);
+  const what = cut === bestF1(curve).cut ? "best F1" : cut === bestCost(curve, fp, fn).cut ? "lowest cost" : "";
+  if (!what) return [];
+  return [
+    `the ${what} by these same labels is here; where they have chosen the threshold, its figures flatter, and its ranges are not sure to hold: calibrate, to measure it on labels held out`,
+  ];
+}
+
+// A figure counts every label by its weight, its range the random ones alone: so one may lie outside of the other.
+function outside(figures, interval) {
+  if (!figures || !interval.known) return [];
+  const names = RATES.filter(([name]) => figures[name] < interval.intervals[name][0] - 1e-9 || figures[name] > interval.intervals[name][1] + 1e-9);
+  if (!names.length) return [];
+  return [
+    html`<span data-testid="outside">${names.map(([, label]) => label).join(", ")}: outside of the range, which rests on the random labels alone, while the
+      figure counts those near the threshold too; trust the range, or label more at random</span>`,
+  ];
 }
 
 function measuredBy(view) {
   const curve = view.curve.value;
   if (!curve?.measured) return nothing;
   const weight = curve.weighted ? ", so that counts are estimates and need not add up to the matches" : ", each counting once";
-  return html`<p class="es-hint">Measured by ${curve.source}${weight}; ${count(curve.n_yes)} of ${count(curve.n_labelled)} say yes.</p>`;
+  const left = curve.n_labelled - curve.n_counted;
+  const without = left ? ` ${counted(left, "more label")} cannot count: how ${left === 1 ? "its picture was" : "their pictures were"} picked is not known, or by a round that does not count.` : "";
+  return html`<p class="es-hint">Measured by ${curve.source}${weight}; ${count(curve.n_yes_counted)} of ${count(curve.n_counted)} say yes.${without}</p>`;
 }
 
 function speakAtRest(view, spoken) {

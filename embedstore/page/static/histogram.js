@@ -246,8 +246,8 @@ function table(view) {
     const place = view.places.value.get(row);
     const answer = view.labelled.value.answers[index];
     if (place < 0 || answer > 1) return;
-    const bin = Math.ceil((scored.scores[place] - edges[0]) / (edges[1] - edges[0])) - 1;
-    labels[answer][Math.min(counts.length - 1, Math.max(0, bin))] += 1;
+    const bin = edges.findLastIndex((edge) => edge < scored.scores[place]);
+    labels[answer][bin] += 1;
   });
   const digits = Math.max(4, -Math.floor(Math.log10(edges[1] - edges[0])));
   return html`<table>

@@ -137,6 +137,7 @@ export function labelling(view) {
         view.notice.value = hidden ? `${hidden} of the round's pictures are hidden by the filter` : queue.length ? "" : "no picture is left to label";
       });
       await refreshLabels();
+      remeasureSoon(); // a round that waits for answers does not count, which is said beside the figures
       return answer;
     });
   }

@@ -180,10 +180,15 @@ function begin(view, query, where, scored, threshold) {
   });
 }
 
+// Of several that are under way the last one asked for counts, however late an earlier one comes.
+const asked = new WeakMap(); // view -> how many times it was measured
+
 async function measure(view) {
   const scored = view.scored.peek();
   const truth = view.truth.peek();
   if (!scored) return;
+  const mine = (asked.get(view) || 0) + 1;
+  asked.set(view, mine);
   let curve;
   try {
     const answer = await view.scoredCall("measure", {labels: truth});
@@ -191,7 +196,7 @@ async function measure(view) {
   } catch (error) {
     curve = {measured: false, why: error.message, doubts: [], warnings: []};
   }
-  if (view.scored.peek()?.rows === scored.rows && view.truth.peek() === truth) view.curve.value = curve;
+  if (mine === asked.get(view) && view.scored.peek()?.rows === scored.rows && view.truth.peek() === truth) view.curve.value = curve;
 }
 
 function readCurve(answer) {
