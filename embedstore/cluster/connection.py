@@ -88,7 +88,10 @@ def _imported() -> Any:
 def _require_same(ray: Any, address: str | None) -> None:
     """Refuse another cluster than the one that this process is connected to: Ray knows only one at a time."""
     here = ray.get_runtime_context().gcs_address
-    if address not in (None, "auto", "local", here):
+    host, _, port = (address or "").rpartition(":")
+    # Ray calls this machine by its name in the network, whatever it was called.
+    is_here = host in ("127.0.0.1", "localhost") and here.endswith(f":{port}")
+    if not is_here and address not in (None, "auto", "local", here):
         raise ClusterError(
             f"this process is connected to the Ray cluster at {here} already, and {address} is asked for; "
             "call ray.shutdown() first"

@@ -75,7 +75,7 @@ def answer(payload: bytes, shared: Sequence[Any]) -> tuple[str, Any]:
     function, combine, tasks = unpacker.load()
     try:
         with one_blas_thread:
-            results = []
+            results: list[Any] = []
             for task in tasks:
                 part = _opened(task.part)
                 if part is None:
