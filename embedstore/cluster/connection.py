@@ -1,7 +1,7 @@
 """An address -> Ray, connected: with no telemetry, and with authentication said rather than left to a default.
 
-Ray reads its environment when it is imported, so the settings are made before. Whoever has connected this process
-already has said how; that is left as it is.
+Ray reads its environment when it is imported, so the settings are made before. Whoever has imported Ray already, or
+connected this process, has said how; that is left as it is.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def connected(address: str | None) -> Any:
     """Return the module ray, connected to the cluster at `address`; see `ray_executor.RayExecutor`."""
     os.environ.update(_SILENT)
     named = address or os.environ.get("RAY_ADDRESS") or "local"
-    if _MODE not in os.environ:
+    if _MODE not in os.environ and "ray" not in sys.modules:
         _say_how_to_authenticate(named)
     ray = _imported()
     if ray.is_initialized():

@@ -74,17 +74,23 @@ def answer(payload: bytes, shared: Sequence[Any]) -> tuple[str, Any]:
         return UNLIKE, traits()
     function, combine, tasks = unpacker.load()
     try:
-        with one_blas_thread:
-            results: list[Any] = []
-            for task in tasks:
-                part = _opened(task.part)
-                if part is None:
-                    return UNSEEN, task.part
-                found = function(dataclasses.replace(task, part=part))
-                results = [combine(results[0], found)] if combine is not None and results else [*results, found]
-            return DONE, results
+        _keep_to_one_thread()
+        results: list[Any] = []
+        for task in tasks:
+            part = _opened(task.part)
+            if part is None:
+                return UNSEEN, task.part
+            found = function(dataclasses.replace(task, part=part))
+            results = [combine(results[0], found)] if combine is not None and results else [*results, found]
+        return DONE, results
     except EmbedStoreError as error:
         return FAILED, error
+
+
+@functools.cache
+def _keep_to_one_thread() -> None:
+    """Let matrix products of this process, which has one core of its node, run on one thread for good."""
+    one_blas_thread.__enter__()
 
 
 def _opened(part: Part) -> Part | None:
