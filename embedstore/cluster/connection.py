@@ -32,7 +32,7 @@ def connected(address: str | None) -> Any:
     """Return the module ray, connected to the cluster at `address`; see `ray_executor.RayExecutor`."""
     os.environ.update(_SILENT)
     named = address or os.environ.get("RAY_ADDRESS") or "local"
-    if _MODE not in os.environ and "ray" not in sys.modules:
+    if _MODE not in os.environ and sys.modules.get("ray") is None:
         _say_how_to_authenticate(named)
     ray = _imported()
     if ray.is_initialized():
@@ -52,8 +52,8 @@ def connected(address: str | None) -> Any:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         said = " ".join(str(error).split())
         raise ClusterError(
-            f"no Ray cluster could be joined at {named!r}: {said[:300]}. Start one with `ray start --head`, join this "
-            "machine to it with `ray start --address=HOST:PORT`, and name it by HOST:PORT or auto"
+            f"no Ray cluster could be joined at {named!r}: {said[:300]}. See that it runs and that this machine has joined "
+            "it (`ray status` tells), and name it by HOST:PORT or auto"
         ) from error
     return ray
 
