@@ -52,8 +52,8 @@ def connected(address: str | None) -> Any:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         said = " ".join(str(error).split())
         raise ClusterError(
-            f"no Ray cluster could be joined at {named!r}: {said[:300]}. See that it runs and that this machine has joined "
-            "it (`ray status` tells), and name it by HOST:PORT or auto"
+            f"no Ray cluster could be joined at {named!r}: {said[:300]}. See that it runs and that this machine has "
+            "joined it (`ray status` tells), and name it by HOST:PORT or auto"
         ) from error
     return ray
 
