@@ -21,9 +21,9 @@ from embedstore.storage.parts import Part
 
 BUNDLES_PER_WORKER = 10
 """Into so many bundles a worker's share is cut, so that all end together."""
-LEAST_BYTES = 8 << 20
+LEAST_BYTES = 256 << 20
 MOST_BYTES = 512 << 20
-"""Vectors that a bundle reads: enough that its way costs little, few enough that one that is lost does."""
+"""Vectors that a bundle reads: enough that its way, some 2 ms, costs little; few enough that one that is lost does."""
 IN_FLIGHT = 3
 """Bundles for each worker that are sent and not yet answered."""
 RETRIES = 5
@@ -54,7 +54,7 @@ class RayExecutor(Executor):
     def __init__(self, address: str | None = None) -> None:
         self._ray = connection.connected(address)
         self._ray.cloudpickle.register_pickle_by_value(greeting)
-        remote = self._ray.remote(num_cpus=1, max_retries=RETRIES, scheduling_strategy="SPREAD")
+        remote = self._ray.remote(num_cpus=1, max_retries=RETRIES)
         self._greet = remote(greeting.greet)
 
     def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
