@@ -213,5 +213,9 @@ class AtlasError(EmbedStoreError, RuntimeError):
     """A sync with Atlas could not be completed or confirmed."""
 
 
+class ClusterError(EmbedStoreError, RuntimeError):
+    """A Ray cluster cannot be joined, its nodes differ from the driver, or its workers keep dying."""
+
+
 class MissingDependencyError(EmbedStoreError, ImportError):
     """An optional package is not installed."""

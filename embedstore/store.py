@@ -65,7 +65,7 @@ class EmbedStore:
     def __init__(
         self,
         folder: StoreFolder,
-        executor: scan.Executor | None = None,
+        executor: scan.Executor | str | None = None,
         embedder: Embedder | None = None,
         allow_mixed_backend: bool = False,
     ) -> None:
@@ -80,7 +80,7 @@ class EmbedStore:
             folder.id,
             QueryVectors(QueryCache(folder.ledger, folder.space), lambda: self.embedder),
             IndexFiles(folder.index),
-            executor or scan.Threads(),
+            _executor_of(executor),
         )
 
     @classmethod
@@ -92,7 +92,7 @@ class EmbedStore:
         space: str | Space | None = None,
         dim: int | None = None,
         embedder: Embedder | None = None,
-        executor: scan.Executor | None = None,
+        executor: scan.Executor | str | None = None,
     ) -> EmbedStore:
         """Make an empty store.
 
@@ -107,8 +107,8 @@ class EmbedStore:
             Instead of a model: a name for vectors of your own making, of `dim` components.
         embedder : Embedder, optional
             Instead of a model: any object of the `Embedder` protocol.
-        executor : Executor, optional
-            Runs scans; by default threads of this process.
+        executor : Executor or str, optional
+            Runs scans; by default threads of this process. See `open`.
 
         Raises
         ------
@@ -136,7 +136,7 @@ class EmbedStore:
         cls,
         path: str | os.PathLike[str],
         version: int | None = None,
-        executor: scan.Executor | None = None,
+        executor: scan.Executor | str | None = None,
         embedder: Embedder | None = None,
         allow_mixed_backend: bool = False,
     ) -> EmbedStore:
@@ -147,7 +147,9 @@ class EmbedStore:
         path : path
         version : int, optional
             An older version, to read only; see `versions`.
-        executor : Executor, optional
+        executor : Executor or str, optional
+            Runs scans, with the same answers: by default threads of this process; ``"ray"`` or ``"ray:ADDRESS"`` for a
+            Ray cluster whose nodes all see the store at this path, see `cluster.ray_executor.RayExecutor`.
         embedder : Embedder, optional
             For text and picture queries; by default the one that the store names.
         allow_mixed_backend : bool
@@ -158,6 +160,8 @@ class EmbedStore:
         Raises
         ------
         StoreNotFoundError, FormatVersionError, DamagedStoreError, SpaceMismatchError
+        ClusterError, MissingDependencyError
+            Of an executor "ray".
         """
         return cls(StoreFolder.open(Path(path), version), executor, embedder, allow_mixed_backend)
 
@@ -575,3 +579,12 @@ class EmbedStore:
     def classifiers(self) -> list[str]:
         """Return the names of the classifiers that the store keeps, sorted."""
         return sorted(file.stem for file in self.folder.classifiers.glob("*.json"))
+
+
+def _executor_of(named: scan.Executor | str | None) -> scan.Executor:
+    """Return an executor as given, or by its name; threads of this process for none."""
+    if isinstance(named, str):
+        from embedstore.cluster.ray_executor import executor_of
+
+        return executor_of(named)
+    return named or scan.Threads()

@@ -15,7 +15,7 @@ FLOORS = (
     ("8", ("cli", "page", "__main__")),
     ("7", ("atlas", "estimator")),
     ("6", ("store",)),
-    ("5", ("deciding", "upkeep")),
+    ("5", ("deciding", "upkeep", "cluster")),
     ("4", ("ingest",)),
     ("3", ("searching",)),
     ("2", ("storage", "measures", "sources", "embedders")),

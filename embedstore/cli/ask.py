@@ -18,6 +18,7 @@ from embedstore.cli.options import (
     Count,
     command,
     concept_of,
+    executor_options,
     number,
     open_store,
     query_options,
@@ -61,16 +62,17 @@ _WIDEST = 24
 @click.option("--approximate", is_flag=True, help="Use an index of the kind ivf or rabitq; it may miss rows.")
 @where_option
 @version_option
+@executor_options
 @look_options
 @rows_output
-def search(store: Path, version: int | None, output: Output, **options: Any) -> None:
+def search(store: Path, version: int | None, executor: str | None, output: Output, **options: Any) -> None:
     """Print the pictures nearest to a query, nearest first.
 
     A QUERY is words or the path of a picture, or a mix of several with + and - between them, each a word of its own.
     A number and a colon before one is its weight.
     """
     concept = concept_of(options)
-    opened = open_store(store, version)
+    opened = open_store(store, version, executor)
     matches = opened.search(concept, **options)
     _print(opened, matches.table, output)
     output.say(_how_many(matches, opened, options["k"]))
@@ -95,6 +97,7 @@ def search(store: Path, version: int | None, output: Output, **options: Any) -> 
 @from_option
 @where_option
 @version_option
+@executor_options
 @look_options
 @rows_output
 def classify(
@@ -104,6 +107,7 @@ def classify(
     origin: Path | None,
     where: str | None,
     version: int | None,
+    executor: str | None,
     output: Output,
     **query: Any,
 ) -> None:
@@ -119,7 +123,7 @@ def classify(
         )
     if name is not None and any(query.values()):
         raise click.UsageError("a classifier has its own query and prompts; leave those out")
-    opened = open_store(store, version)
+    opened = open_store(store, version, executor)
     if name is not None:
         decider = find_classifier(opened, name, origin)
         warn_of_shift(opened, decider, where, output, origin)
@@ -149,16 +153,25 @@ def classify(
 @click.option("--threshold", type=number, required=True, help="A match is a score larger than this.")
 @where_option
 @version_option
+@executor_options
 @sheet_option
 @force_option
 @value_output
-def count(store: Path, threshold: float, where: str | None, version: int | None, output: Output, **query: Any) -> None:
+def count(
+    store: Path,
+    threshold: float,
+    where: str | None,
+    version: int | None,
+    executor: str | None,
+    output: Output,
+    **query: Any,
+) -> None:
     """Print how many pictures have a score larger than the threshold.
 
     A QUERY is the same as in `search`.
     """
     concept = concept_of(query)
-    opened = open_store(store, version)
+    opened = open_store(store, version, executor)
     images = opened.count(concept, threshold, where)
     output.value({"query": concept.label, "threshold": threshold, "count": images}, str(images))
     if output.sheet is not None:

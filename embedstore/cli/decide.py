@@ -22,6 +22,7 @@ from embedstore.cli.options import (
     Number,
     command,
     concept_of,
+    executor_options,
     number,
     open_store,
     query_options,
@@ -80,6 +81,7 @@ _RANKED = (
     default=None,
     help="Also say what queries that mean nothing score.  [default: without labels, where that costs no request]",
 )
+@executor_options
 @figures_output
 def sweep(
     store: Path,
@@ -88,6 +90,7 @@ def sweep(
     thresholds: str | None,
     n: int,
     noise: bool | None,
+    executor: str | None,
     output: Output,
     **query: Any,
 ) -> None:
@@ -97,7 +100,7 @@ def sweep(
     """
     chosen = None if thresholds is None else [one for part in thresholds.split(",") for one in _threshold_range(part)]
     concept = concept_of(query)
-    opened = open_store(store)
+    opened = open_store(store, executor=executor)
     swept = opened.sweep(concept, labels, where=where, noise=noise)
     rows = swept.table(chosen, n)
     marked = [{**row, "mark": f"<- {mark}" if (mark := swept.mark(row["threshold"])) else ""} for row in rows]
@@ -196,6 +199,7 @@ def rank(store: Path, texts: tuple[str, ...], labels: Any, where: str | None, ou
 )
 @click.option("--seed", type=Count(min=0), default=0, show_default=True, help="How rows are drawn for that.")
 @click.option("--no-save", is_flag=True, help="Print the figures, keep nothing.")
+@executor_options
 @value_output
 def calibrate(
     store: Path,
@@ -203,6 +207,7 @@ def calibrate(
     cost_fp: float | None,
     cost_fn: float | None,
     no_save: bool,
+    executor: str | None,
     output: Output,
     **options: Any,
 ) -> None:
@@ -212,7 +217,7 @@ def calibrate(
     """
     concept = concept_of(options)
     cost = {name: value for name, value in (("fp", cost_fp), ("fn", cost_fn)) if value is not None}
-    opened = open_store(store)
+    opened = open_store(store, executor=executor)
     with labels_wanted():
         classifier = opened.calibrate(concept, labels, cost=cost or None, **options)
     _print_calibrated(opened, classifier, not no_save, output)

@@ -132,6 +132,45 @@ where_option = click.option(
     shell_complete=completion.columns,
     help="Only rows that this keeps, such as: \"label = 'cat' and width > 300\".",
 )
+
+
+def _executor_named(ctx: click.Context, param: click.Parameter, name: str) -> str | None:
+    """Return the name of an executor as `EmbedStore.open` takes it, with the address where one is given."""
+    address = ctx.meta.get(_ADDRESS)
+    if name == "threads":
+        if address is not None:
+            raise click.UsageError("--address names a Ray cluster; give --executor ray with it")
+        return None
+    return name if address is None else f"{name}:{address}"
+
+
+def _note_address(ctx: click.Context, param: click.Parameter, address: str | None) -> None:
+    if address is not None:
+        ctx.meta[_ADDRESS] = address
+
+
+_ADDRESS = "embedstore.address"
+executor_options = options(
+    click.option(
+        "--executor",
+        type=click.Choice(["threads", "ray"]),
+        default="threads",
+        show_default=True,
+        callback=_executor_named,
+        help="Who reads the vectors: threads of this process, or the workers of a Ray cluster, whose nodes must all "
+        "see the store at the same path. The answers are the same.",
+    ),
+    click.option(
+        "--address",
+        metavar="HOST:PORT",
+        callback=_note_address,
+        expose_value=False,
+        is_eager=True,
+        help="With --executor ray: the cluster's head; auto for the cluster that this machine belongs to.  "
+        "[default: RAY_ADDRESS, else one is started on this machine]",
+    ),
+)
+"""Where vectors are read; one value, `executor`, as `EmbedStore.open` takes it."""
 version_option = click.option("--at", "version", type=Count(min=0), metavar="VERSION", help="Read an older version.")
 api_key_option = options(
     click.option(
@@ -241,8 +280,8 @@ def require_store_first(store: Path, sources: Sequence[str], model: str | None) 
         raise click.UsageError(f"{store} is no store. The store comes first, then what is added: `{swapped}`")
 
 
-def open_store(path: Path, version: int | None = None) -> EmbedStore:
+def open_store(path: Path, version: int | None = None, executor: str | None = None) -> EmbedStore:
     """Open a store, or an older version of it."""
     from embedstore.store import EmbedStore
 
-    return EmbedStore.open(path, version)
+    return EmbedStore.open(path, version, executor)

@@ -90,8 +90,9 @@ def apply(reader: Reader, classifier: Classifier) -> tuple[NDArray[np.float32], 
 def matches(reader: Reader, classifier: Classifier, threshold: float | None = None, where: Any = None) -> Matches:
     """Return every row that a classifier of one class matches, highest score first; `threshold` replaces its own."""
     own = classifier.threshold
-    scores = classifier.scores_in(reader)[0]
-    return reader.exceeding(scores, own if threshold is None else threshold, classifier.name, where)
+    classifier.require_space(reader.space)
+    asked = reader.query_vectors(list(classifier.targets[0].vectors))
+    return reader.matching(asked[0], asked[1:], own if threshold is None else threshold, classifier.name, where)
 
 
 def predict(reader: Reader, classifier: Classifier, where: Any = None) -> pa.Table:

@@ -137,7 +137,18 @@ class Reader:
     def classify(self, query: Any, threshold: float, where: Any = None, **words: Any) -> Matches:
         """Return every row that exceeds a threshold, nearest first; see `EmbedStore.classify`."""
         concept = Concept.of(query, **words)
-        return self.exceeding(self.concept_scores(concept), threshold, concept.label, where)
+        return self.matching(*self.concept_vectors([concept])[0], threshold, concept.label, where)
+
+    def matching(self, vector: Vectors, opponents: Vectors, threshold: float, label: str, where: Any = None) -> Matches:
+        """Return every row whose score for a vector, less that of the best opponent, is larger than `threshold`.
+
+        Of rows that another executor scores elsewhere only those come here.
+        """
+        if self._is_near(vector, opponents):
+            return self.exceeding(self._opposed(vector, opponents), threshold, label, where)
+        limit, queries, mask = as_threshold(threshold), _stacked(vector, opponents), self.mask(where)
+        found = scan.exceeding(self.rows.snapshot.parts, queries, limit, mask, self.executor)
+        return Matches(self.rows, *found, label, limit)
 
     def exceeding(self, scores: Scores, threshold: float, label: str, where: Any = None) -> Matches:
         """Return every row whose score in `scores`, of shape (n_rows,), is larger than `threshold`."""
@@ -155,8 +166,10 @@ class Reader:
             return _exceeding(ascending, limit)
         mask = self.mask(where)
         vector, opponents = self.concept_vectors([Concept.of(query, **words)])[0]
-        if mask is None and not len(opponents):
+        if mask is None and not len(opponents) and self._is_near(vector, opponents):
             return self._count(vector, limit, asked or ("vector", vector.tobytes()))
+        if not self._is_near(vector, opponents):
+            return scan.count(self.rows.snapshot.parts, _stacked(vector, opponents), limit, mask, self.executor)
         matching = above(self._opposed(vector, opponents), limit)
         return int(np.count_nonzero(matching if mask is None else matching & mask))
 
@@ -214,6 +227,12 @@ class Reader:
         by_index = Shortlist(parts, indexes, mask, executor)
         return _side_by_side(k, [by_index.candidates(query, k) for query in queries[:, np.newaxis]])
 
+    def _is_near(self, vector: Vectors, opponents: Vectors) -> bool:
+        """Tell whether the scores of all rows are here, or are made here."""
+        return self.executor.local or all(
+            self._kept.get(line.tobytes()) is not None for line in _stacked(vector, opponents)
+        )
+
     def _local_executor(self) -> scan.Executor:
         return self.executor if self.executor.local else scan.Threads()
 
@@ -258,6 +277,11 @@ class Reader:
                 return int(np.count_nonzero(above(scores, threshold)))
             ascending = self._kept.put(key, np.sort(scores))
         return _exceeding(ascending, threshold)
+
+
+def _stacked(vector: Vectors, opponents: Vectors) -> Vectors:
+    """Return a vector and its opponents, shape (1 + n_opponents, dim)."""
+    return np.concatenate([vector[np.newaxis], opponents]) if len(opponents) else vector[np.newaxis]
 
 
 def _exceeding(ascending: Scores, threshold: float) -> int:

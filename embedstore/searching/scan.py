@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore import vectors
+from embedstore.measures.curves import above
+from embedstore.searching.queries import opposed
 from embedstore.settings import cores
 from embedstore.storage.parts import Part
 from embedstore.vectors import Mask, Positions, Vectors, rounding, top_k
@@ -120,8 +123,14 @@ class Executor(Protocol):
         """Apply `function` to each task."""
         ...
 
+    def fold(
+        self, function: Callable[[Any], Any], combine: Callable[[Any, Any], Any], tasks: Iterable[Any], empty: Any
+    ) -> Any:
+        """Apply `function` to each task and `combine` the results, in any grouping: it is associative."""
+        return functools.reduce(combine, self.map(function, tasks), empty)
 
-class Threads:
+
+class Threads(Executor):
     """The local executor: a pool of threads, one for each core, made when first used."""
 
     local = True
@@ -151,6 +160,11 @@ class Task:
     floors: NDArray[np.float32]
     """Scores that `k` rows of the store are known to reach, by query, -inf at first. Tasks in one process share it, so
     that one spares the others work; a copy of it elsewhere does no harm."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its vectors."""
+        return (self.last - self.first) * self.part.dim * 4
 
 
 @dataclass(frozen=True)
@@ -279,13 +293,14 @@ def nearest(
     pieces = strips(parts, TASK_ROWS, mask)
     tasks = (Task(*piece, queries, k, floors) for piece in pieces if piece[0].name not in without)
     with one_blas_thread if len(queries) >= FROM_QUERIES else contextlib.nullcontext():
-        return functools.reduce(merge, executor.map(scan_part, tasks), empty)
+        found: PartialScan = executor.fold(scan_part, merge, tasks, empty)
+        return found
 
 
 def all_scores(parts: Sequence[Part], queries: Vectors, executor: Executor) -> Vectors:
     """Return the scores of all rows, float32 of shape (n_queries, n_rows), rows in the order of `parts`."""
     out = np.empty((len(queries), sum(part.rows for part in parts)), dtype=np.float32)
-    tasks = [Task(*piece, queries, 0, np.empty(0, np.float32)) for piece in strips(parts, TASK_ROWS)]
+    tasks = list(_asked(parts, queries, None))
     for task, found in zip(tasks, executor.map(score_part, tasks), strict=True):
         out[:, task.position : task.position + task.last - task.first] = found
     return out
@@ -298,6 +313,43 @@ def score_part(task: Task) -> Vectors:
         begin = start - task.first
         vectors.scores(task.queries, rows, found[:, begin : begin + len(rows)])
     return found
+
+
+def exceeding(
+    parts: Sequence[Part], queries: Vectors, limit: float, mask: Mask | None, executor: Executor
+) -> tuple[Positions, NDArray[np.float32]]:
+    """Return the positions, ascending, and scores of the rows that exceed `limit`; only those leave a task.
+
+    The score is that of the first query, minus that of the best of the others where there are any.
+    """
+    found = list(executor.map(functools.partial(exceeding_in, limit=limit), _asked(parts, queries, mask)))
+    positions = [np.empty(0, np.int64), *(places for places, _ in found)]
+    return np.concatenate(positions), np.concatenate([np.empty(0, np.float32), *(scores for _, scores in found)])
+
+
+def count(parts: Sequence[Part], queries: Vectors, limit: float, mask: Mask | None, executor: Executor) -> int:
+    """Return how many rows `exceeding` would."""
+    tasks = _asked(parts, queries, mask)
+    return int(executor.fold(functools.partial(count_in, limit=limit), operator.add, tasks, 0))
+
+
+def exceeding_in(task: Task, limit: float) -> tuple[Positions, NDArray[np.float32]]:
+    """Return the rows of a task that exceed `limit`: see `exceeding`."""
+    kept = None if task.mask is None else np.flatnonzero(task.mask)
+    lines = score_part(task) if kept is None else _scores_of(task, kept)
+    line = opposed(lines[0], lines[1:]) if len(lines) > 1 else lines[0]
+    chosen = np.flatnonzero(above(line, limit))
+    return task.position + (chosen if kept is None else kept[chosen]).astype(np.int64), line[chosen]
+
+
+def count_in(task: Task, limit: float) -> int:
+    """Return how many rows of a task exceed `limit`."""
+    return len(exceeding_in(task, limit)[0])
+
+
+def _asked(parts: Sequence[Part], queries: Vectors, mask: Mask | None) -> Iterator[Task]:
+    """Yield the tasks of queries that ask for no nearest."""
+    return (Task(*piece, queries, 0, np.empty(0, np.float32)) for piece in strips(parts, TASK_ROWS, mask))
 
 
 def strips(

@@ -73,8 +73,8 @@ class Part:
         return f"Part({self.path.name!r}, rows={self.rows}, {'mapped' if self.mapped else 'foreign'})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel to another process as a path: the vectors stay in the file."""
-        return (Part, (self.path, self.rows, self.dim, self.blocks))
+        """Travel to another process, which may be in another folder, as a path: the vectors stay in the file."""
+        return (Part, (self.path.absolute(), self.rows, self.dim, self.blocks))
 
     @property
     def name(self) -> str:

@@ -340,7 +340,7 @@ def test_the_command_says_what_was_built(tmp_path: Path) -> None:
 def test_another_executor_searches_without_the_index(tmp_path: Path) -> None:
     """Mapped indexes stay in their process; the answers of other executors are the same."""
 
-    class Elsewhere:
+    class Elsewhere(scan.Executor):
         local = False
 
         def map(self, function, tasks):  # type: ignore[no-untyped-def]

@@ -22,7 +22,7 @@ from embedstore.storage import parts
 DIM = 24
 
 
-class OneByOne:
+class OneByOne(scan.Executor):
     """An executor that runs tasks backwards, each as another process would get it."""
 
     local = False

@@ -1,0 +1,132 @@
+"""Nodes of a Ray cluster on this machine, each with processes of its own, on loopback; all end with the context."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_MARK = "EMBEDSTORE_TEST_CLUSTER"
+
+
+class Nodes:
+    """A head, and other nodes that join it."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="es-ray-"))  # short: the paths of sockets have a limit
+        self._mark = secrets.token_hex(8)
+        self.token = secrets.token_hex(32)
+        self._started: list[subprocess.Popen[bytes]] = []
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+
+    def __enter__(self) -> Nodes:
+        try:
+            self.start("--head", f"--port={self.address.partition(':')[2]}", f"--temp-dir={self._folder / 'head'}")
+            self.start(f"--address={self.address}")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for node in reversed(self._started):
+            node.terminate()
+        for node in self._started:
+            try:
+                node.wait(15)
+            except subprocess.TimeoutExpired:
+                node.kill()
+                node.wait()
+        for process in self.processes():
+            _kill(process)
+        wait_for(lambda: not self.processes(), "the cluster's processes to end")
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a node with one worker; it runs in a folder of its own, so imports nothing from this one."""
+        home = Path(tempfile.mkdtemp(dir=self._folder))
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, "--block", "--num-cpus=1"]
+        command += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000", "--disable-usage-stats"]
+        command += [f"--plasma-directory={self._folder}"]
+        settings = {_MARK: self._mark, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "HOME": str(home)}
+        with (home / "said").open("wb") as said:
+            node = subprocess.Popen(
+                [*command, "--include-dashboard=false"] if "--head" in words else command,
+                env={**os.environ, **settings, **environment},
+                cwd=home,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+            )
+        self._started.append(node)
+
+        def runs() -> bool:
+            text = (home / "said").read_text(errors="replace")
+            assert node.poll() is None, text
+            return "--block" in text
+
+        wait_for(runs, f"a node to start: ray start {words[0]}")
+        return node
+
+    def stop(self, node: subprocess.Popen[bytes]) -> None:
+        """End one node and its workers."""
+        node.terminate()
+        node.wait(30)
+        self._started.remove(node)
+
+    def processes(self) -> list[int]:
+        """Return the ids of all processes that this cluster has started, and those that they have."""
+        return marked(f"{_MARK}={self._mark}")
+
+    def kill_a_busy_worker(self) -> bool:
+        """SIGKILL a worker that is within a bundle, if one is found; it is halted first, to be sure that it is."""
+        for process in self.processes():
+            if _title(process).startswith("ray::greet"):
+                os.kill(process, signal.SIGSTOP)
+                if _title(process).startswith("ray::greet"):
+                    _kill(process)
+                    return True
+                os.kill(process, signal.SIGCONT)
+        return False
+
+
+def marked(word: str) -> list[int]:
+    """Return the ids of the processes that have NAME=VALUE in the environment that they were started with."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if word.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except OSError:
+            continue  # it has ended, or is somebody else's
+    return found
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.02)
+
+
+def _title(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _kill(process: int) -> None:
+    try:
+        os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # it has ended by itself

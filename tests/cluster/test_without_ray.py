@@ -1,0 +1,100 @@
+"""What needs no cluster: bundles, the words that name an executor, and what is set before Ray is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedstore.cluster import ray_executor, worker_side
+from embedstore.errors import InputError
+from embedstore.searching import scan
+from embedstore.storage.parts import Part
+from embedstore.store import EmbedStore
+
+ASK = """
+import json, os, sys
+sys.modules["ray"] = None  # as where it is not installed
+from embedstore.store import EmbedStore
+try:
+    EmbedStore.open(sys.argv[1], executor=sys.argv[2])
+except Exception as error:
+    said = [type(error).__name__, str(error)]
+print(json.dumps([said, {name: value for name, value in os.environ.items() if name.startswith("RAY_")}]))
+"""
+
+
+def opened_without_ray(store: EmbedStore, executor: str, **environment: str) -> tuple[list[str], dict[str, str]]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", ASK, str(store.path), executor]
+    done = subprocess.run(command, env=clean | environment, capture_output=True, check=True)
+    said, settings = json.loads(done.stdout)
+    return said, settings
+
+
+def test_where_ray_is_not_installed_the_extra_is_named(store: EmbedStore) -> None:
+    """One line says what to install."""
+    said, _ = opened_without_ray(store, "ray")
+    assert said[0] == "MissingDependencyError"
+    assert 'pip install "embedstore[ray]"' in said[1]
+
+
+def test_telemetry_is_off_and_authentication_is_said_before_ray_is_imported(store: EmbedStore, tmp_path: Path) -> None:
+    """A cluster of its own has a token of its own; another's is used with the user's token; a user's setting stays."""
+    own = [opened_without_ray(store, "ray", RAY_USAGE_STATS_ENABLED="1")[1] for _ in range(2)]
+    assert {settings["RAY_USAGE_STATS_ENABLED"] for settings in own} == {"0"}
+    assert {settings["RAY_AUTH_MODE"] for settings in own} == {"token"}
+    assert len({settings["RAY_AUTH_TOKEN"] for settings in own}) == 2
+    assert opened_without_ray(store, "ray:auto")[1]["RAY_AUTH_MODE"] == "disabled"
+    assert opened_without_ray(store, "ray", RAY_ADDRESS="10.0.0.5:6379")[1]["RAY_AUTH_MODE"] == "disabled"
+    assert opened_without_ray(store, "ray:auto", RAY_AUTH_TOKEN="1234")[1]["RAY_AUTH_MODE"] == "token"
+    assert opened_without_ray(store, "ray", RAY_AUTH_MODE="disabled")[1]["RAY_AUTH_MODE"] == "disabled"
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("5678")
+    assert opened_without_ray(store, "ray:auto", HOME=str(tmp_path))[1]["RAY_AUTH_MODE"] == "token"
+
+
+@pytest.mark.parametrize("word", ["dask", "", "rays", "threads:4"])
+def test_an_unknown_executor_is_refused(word: str, store: EmbedStore) -> None:
+    """The words that would do are said."""
+    with pytest.raises(InputError, match="expected 'ray', or 'ray:ADDRESS'"):
+        EmbedStore.open(store.path, executor=word)
+
+
+def task_of(rows: int, dim: int = 256) -> scan.Task:
+    part = Part(Path("part.parquet"), rows, dim, None)
+    return scan.Task(part, 0, rows, 0, None, np.ones((1, dim), np.float32), 0, np.empty(0, np.float32))
+
+
+@given(st.lists(st.integers(1, 40_000), max_size=60), st.integers(1, 12))
+def test_bundles_keep_the_order_and_are_about_a_tenth_of_a_share(sizes: list[int], workers: int) -> None:
+    """Nothing is left out; none is larger than wanted but by its one task; no two neighbours would fit in one."""
+    tasks = [task_of(size) for size in sizes]
+    cut = list(ray_executor.bundles(tasks, workers))
+    assert [task for bundle in cut for task in bundle] == tasks
+    share = sum(task.size for task in tasks) / (workers * ray_executor.BUNDLES_PER_WORKER)
+    wanted = max(share, ray_executor.LEAST_BYTES)
+    totals = [sum(task.size for task in bundle) for bundle in cut]
+    assert all(total <= wanted or len(bundle) == 1 for total, bundle in zip(totals, cut, strict=True))
+    assert all(total + after[0].size > wanted for total, after in zip(totals, cut[1:], strict=False))
+
+
+def test_a_relative_path_travels_as_an_absolute_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker runs in another folder."""
+    monkeypatch.chdir(tmp_path)
+    assert pickle.loads(pickle.dumps(task_of(5).part)).path == tmp_path / "part.parquet"
+
+
+def test_traits_are_the_same_in_another_process() -> None:
+    """What nodes are compared by depends on the software and the processor alone."""
+    code = "import json; from embedstore.cluster.worker_side import traits; print(json.dumps(traits()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert json.loads(done.stdout) == worker_side.traits()
