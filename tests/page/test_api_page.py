@@ -96,7 +96,7 @@ def test_every_call_is_described_and_nothing_else(photo_store: EmbedStore) -> No
         assert set(schema["required"]) <= set(arguments)
     routes = {route.path for route in make_app(Session(photo_store)).routes if isinstance(route, Route)}
     served = {path for path in routes if path.startswith("/api/v1")}
-    assert served == {"/api/v1/{call}", "/api/v1/openapi.json", "/api/v1/thumbnail/{scored:int}/{row:int}"}
+    assert served == {"/api/v1/{call}", "/api/v1/openapi.json", "/api/v1/thumbnail/{scored}/{row}"}
 
 
 def test_every_reference_leads_somewhere() -> None:

@@ -55,7 +55,7 @@ def test_the_end_of_a_round_takes_no_further_answer(served: Served, page: Page) 
     expect(page.get_by_test_id("status")).to_contain_text("every picture of this round has its label")
     page.keyboard.press("y")
     expect(page.get_by_test_id("status")).to_contain_text("choose a picture to label")
-    assert served.store.labels("bird").answers.tolist() == ["no"] * 20
+    until(lambda: served.store.labels("bird").answers.tolist() == ["no"] * 20, "twenty answers, none of them yes")
     page.keyboard.press("m")
     until(lambda: len(served.store.labels("bird").rows) == 40, "a second round")
 

@@ -38,6 +38,8 @@ export function labelling(view) {
   const places = computed(() => placesOf(view.scored.value));
   const picks = new Map(); // row -> why it was proposed
   let sent = Promise.resolve();
+  let waiting = 0; // labels that the server has not confirmed
+  let given = 0;
   let timer = 0;
   view.dispose.push(() => clearTimeout(timer));
 
@@ -50,12 +52,13 @@ export function labelling(view) {
   };
 
   async function refreshLabels() {
-    const [scored, truth] = [view.scored.peek(), view.truth.peek()];
+    const [scored, truth, before] = [view.scored.peek(), view.truth.peek(), given];
     if (!scored) return;
     try {
       const own = readLabels(await view.scoredCall("labels", {labels: null}));
       const labelled = truth ? readLabels(await view.scoredCall("labels", {labels: truth})) : own;
       if (view.scored.peek()?.rows !== scored.rows || view.truth.peek() !== truth) return;
+      if (waiting || given !== before) return; // the answer is older than what is shown; each label asks again
       batch(() => {
         view.own.value = own;
         view.labelled.value = labelled;
@@ -81,6 +84,8 @@ export function labelling(view) {
       return Promise.resolve(null);
     }
     const row = scored.rows[place];
+    waiting += 1;
+    given += 1;
     show(row, ANSWERS.indexOf(answer), null);
     moveOn(view, place);
     sent = sent.then(() =>
@@ -90,10 +95,8 @@ export function labelling(view) {
           if (view.scored.peek()?.rows === scored.rows) show(row, ANSWERS.indexOf(said.answer), said.counts);
           tellConcept(view, scored.concept, said.counts);
           return said;
-        } catch (error) {
-          void refreshLabels();
-          throw error;
         } finally {
+          waiting -= 1;
           remeasureSoon();
         }
       }),
