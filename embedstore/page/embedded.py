@@ -19,10 +19,12 @@ from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.labels import Labelled
 from embedstore.deciding.review import boundary, errors_of, place_of
 from embedstore.errors import ImageError
+from embedstore.files import holder_of
 from embedstore.images import thumbnail
 from embedstore.measures.curves import Curve
 from embedstore.page.label_calls import told_of_labelled
 from embedstore.page.measuring import told_of_curve
+from embedstore.page.pictures import as_embedded
 from embedstore.page.scored_query import ScoredQuery
 from embedstore.page.telling import (
     Answer,
@@ -97,11 +99,19 @@ def chosen_rows(query: ScoredQuery, most: int) -> Positions:
 
 
 def small_pictures(reader: Reader, uris: Iterable[str], side: int = SIDE) -> dict[str, bytes]:
-    """Return small JPEGs of the pictures at `uris`, by uri; those that are not to be had are left out."""
+    """Return small JPEGs of the pictures at `uris`, by uri; those that are not to be had are left out.
+
+    So are files that are not what was embedded: a report is passed on, and a row must not bring any file into it.
+    """
+    wanted = list(uris)
+    rows = reader.rows.take(reader.rows.lookup("uri").first_of_each(wanted), ["content_hash"])
+    digests = dict(zip(wanted, rows.column("content_hash").to_pylist(), strict=True))
     small = {}
-    for uri, source in pictures_at(uris, reader.rows.thumbnails_at).items():
+    for uri, source in pictures_at(wanted, reader.rows.thumbnails_at).items():
         try:
-            small[uri] = thumbnail(source, side, quality=QUALITY)
+            original = as_embedded(source, digests[uri] or "") if holder_of(uri) is not None else (source, "")
+            if original is not None:
+                small[uri] = thumbnail(original[0], side, quality=QUALITY)
         except (ImageError, OSError):
             continue  # shown as missing, as one that is gone is
     return small

@@ -103,12 +103,11 @@ class SmallPictures:
     def _made(self, source: PictureSource, digest: str, is_original: bool) -> Small:
         """Make one smaller and keep it, if it is the picture that was embedded."""
         try:
-            if is_original and isinstance(source, os.PathLike):
-                source = images.file_content(source)
             if is_original:
-                found = images.content_hash(source)
-                if _HASH.fullmatch(digest) and found != digest:
+                original = as_embedded(source, digest)
+                if original is None:
                     return Small(None, "another picture has taken the place of the one that was embedded; add it again")
+                source, found = original
                 if not digest and (kept := self._get(found)) is not None:
                     return Small(kept)
                 digest = found
@@ -128,6 +127,17 @@ class SmallPictures:
 
     def _get(self, digest: str) -> bytes | None:
         return None if self._kept is None else self._kept.get(digest)
+
+
+def as_embedded(source: PictureSource, digest: str) -> tuple[PictureSource, str] | None:
+    """Return an original with its content hash; None where it is not the picture that was embedded, of this hash.
+
+    Where `digest` is none, as in a store of vectors alone, any picture is taken. Raises ImageError and OSError.
+    """
+    if isinstance(source, os.PathLike):
+        source = images.file_content(source)
+    found = images.content_hash(source)
+    return None if _HASH.fullmatch(digest) and found != digest else (source, found)
 
 
 class KeptFiles:

@@ -15,9 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from browser import set_threshold, value, watched
+from conftest import save_picture
 from playwright.sync_api import Browser, Page, expect
 from scored_stores import QUERY, scored_store
 
+from embedstore import images
 from embedstore.deciding import review, thresholds
 from embedstore.deciding.classifier import Classifier
 from embedstore.errors import ClassifierError, InputError, PathError
@@ -161,6 +163,23 @@ def test_pictures_are_bounded(photo_store: EmbedStore, bird: Classifier, tmp_pat
     shown = {int(row) for row in re.findall(r"data-picture=(\d+)", page)}
     assert set(map(int, told["rows"])) == shown
     assert max(len(text) for text in re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)) < 20_000
+
+
+def test_a_file_that_was_never_embedded_is_in_no_report(store: EmbedStore, pictures: Path, tmp_path: Path) -> None:
+    """A report is passed on: what has taken a picture's place since stays out of it."""
+    classifier = store.calibrate("dog", "label=dog", name="dog", resamples=0)
+    uris = store.to_table(["uri"]).column("uri").to_pylist()
+    before = report.write_report(store.reader, classifier, "label=dog", tmp_path / "before.html").read_text("utf-8")
+    assert len(data_in(before)["pictures"]) + before.count("data-picture=") >= len(uris)
+    save_picture(Path(uris[5]), 99)
+    secret = embedded.as_base64(images.thumbnail(Path(uris[5]), embedded.SIDE, quality=embedded.QUALITY))
+    page = report.write_report(store.reader, classifier, "label=dog", tmp_path / "after.html").read_text("utf-8")
+    assert secret not in page
+    assert "5" not in data_in(page)["pictures"]
+    assert "data-picture=5 " not in page
+    save_picture(Path(uris[5]), 5)  # as it was: seeds are the pictures' numbers
+    again = report.write_report(store.reader, classifier, "label=dog", tmp_path / "again.html").read_text("utf-8")
+    assert data_in(again)["pictures"].keys() == data_in(before)["pictures"].keys()
 
 
 def test_of_very_many_rows_every_second_is_told(
