@@ -77,4 +77,4 @@ def test_the_page_says_how_far_scores_differ_and_who_may_write() -> None:
     """What the test above allows stands in README, and so does that Spark only reads."""
     text = " ".join(README.read_text(encoding="utf-8").split())
     assert f"{MOST_ULPS} with Polars" in text
-    assert "Spark may read the table, never write it." in text
+    assert "Spark may read the table, never write it" in text

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from embedstore.cli.options import Count, command, open_store, store_argument, version_option
-from embedstore.cli.output import tell
+from embedstore.cli.output import Output, quiet_output, tell
 
 
 @command("embedstore serve photos.store --open", "embedstore serve photos.store --port 8000")
@@ -21,7 +21,8 @@ from embedstore.cli.output import tell
 )
 @click.option("--open", "in_browser", is_flag=True, help="Open the page in the browser.")
 @version_option
-def serve(store: Path, host: str, port: int, in_browser: bool, version: int | None) -> None:
+@quiet_output
+def serve(store: Path, host: str, port: int, in_browser: bool, version: int | None, output: Output) -> None:
     """Show a store in the browser: ask, drag the threshold, label, calibrate and save.
 
     The last line names the address; who has it whole sees the pictures. Nothing leaves this machine. Ctrl-C ends it.
@@ -44,7 +45,7 @@ def serve(store: Path, host: str, port: int, in_browser: bool, version: int | No
             server.open_browser()
 
     server.run(ready)
-    tell("stopped")
+    output.say("stopped")
 
 
 COMMANDS = (serve,)

@@ -170,10 +170,16 @@ def test_both_nodes_work_and_only_matches_travel(
     monkeypatch.setattr(executor, "_ray", _Watched(executor._ray, lambda ref: answers.append(ask(ref)) or answers[-1]))
     matching = here.count(QUERY, 0.3)
     assert 0 < matching < ROWS // 20
-    assert there.count(QUERY, 0.3) == matching
-    assert all(isinstance(found, int) for _, _, results in answers for found in results)
-    assert len({node for _, node, _ in answers}) == 2
-    assert 15 <= len(answers) <= 3 * ray_executor.BUNDLES_PER_WORKER
+    nodes: set[str] = set()
+    for _ in range(200):  # which node takes a bundle is Ray's choice
+        answers.clear()
+        assert there.count(QUERY, 0.3) == matching
+        assert all(isinstance(found, int) for _, _, results in answers for found in results)
+        assert 15 <= len(answers) <= 3 * ray_executor.BUNDLES_PER_WORKER
+        nodes |= {node for _, node, _ in answers}
+        if len(nodes) == 2:
+            break
+    assert len(nodes) == 2
     answers.clear()
     assert len(there.classify(QUERY, 0.3)) == matching
     assert sum(len(scores) for _, _, results in answers for _, scores in results) == matching
