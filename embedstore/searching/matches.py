@@ -214,9 +214,8 @@ def in_order(scores: NDArray[np.float32], ids: Callable[[NDArray[np.intp]], pa.C
 
     `ids` returns the ids at some places: it is asked for those of equal scores only.
     """
-    order = np.argsort(
-        -scores
-    )  # ids decide between equal ones: a stable sort would take four times as long for nothing
+    # Ids decide between equal ones: a stable sort would take four times as long for nothing.
+    order = np.argsort(-scores)
     descending = scores[order]
     same = (descending[1:] == descending[:-1]) | np.isnan(descending[:-1])  # those of damaged vectors come last
     tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False)) if len(order) else order

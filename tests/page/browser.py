@@ -7,6 +7,7 @@ own content policy. `browser_fixtures` has the fixtures.
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import sys
@@ -25,6 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from in_browser import CHROMIUM, Served, find_chromium
 
+import embedstore
+
+AXE = Path(__file__).with_name("axe.min.js")
 NEEDED = bool(os.environ.get("EMBEDSTORE_NEEDS_BROWSER") or os.environ.get("CI"))
 PATIENCE = 20_000
 """Milliseconds that a condition is waited for: it says when something is broken, not how long anything takes."""
@@ -48,6 +52,35 @@ def chromium_path(needed: bool = NEEDED) -> str:
             pytest.fail(said)
         pytest.skip(said)
     return found
+
+
+@contextmanager
+def script_page(chromium: Browser, name: str) -> Iterator[Page]:
+    """Open a blank page that holds what ``static/NAME.js``, a script without imports, exports as `window.NAME`."""
+    script = Path(embedstore.__file__).parent / "page" / "static" / f"{name}.js"
+    blank = chromium.new_page()
+    blank.evaluate(
+        """async ([name, text]) => {
+            const address = URL.createObjectURL(new Blob([text], {type: "text/javascript"}));
+            window[name] = await import(address);
+        }""",
+        [name, script.read_text(encoding="utf-8")],
+    )
+    yield blank
+    blank.close()
+
+
+def audited(page: Page) -> list[str]:
+    """Return what axe-core calls serious or critical, a line for each place."""
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+    findings = page.evaluate("async () => (await axe.run(document, {resultTypes: ['violations']})).violations")
+    return [
+        f"{one['impact']} {one['id']}: {node['html'][:120]} {json.dumps(node.get('failureSummary'))[:300]}"
+        for one in findings
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
 
 
 @dataclass

@@ -1,21 +1,19 @@
 """The page's own numbers, computed by cut.js in a browser, are the library's at any threshold, ties and weights too."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import script_page
 from playwright.sync_api import Browser, Page
 
-import embedstore
 from embedstore.measures.choice import choose_threshold
 from embedstore.measures.curves import Curve, precision_recall
 from embedstore.measures.distribution import ScoreDistribution
 
 pytest_plugins = ["browser_fixtures"]
 
-SCRIPT = Path(embedstore.__file__).parent / "page" / "static" / "cut.js"
 RATES = ("precision", "recall", "f1", "tp", "fp", "fn", "tn")
 CURVE = """(given) => ({scores: Float64Array.from(given.scores), tp: Float64Array.from(given.tp),
                         fp: Float64Array.from(given.fp), nPos: given.nPos, nNeg: given.nNeg})"""
@@ -24,16 +22,8 @@ CURVE = """(given) => ({scores: Float64Array.from(given.scores), tp: Float64Arra
 @pytest.fixture(scope="module")
 def page(chromium: Browser) -> Iterator[Page]:
     """A blank page that holds the functions of cut.js as `window.cut`."""
-    blank = chromium.new_page()
-    blank.evaluate(
-        """async (text) => {
-            const address = URL.createObjectURL(new Blob([text], {type: "text/javascript"}));
-            window.cut = await import(address);
-        }""",
-        SCRIPT.read_text(),
-    )
-    yield blank
-    blank.close()
+    with script_page(chromium, "cut") as blank:
+        yield blank
 
 
 def in_browser(page: Page, body: str, **given: Any) -> Any:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Watch, asked, measured_by, opened, set_threshold, tile, tiles, until, value, watched
+from browser import Watch, asked, audited, measured_by, opened, set_threshold, tile, tiles, until, value, watched
 from in_browser import Served
 from playwright.sync_api import Browser, Page, expect
 
 pytest_plugins = ["browser_fixtures"]
 
-AXE = Path(__file__).with_name("axe.min.js")
 PHONE: dict[str, Any] = {
     "viewport": {"width": 375, "height": 812},
     "device_scale_factor": 2,
@@ -74,19 +71,6 @@ def test_axe_finds_nothing_serious(
         state(page)
         found = audited(page)
     assert found == []
-
-
-def audited(page: Page) -> list[str]:
-    """Return what axe-core calls serious or critical, a line for each place."""
-    if not page.evaluate("() => 'axe' in window"):
-        page.evaluate(AXE.read_text(encoding="utf-8"))
-    findings = page.evaluate("async () => (await axe.run(document, {resultTypes: ['violations']})).violations")
-    return [
-        f"{one['impact']} {one['id']}: {node['html'][:120]} {json.dumps(node.get('failureSummary'))[:300]}"
-        for one in findings
-        if one["impact"] in ("serious", "critical")
-        for node in one["nodes"]
-    ]
 
 
 def luminance(page: Page, selector: str, name: str) -> float:

@@ -1,17 +1,14 @@
 """Where tiles lie, and how a stretch that is too tall for a browser is scrolled: layout.js, run in a browser."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import script_page
 from playwright.sync_api import Browser, Page
-
-import embedstore
 
 pytest_plugins = ["browser_fixtures"]
 
-SCRIPT = Path(embedstore.__file__).parent / "page" / "static" / "layout.js"
 SHAPES = [
     (0, 242, 32, 5),
     (0, 242, 0, 5),
@@ -26,16 +23,8 @@ SHAPES = [
 @pytest.fixture(scope="module")
 def page(chromium: Browser) -> Iterator[Page]:
     """A blank page that holds the classes of layout.js as `window.layout`."""
-    blank = chromium.new_page()
-    blank.evaluate(
-        """async (text) => {
-            const address = URL.createObjectURL(new Blob([text], {type: "text/javascript"}));
-            window.layout = await import(address);
-        }""",
-        SCRIPT.read_text(),
-    )
-    yield blank
-    blank.close()
+    with script_page(chromium, "layout") as blank:
+        yield blank
 
 
 def in_browser(page: Page, body: str, *given: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from browser import set_threshold, value, watched
+from browser import audited, set_threshold, value, watched
 from conftest import save_picture
 from playwright.sync_api import Browser, Page, expect
 from scored_stores import QUERY, scored_store
@@ -338,22 +338,10 @@ def test_a_report_fits_its_window(written: tuple[Path, Classifier], chromium: Br
     with shown(chromium, written[0], viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
         expect(page.get_by_test_id("precision")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert serious(page) == []
+        assert audited(page) == []
         for table in page.locator(".scrolled").all():
             wide, inside = table.evaluate("element => [element.scrollWidth, element.clientWidth]")
             assert wide <= inside or table.evaluate("element => getComputedStyle(element).overflowX") == "auto"
-
-
-def serious(page: Page) -> list[str]:
-    """Return what axe-core calls serious or critical."""
-    page.evaluate(Path(__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
-    found = page.evaluate("async () => (await axe.run(document, {resultTypes: ['violations']})).violations")
-    return [
-        f"{one['id']}: {place['html']}"
-        for one in found
-        if one["impact"] in ("serious", "critical")
-        for place in one["nodes"]
-    ]
 
 
 def test_a_report_is_read_without_javascript(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import script_page
 from playwright.sync_api import Browser, Page
 
-import embedstore
 from embedstore.errors import QueryError
 from embedstore.searching.queries import Query
 
 pytest_plugins = ["browser_fixtures"]
 
-SCRIPT = Path(embedstore.__file__).parent / "page" / "static" / "terms.js"
 TYPED = (
     "dog",
     "dog + grass - 2:snow",
@@ -49,16 +47,8 @@ TYPED = (
 @pytest.fixture(scope="module")
 def page(chromium: Browser) -> Iterator[Page]:
     """A blank page that holds the functions of terms.js as `window.terms`."""
-    blank = chromium.new_page()
-    blank.evaluate(
-        """async (text) => {
-            const address = URL.createObjectURL(new Blob([text], {type: "text/javascript"}));
-            window.terms = await import(address);
-        }""",
-        SCRIPT.read_text(encoding="utf-8"),
-    )
-    yield blank
-    blank.close()
+    with script_page(chromium, "terms") as blank:
+        yield blank
 
 
 def by_the_page(page: Page, typed: str) -> list[list[Any]] | None:

@@ -26,7 +26,7 @@ export function figuresPanel(view) {
   );
   const told = lastInterval(view);
   view.dispose.push(
-    effect(() => tellNotes(view, told.value, panel.querySelector(".es-notes"))),
+    effect(notesTeller(view, told, panel.querySelector(".es-notes"))),
     effect(() => render(measuredBy(view), panel.querySelector(".es-source"))),
   );
   speakAtRest(view, panel.querySelector(".es-spoken"));
@@ -107,12 +107,16 @@ function lastInterval(view) {
 }
 
 // While the threshold moves, the words of where it rested stay, paler: nothing below them may jump under the hand.
-function tellNotes(view, interval, root) {
-  const [moving, curve] = [Boolean(interval && !view.interval.value), view.curve.value];
-  root.classList.toggle("es-stale", moving);
-  if (moving && root.curve === curve) return;
-  root.curve = curve;
-  render(notes(view, interval), root);
+function notesTeller(view, told, root) {
+  let shown = null;
+  return () => {
+    const [interval, curve] = [told.value, view.curve.value];
+    const moving = Boolean(interval && !view.interval.value);
+    root.classList.toggle("es-stale", moving);
+    if (moving && shown === curve) return;
+    shown = curve;
+    render(notes(view, interval), root);
+  };
 }
 
 // What the intervals mean, or why there are none.
