@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedstore import vectors
 from embedstore.errors import MissingDependencyError
-from embedstore.storage.arrow_columns import float32_array, pick
+from embedstore.storage.arrow_columns import float32_array, pa, pick
 from embedstore.storage.rows import Rows
 from embedstore.vectors import Positions
 from embedstore.wording import counted, quoted

@@ -1,17 +1,33 @@
 """Between Arrow's columns and NumPy's arrays, without copies and without the imports that Arrow makes on the way.
 
-What the columns mean, and where they are stored, is left to `parts` and `rows`.
+What the columns mean, and where they are stored, is left to `parts` and `rows`. `pa` is pyarrow, imported when
+something of it is first used: that takes as long as a few searches of 100,000 rows, and scores need nothing of it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from embedstore.errors import DamagedStoreError
 from embedstore.vectors import Vectors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+
+    class _Later:
+        def __getattr__(self, name: str) -> Any:
+            import pyarrow
+
+            found = getattr(pyarrow, name)
+            setattr(self, name, found)  # from now on without this detour
+            return found
+
+    pa = _Later()
+
+__all__ = ["EMBEDDING", "embedding_field", "float32_array", "int64_array", "list_array", "pa", "pick", "vectors_of"]
 
 EMBEDDING = "embedding"
 """The column of vectors."""

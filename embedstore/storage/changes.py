@@ -12,16 +12,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from embedstore.errors import DamagedStoreError, InputError
 from embedstore.storage import arrow_columns, parts
-from embedstore.storage.arrow_columns import EMBEDDING
+from embedstore.storage.arrow_columns import EMBEDDING, pa
 from embedstore.storage.parts import Part
 from embedstore.storage.table import DeltaFolder, Snapshot, conform
 from embedstore.vectors import Mask, Vectors
 
-Batch = tuple[pa.Table, Vectors]
+Batch = tuple["pa.Table", Vectors]
 
 _log = logging.getLogger("embedstore")
 

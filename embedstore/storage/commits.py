@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from embedstore.errors import InputError
+from embedstore.storage.arrow_columns import pa
 from embedstore.storage.parts import Part
 
 _MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\ud800-\udfff]" + (r"|\\" if os.name == "posix" else ""))

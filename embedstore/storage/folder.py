@@ -7,6 +7,7 @@ returns the version that it made. It asks nothing of a model: questions are `sea
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import logging
 import os
@@ -21,7 +22,6 @@ from shlex import quote
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from embedstore import files
 from embedstore.errors import (
@@ -36,6 +36,7 @@ from embedstore.errors import (
 )
 from embedstore.space import Space
 from embedstore.storage import changes, journal, parts, thumbnails
+from embedstore.storage.arrow_columns import pa
 from embedstore.storage.commits import location
 from embedstore.storage.creation import discard, is_free, whole_folder
 from embedstore.storage.ledger import Ledger, PaidBatch
@@ -54,17 +55,21 @@ _LEDGER = ("ledger.sqlite", "ledger.sqlite-journal")
 _NEW = (IMAGES, "index", "classifiers", *_LEDGER, ".lock", ".running", "failures.csv", thumbnails.FOLDER, MANIFEST)
 """What a store without rows may hold; the last makes a folder a store."""
 
-SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string()),
-        pa.field("uri", pa.string()),
-        pa.field("content_hash", pa.string()),
-        pa.field("width", pa.int64()),
-        pa.field("height", pa.int64()),
-        pa.field("added_at", pa.timestamp("us", tz="UTC")),
-    ]
-)
-"""The columns that every store has, besides ``embedding``."""
+
+@functools.cache
+def own_columns() -> pa.Schema:
+    """Return the columns that every store has, besides ``embedding``."""
+    texts = [pa.field(name, pa.string()) for name in ("id", "uri", "content_hash")]
+    numbers = [pa.field(name, pa.int64()) for name in ("width", "height")]
+    return pa.schema([*texts, *numbers, pa.field("added_at", pa.timestamp("us", tz="UTC"))])
+
+
+def __getattr__(name: str) -> Any:
+    """Give the columns the name ``SCHEMA``, made when asked for: opening a store needs none of them."""
+    if name == "SCHEMA":
+        return own_columns()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 _OLD_FOLDERS = ("queries", "atlas")  # of stores that an earlier version has made; the ledger holds such things now
 
@@ -243,7 +248,7 @@ class StoreFolder:
                 made = cls(beside, about)
                 made.index.mkdir()
                 made.classifiers.mkdir()
-                made.images.create(SCHEMA)
+                made.images.create(own_columns())
                 made.ledger.keep_manifest(about.to_text())
                 about.write(beside)
         except OSError as error:
@@ -375,7 +380,7 @@ class StoreFolder:
             _log.warning(
                 "metadata of paid rows cannot be stored (%s); it is kept as text in %r", error, changes.UNFOLDED
             )
-            plain = [changes.without_metadata(table, SCHEMA.names) for _, table in new]
+            plain = [changes.without_metadata(table, own_columns().names) for _, table in new]
             changes.fold(self.images, plain, (series, new[-1][0]))
         if held:
             self.ledger.settle([batch.id for batch in held])

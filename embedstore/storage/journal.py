@@ -11,8 +11,7 @@ import struct
 import zlib
 from pathlib import Path
 
-import pyarrow as pa
-
+from embedstore.storage.arrow_columns import pa
 from embedstore.storage.ledger import Ledger
 from embedstore.storage.table import DeltaFolder
 

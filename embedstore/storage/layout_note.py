@@ -11,10 +11,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
 import xxhash
 
 from embedstore import files
+from embedstore.storage.arrow_columns import pa
 from embedstore.storage.parts import Block, Part
 
 _FORMAT = 3
@@ -32,8 +32,8 @@ class LayoutNote:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self, folder: Path, version: int, commit: str, dim: int) -> tuple[list[Part], pa.Schema] | None:
-        """Return the parts in `folder` and the columns; None when the note is not of this version and commit.
+    def read(self, folder: Path, version: int, commit: str, dim: int) -> tuple[list[Part], bytes] | None:
+        """Return the parts in `folder`, and the columns as Arrow writes them; None when the note is not of this commit.
 
         `commit` is the xxh3 of the bytes of the newest commit.
         """
@@ -52,7 +52,7 @@ class LayoutNote:
                     return None
                 blocks = None if entry["blocks"] is None else [Block(*block) for block in entry["blocks"]]
                 found.append(Part(path, entry["rows"], dim, blocks))
-            return found, pa.ipc.read_schema(pa.py_buffer(base64.b64decode(note["columns"])))
+            return found, base64.b64decode(note["columns"])
         except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return None  # a note that cannot be read is made again from the log
 

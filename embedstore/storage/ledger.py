@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from embedstore import files
+from embedstore.storage.arrow_columns import pa
 from embedstore.storage.ledger_file import LABEL_COLUMNS, DamagedLedgerError, LedgerFile, fits, seal, signed
 from embedstore.vectors import Vectors
 

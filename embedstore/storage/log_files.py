@@ -20,11 +20,11 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Protocol, TypeVar
 
-import pyarrow as pa
 import xxhash
 
 from embedstore import files
 from embedstore.errors import DamagedStoreError, InputError, StoreError, StoreNotFoundError
+from embedstore.storage.arrow_columns import pa
 
 NAME = "_delta_log"
 LAST_CHECKPOINT = "_last_checkpoint"

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from embedstore.errors import StoreError
+from embedstore.storage.arrow_columns import pa
 from embedstore.storage.parts import Part
 from embedstore.storage.rows import Lookup, Rows
 from embedstore.storage.table import DeltaFolder, conform
@@ -24,8 +24,8 @@ from embedstore.wording import counted
 
 _log = logging.getLogger("embedstore")
 
-_KEYS = pa.schema([pa.field("content_hash", pa.string()), pa.field("id", pa.string())])
-_SIZES = pa.schema([pa.field("width", pa.int64()), pa.field("height", pa.int64())])
+_KEYS = ("content_hash", "id")
+_SIZES = ("width", "height")
 
 
 class OlderPictures:
@@ -123,7 +123,7 @@ class _SoundPart:
                 return None
             part.groups()
             damaged = part.damaged_rows()
-            sizes = conform(part.read(_SIZES.names), _SIZES)
+            sizes = conform(part.read(_SIZES), pa.schema([(name, pa.int64()) for name in _SIZES]))
         except StoreError as error:
             _log.debug("nothing is taken from an older version's part: %s", error)
             return None
@@ -187,13 +187,13 @@ def only_in(table: DeltaFolder, going: Collection[str], newest: Rows) -> int:
     if not leaves:
         return 0
     keys = _key(pa.concat_tables(leaves)).unique()
-    known = _key(pa.concat_tables([newest.metadata(_KEYS.names), *stays]))
+    known = _key(pa.concat_tables([newest.metadata(_KEYS), *stays]))
     return int(_missing(pa.chunked_array([keys]), known).sum())
 
 
-def _read(parts: Sequence[Part], columns: Sequence[str] = tuple(_KEYS.names)) -> Iterator[tuple[Part, pa.Table]]:
+def _read(parts: Sequence[Part], columns: Sequence[str] = _KEYS) -> Iterator[tuple[Part, pa.Table]]:
     """Yield parts with columns of theirs, without those that cannot be read."""
-    schema = pa.schema([_KEYS.field(name) for name in columns])
+    schema = pa.schema([(name, pa.string()) for name in columns])
     for part in parts:
         try:
             yield part, conform(part.read(columns), schema)

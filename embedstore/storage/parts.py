@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from embedstore.errors import DamagedStoreError, StoreError, VersionGoneError, spelt
 from embedstore.storage import checksums, log_files
-from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, list_array, pick, vectors_of
+from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, list_array, pa, pick, vectors_of
 from embedstore.storage.log_files import Log
 from embedstore.vectors import Mask, Vectors, rounding
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from embedstore.errors import InputError, did_you_mean
 from embedstore.settings import cores
-from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, int64_array, pick
+from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, int64_array, pa, pick
 from embedstore.storage.parts import Part
 from embedstore.storage.table import Snapshot, conform
 from embedstore.storage.thumbnails import FOLDER, Thumbnails

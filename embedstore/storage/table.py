@@ -7,6 +7,7 @@ file. What the rows mean is left to `folder`.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
@@ -21,12 +22,10 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-import pyarrow as pa
-
 from embedstore import files
 from embedstore.errors import DamagedStoreError, InputError, StoreError, StoreLockedError, VersionGoneError
 from embedstore.storage import arrow_columns, log_files, parts
-from embedstore.storage.arrow_columns import EMBEDDING
+from embedstore.storage.arrow_columns import EMBEDDING, pa
 from embedstore.storage.commits import location, write_commit
 from embedstore.storage.layout_note import LayoutNote
 from embedstore.storage.log_files import History, Log, Notes
@@ -50,16 +49,23 @@ class Snapshot:
         Version in the Delta log.
     parts : tuple of Part
         In the order of their names, which is the order of writing.
-    schema : pyarrow.Schema
-        All columns but the embedding; a part may lack some, which then are null.
+    columns : pyarrow.Schema or bytes
+        All columns but the embedding, or what Arrow writes for them; a part may lack some, which then are null.
     dim : int
         Number of components of a vector.
     """
 
     version: int
     parts: tuple[Part, ...]
-    schema: pa.Schema
+    columns: pa.Schema | bytes
     dim: int
+
+    @functools.cached_property
+    def schema(self) -> pa.Schema:
+        """All columns but the embedding; a search that reads no rows has no need to know them."""
+        if isinstance(self.columns, bytes):
+            return pa.ipc.read_schema(pa.py_buffer(self.columns))
+        return self.columns
 
     @property
     def rows(self) -> int:
