@@ -179,15 +179,17 @@ class Part:
     def read_rows(self, rows: Sequence[int] | np.ndarray[Any, Any], columns: Sequence[str]) -> pa.Table:
         """Decode `columns` of the row numbers `rows`, in the order given, touching only their row groups."""
         wanted = np.asarray(rows, dtype=np.int64)
-        with _open_parquet(self.path) as file:
-            present = [name for name in columns if name in set(file.schema_arrow.names)]
+        with _open_for_rows(self.path) as file:
+            names = [file.metadata.schema.column(number).path for number in range(file.metadata.num_columns)]
+            # What is nested has a leaf for each of its fields.
+            leaves = [n for n, name in enumerate(names) if any(f"{name}.".startswith(f"{own}.") for own in columns)]
             sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
             starts = np.concatenate([[0], np.cumsum(sizes)])
             group_of = np.searchsorted(starts, wanted, side="right") - 1
             groups, rank = np.unique(group_of, return_inverse=True)
             # Whoever reads several parts has a thread for each; Arrow's own would get in their way.
             table = file.read_row_groups(
-                [int(group) for group in groups], columns=present, use_threads=len(groups) > _MANY_GROUPS
+                [int(group) for group in groups], column_indices=leaves, use_threads=len(groups) > _MANY_GROUPS
             )
             read_starts = np.concatenate([[0], np.cumsum([sizes[group] for group in groups])])
             return pick(table, read_starts[rank] + wanted - starts[group_of])
@@ -390,6 +392,27 @@ def _open_parquet(path: Path) -> Iterator[Any]:
 
     with _reading(path), pq.ParquetFile(path) as file:
         yield file
+
+
+@contextmanager
+def _open_for_rows(path: Path) -> Iterator[Any]:
+    """Open a file with the reader that pyarrow's ParquetFile has inside.
+
+    `pyarrow.parquet` itself imports file systems, and SSL with them, for longer than the rows of an answer take.
+    """
+    with _reading(path):
+        try:
+            from pyarrow._parquet import ParquetReader
+        except ImportError:  # it has no public name, and may move
+            import pyarrow.parquet as pq
+
+            with pq.ParquetFile(path) as file:
+                yield file.reader
+            return
+        with pa.OSFile(str(path)) as source:
+            reader = ParquetReader()
+            reader.open(source)
+            yield reader
 
 
 @contextmanager
