@@ -38,7 +38,8 @@ BLOCK_ROWS = 2_048
 STRIP_ROWS = 8_192
 """Rows that are scored between two looks at the best so far."""
 TASK_ROWS = 65_536
-"""Rows of one task: enough that its start costs nothing, few enough that all cores end together."""
+"""Rows of one task at most: enough that its start costs nothing, few enough that all cores end together."""
+_TASKS_PER_CORE = 3
 
 _GATHERED = 1_024
 _GATHER_BELOW = 0.35
@@ -290,7 +291,7 @@ def nearest(
     """
     empty = PartialScan(k, [np.empty(0, np.int64) for _ in queries], [np.empty(0, np.float32) for _ in queries])
     floors = np.full(len(queries), -np.inf, np.float32)
-    pieces = strips(parts, TASK_ROWS, mask)
+    pieces = strips(parts, task_rows(parts), mask)
     tasks = (Task(*piece, queries, k, floors) for piece in pieces if piece[0].name not in without)
     with one_blas_thread if len(queries) >= FROM_QUERIES else contextlib.nullcontext():
         found: PartialScan = executor.fold(scan_part, merge, tasks, empty)
@@ -349,20 +350,27 @@ def count_in(task: Task, limit: float) -> int:
 
 def _asked(parts: Sequence[Part], queries: Vectors, mask: Mask | None) -> Iterator[Task]:
     """Yield the tasks of queries that ask for no nearest."""
-    return (Task(*piece, queries, 0, np.empty(0, np.float32)) for piece in strips(parts, TASK_ROWS, mask))
+    return (Task(*piece, queries, 0, np.empty(0, np.float32)) for piece in strips(parts, task_rows(parts), mask))
+
+
+def task_rows(parts: Sequence[Part]) -> int:
+    """Return how many rows make one task: fewer where there are few, or a core would wait for the last large part."""
+    share = sum(part.rows for part in parts) // (_TASKS_PER_CORE * cores())
+    return min(TASK_ROWS, max(STRIP_ROWS, share - share % STRIP_ROWS))
 
 
 def strips(
     parts: Sequence[Part], limit: int, mask: Mask | None = None
 ) -> Iterator[tuple[Part, int, int, int, Mask | None]]:
-    """Cut parts into pieces of work; those of which the mask keeps nothing are left out.
+    """Cut parts into pieces of work, a part into equal ones; those of which the mask keeps nothing are left out.
 
-    Each is a part, its first and end row, the position of the first row in the store, and the mask of its rows.
+    Each has at most `limit` rows. It is a part, its first and end row, the position of the first row in the store, and the mask of its rows.
     """
     position = 0
     for part in parts:
-        for first in range(0, part.rows, limit):
-            last = min(first + limit, part.rows)
+        size = -(-part.rows // max(1, -(-part.rows // limit)))
+        for first in range(0, part.rows, max(1, size)):
+            last = min(first + size, part.rows)
             kept = None if mask is None else mask[position + first : position + last]
             if kept is None or kept.any():
                 yield part, first, last, position + first, kept

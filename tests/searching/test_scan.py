@@ -127,6 +127,22 @@ def test_pieces_of_any_size_give_the_same(
             assert same(scan.nearest(found, queries, 11, None, scan.Threads()), wanted)
 
 
+def test_pieces_of_work_are_even_and_miss_no_row(stored: tuple[list[parts.Part], np.ndarray]) -> None:
+    """Every row is in one piece, no part ends in a small rest, and a piece without a row of the mask is left out."""
+    found, x = stored
+    for limit in (1, 7, 333, 999_999):
+        pieces = list(scan.strips(found, limit))
+        rows = np.concatenate([np.arange(position, position + last - first) for _, first, last, position, _ in pieces])
+        assert np.array_equal(rows, np.arange(len(x)))
+        for part in found:
+            sizes = [last - first for owner, first, last, _, _ in pieces if owner is part]
+            assert max(sizes) <= limit
+            assert len(sizes) == -(-part.rows // limit)
+            assert min(sizes) > max(sizes) - len(sizes)
+    mask = np.arange(len(x)) == 5
+    assert [position for _, _, _, position, _ in scan.strips(found, 1, mask)] == [5]
+
+
 def test_all_scores_are_the_plain_dot_products(stored: tuple[list[parts.Part], np.ndarray]) -> None:
     """Rows in the order of the parts, one line for each query."""
     found, x = stored
