@@ -20,9 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,28 @@ WORKS = {
     "sweep": "1,000 thresholds of a new query",
     "further": "a further threshold of a scored query",
 }
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on: the processor, the memory, versions, and what else was running."""
+    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = ("numpy", "pyarrow", "faiss-cpu", "usearch", "numkong", "deltalake", "duckdb")
+    versions = {name: metadata.version(name) for name in names if _distribution(name)}
+    return {
+        "processor": next((line.split(":")[1].strip() for line in cpu.splitlines() if "model name" in line), ""),
+        "architecture": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "python": platform.python_version(),
+        "versions": versions,
+        "load": os.getloadavg()[0],
+        "date": str(date.today()),
+    }
+
+
+def _distribution(name: str) -> bool:
+    """Tell whether a package is installed."""
+    return any(metadata.distributions(name=name))
 
 
 def make_rows(folder: Path, n: int) -> Rows:
@@ -76,16 +99,17 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 class Limit:
-    """Reads the bytes of a mapped file with all threads, and does next to nothing with them."""
+    """Reads the bytes of mapped float32 vectors with all threads, and does next to nothing with them."""
 
-    def __init__(self, npy: Path) -> None:
-        self._words = np.load(npy, mmap_mode="r").view(np.ndarray).reshape(-1).view(np.int64)
+    def __init__(self, blocks: Iterable[np.ndarray]) -> None:
+        size = 2**21
+        words = (block.view(np.ndarray).reshape(-1).view(np.int64) for block in blocks)
+        self._pieces = [block[n : n + size] for block in words for n in range(0, len(block), size)]
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
     def read(self) -> None:
         """Read everything once."""
-        size = 2**21
-        list(self._pool.map(lambda n: self._words[n : n + size].max(), range(0, len(self._words), size)))
+        list(self._pool.map(np.max, self._pieces))
 
 
 def installed(chosen: str | None, n: int) -> tuple[list[type[Peer]], list[str]]:
@@ -160,7 +184,7 @@ def measure(peers: list[type[Peer]], work: Path, rows: Rows, rounds: int) -> tup
     times: Times = {work_name: {} for work_name in WORKS}
     other: dict[str, Any] = {"cold start": {}, "peak MB": {}, "recall": {}}
     queries = np.load(work / "queries.npy")
-    limit = Limit(rows.npy)
+    limit = Limit([np.load(rows.npy, mmap_mode="r")])
     for kind in peers:
         forget(folder_of(kind, work))
         other["cold start"][kind.name] = start(kind, work, 0)["process"]

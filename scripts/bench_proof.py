@@ -1,18 +1,24 @@
 """Hold the int8 index against the scan: the same bits for every query, and what an answer costs.
 
-    python scripts/bench_proof.py --rows 1000000 --kinds spread --queries 1000
+    python scripts/bench_proof.py --output bench/proof.json              # a million rows of each kind, 10 minutes
     python scripts/bench_proof.py --rows 100000
 
 For each kind of rows a store is made, and indexed. Queries near a row, like a text (far from all rows, towards their
 middle) and in any direction are answered by the index alone and by the scan; every difference is counted, so are the
 queries that the index leaves to others because too many rows come close. Then top-20 is timed in rounds: the index,
-FAISS fp16 over the same rows, and the limit, in which all cores read the vectors from memory once.
+FAISS fp16 over the same rows, and the limit, in which all cores read the vectors from memory once. Where all rows are
+equal every answer is the whole store, so that few queries are asked. Ends with status 1 where a bit differs.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
+import os
+import resource
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from bench_peers import Limit
+from bench_peers import Limit, machine
 
 from embedstore import EmbedStore
 from embedstore.searching import scan
@@ -32,52 +38,58 @@ from embedstore.vectors import normalise
 DIM, K = 768, 20
 BLOCK = 20_000
 KINDS = ("spread", "clustered", "duplicated", "constant")
+SHARES = {"spread": 1.0, "clustered": 0.3, "duplicated": 0.3, "constant": 0.03}
+"""Of the number of queries that is asked for: an answer of duplicated or constant rows holds all that tie."""
+TOGETHER = {"spread": 50, "clustered": 50, "duplicated": 50, "constant": 3}
+"""Queries that are scanned at once."""
+HEAD = "| rows | queries | asked | to the bit | differ | left to the scan |"
+TIMES = "| rows | bytes a row | int8, proven | FAISS fp16 | the limit | int8 in limits | int8 / fp16 |"
 
 
 def blocks(kind: str, n: int) -> Iterator[np.ndarray]:
-    """Yield `n` unit vectors: with some structure, in tight clusters, each a thousand times there, or all equal."""
+    """Yield `n` unit vectors: with some structure, in tight clusters, each a thousandth of the rows, or all equal."""
     random = np.random.default_rng(7)
-    middle, centres = random.standard_normal((1, DIM)), random.standard_normal((1000, DIM))
+    middle, centres = (random.standard_normal((count, DIM), dtype=np.float32) for count in (1, 1000))
     for start in range(0, n, BLOCK):
         count = min(BLOCK, n - start)
-        noise = random.standard_normal((count, DIM))
         chosen = random.integers(0, len(centres), count)
-        yield normalise(
-            {
-                "spread": noise + 0.7 * centres[chosen % 200] + 0.7 * middle,
-                "clustered": 0.02 * noise + centres[chosen],
-                "duplicated": centres[chosen] + middle,
-                "constant": np.repeat(middle, count, axis=0),
-            }[kind].astype(np.float32)
-        )
+        if kind == "constant":
+            rows = np.repeat(middle, count, axis=0)
+        elif kind == "duplicated":
+            rows = centres[chosen] + middle
+        else:
+            noise = random.standard_normal((count, DIM), dtype=np.float32)
+            rows = 0.02 * noise + centres[chosen]
+            if kind == "spread":
+                rows = noise + 0.7 * centres[chosen % 200] + 0.7 * middle
+        yield normalise(rows.astype(np.float32))
 
 
-def made(folder: Path, kind: str, n: int) -> tuple[EmbedStore, Path]:
-    """Make a store of such rows, indexed, and a .npy file of the same."""
+def made(folder: Path, kind: str, n: int) -> tuple[EmbedStore, dict[str, float]]:
+    """Make a store of such rows, indexed, and say what that took."""
     npy = folder / "rows.npy"
     rows = np.lib.format.open_memmap(npy, "w+", np.float32, (n, DIM))
     done = 0
     for block in blocks(kind, n):
         rows[done : done + len(block)] = block
         done += len(block)
-    rows.flush()
     lists = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), DIM)
     store = EmbedStore.create(folder / "rows.store", space="bench", dim=DIM)
-    store.add(
-        pa.table({"id": [f"{row:08}" for row in range(n)], "vector": lists}), embedding_column="vector", progress=False
-    )
+    table = pa.table({"id": [f"{row:08}" for row in range(n)], "vector": lists})
+    store.add(table, embedding_column="vector", progress=False)
+    del table, lists, rows
+    npy.unlink()  # the store's own parts are read from now on
     report = store.index("int8")
-    print(f"{kind}: {n:,} rows, index of {report.bytes / n:,.1f} bytes a row, made in {report.seconds:.0f} s")
-    return store, npy
+    return store, {"bytes_per_row": report.bytes / n, "seconds_to_index": report.seconds}
 
 
-def asked(rows: np.ndarray, count: int) -> dict[str, np.ndarray]:
+def asked(store: EmbedStore, count: int) -> dict[str, np.ndarray]:
     """Return queries of three kinds, `count` in all."""
     random = np.random.default_rng(11)
     each = -(-count // 3)
-    near = rows[random.integers(0, len(rows), each)]
+    near = store.rows.vectors(random.integers(0, len(store), each))
     noise = random.standard_normal((3, each, DIM)) / np.sqrt(DIM)
-    middle = rows[:: max(1, len(rows) // 10_000)].mean(axis=0)
+    middle = store.rows.vectors(np.arange(0, len(store), max(1, len(store) // 10_000))).mean(axis=0)
     return {
         "near a row": normalise((near + 0.2 * noise[0]).astype(np.float32)),
         "like a text": normalise((0.1 * middle + 0.05 * near + 0.3 * noise[1]).astype(np.float32)),
@@ -85,25 +97,24 @@ def asked(rows: np.ndarray, count: int) -> dict[str, np.ndarray]:
     }
 
 
-def compare(store: EmbedStore, queries: dict[str, np.ndarray]) -> None:
-    """Print for each kind of query how many answers of the index are those of the scan to the bit."""
+def compare(store: EmbedStore, queries: dict[str, np.ndarray], together: int) -> dict[str, dict[str, int]]:
+    """Return for each kind of query how many answers of the index are those of the scan to the bit."""
     parts, executor = store.snapshot.parts, scan.Threads()
     indexes = store.reader.index_files.get_all(parts, "int8", executor)
-    shortlist = Shortlist(parts, indexes, None, executor)
+    shortlist, found = Shortlist(parts, indexes, None, executor), {}
     for kind, many in queries.items():
-        same = other = left = 0
-        for start in range(0, len(many), 50):
-            some = many[start : start + 50]
+        counted = {"asked": len(many), "same": 0, "differ": 0, "left": 0}
+        for start in range(0, len(many), together):
+            some = many[start : start + together]
             exact = scan.nearest(parts, some, K, None, executor)
             for number, query in enumerate(some[:, np.newaxis]):
-                found = shortlist.nearest(query, K)
-                if found is None:
-                    left += 1
-                elif in_order(found, 0) == in_order(exact, number):
-                    same += 1
+                answer = shortlist.nearest(query, K)
+                if answer is None:
+                    counted["left"] += 1
                 else:
-                    other += 1
-        print(f"    {kind:14} {same} of {len(many)} to the bit, {other} differ, {left} left to the scan", flush=True)
+                    counted["same" if in_order(answer, 0) == in_order(exact, number) else "differ"] += 1
+        found[kind] = counted
+    return found
 
 
 def in_order(found: scan.PartialScan, number: int) -> tuple[bytes, bytes]:
@@ -112,27 +123,27 @@ def in_order(found: scan.PartialScan, number: int) -> tuple[bytes, bytes]:
     return found.positions[number][order].tobytes(), found.scores[number][order].tobytes()
 
 
-def race(store: EmbedStore, npy: Path, queries: np.ndarray) -> None:
-    """Print the times of a top-20 and of the limit, each asked in turn."""
+def race(store: EmbedStore, queries: np.ndarray) -> dict[str, list[float]]:
+    """Return the seconds of a top-20 and of the limit, each asked in turn."""
     import faiss
 
-    rows = np.load(npy, mmap_mode="r").view(np.ndarray)
+    groups = [group for part in store.snapshot.parts for group in part.groups()]
     half = faiss.IndexScalarQuantizer(DIM, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    for start in range(0, len(rows), BLOCK):
-        half.add(np.ascontiguousarray(rows[start : start + BLOCK]))
-    cores = faiss.omp_get_max_threads()
-    for number in range(2 + PATIENCE // rows.nbytes):  # until the index is used
+    for group in groups:
+        half.add(np.ascontiguousarray(group))
+    cores = len(os.sched_getaffinity(0))
+    for number in range(2 + PATIENCE // (len(store) * DIM * 4)):  # until the index is used
         store.search(queries[number % len(queries)] + 1e-3 * number, K)
-    limit = Limit(npy)
+    limit = Limit(groups)
 
     def by_faiss(query: np.ndarray) -> Any:
         faiss.omp_set_num_threads(cores)  # the index sets one for each of its threads
         return half.search(query[np.newaxis], K)
 
     racers: dict[str, Callable[[np.ndarray], Any]] = {
-        "memory limit": lambda query: limit.read(),
-        "int8, proven": lambda query: store.search(query, K).score,
-        "FAISS fp16": by_faiss,
+        "limit": lambda query: limit.read(),
+        "int8": lambda query: store.search(query, K).score,
+        "fp16": by_faiss,
     }
     times: dict[str, list[float]] = {name: [] for name in racers}
     for query in queries:
@@ -141,37 +152,59 @@ def race(store: EmbedStore, npy: Path, queries: np.ndarray) -> None:
             started = time.perf_counter()
             racer(query)
             times[name].append(time.perf_counter() - started)
-    for name, found in times.items():
-        least, middle = min(found), float(np.median(found))
-        share = [least / min(times["memory limit"]), middle / float(np.median(times["memory limit"]))]
-        print(
-            f"    {name:14} least {least * 1e3:.1f} ms ({share[0]:.2f} of the limit), "
-            f"median {middle * 1e3:.1f} ms ({share[1]:.2f})"
-        )
+    return times
+
+
+def measured(kind: str, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Make rows of one kind; return what was found of them."""
+    folder = Path(tempfile.mkdtemp(dir=chosen.work))
+    started = time.perf_counter()
+    try:
+        store, about = made(folder, kind, chosen.rows)
+        queries = asked(store, max(3, round(chosen.queries * SHARES[kind])))
+        compared = compare(store, queries, TOGETHER[kind])
+        mixed = np.random.default_rng(3).permutation(np.concatenate(list(queries.values())))
+        times = race(store, np.stack(list(itertools.islice(itertools.cycle(mixed), chosen.rounds))))
+    finally:
+        shutil.rmtree(folder)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # the mapped parts are in it
+    return {**about, "compared": compared, "times": times, "seconds": time.perf_counter() - started, "peak_bytes": peak}
+
+
+def lines(kind: str, found: dict[str, Any]) -> tuple[list[str], str]:
+    """Return the lines of the two tables that one kind of rows has."""
+    middle = {name: float(np.median(times)) * 1e3 for name, times in found["times"].items()}
+    compared = [
+        f"| {kind} | {name} | {one['asked']} | {one['same']} | {one['differ']} | {one['left']} |"
+        for name, one in found["compared"].items()
+    ]
+    shown = " | ".join(f"{middle[name]:.1f} ms" for name in ("int8", "fp16", "limit"))
+    ratios = f"{middle['int8'] / middle['limit']:.2f} | {middle['int8'] / middle['fp16']:.2f}"
+    return compared, f"| {kind} | {found['bytes_per_row']:,.0f} | {shown} | {ratios} |"
 
 
 def main() -> None:
     """Make the rows, the stores and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--queries", type=int, default=300, help="of three kinds, in all")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=1_000, help="of three kinds, in all; fewer where rows are equal")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--kinds", default=",".join(KINDS), help="of rows, with commas")
-    parser.add_argument("--work", type=Path, help="folder for the files; a temporary one by default")
+    parser.add_argument("--work", type=Path, help="folder for the files, 7 GB; a temporary one by default")
+    parser.add_argument("--output", type=Path, help="a JSON file")
     chosen = parser.parse_args()
+    results = {}
     for kind in chosen.kinds.split(","):
-        folder = Path(tempfile.mkdtemp(dir=chosen.work))
-        try:
-            store, npy = made(folder, kind, chosen.rows)
-            queries = asked(np.load(npy, mmap_mode="r").view(np.ndarray), chosen.queries)
-            compare(store, queries)
-            race(
-                store,
-                npy,
-                np.random.default_rng(3).permutation(np.concatenate(list(queries.values())))[: chosen.rounds],
-            )
-        finally:
-            shutil.rmtree(folder)
+        results[kind] = measured(kind, chosen)
+        print(f"{kind}: {results[kind]['seconds']:.0f} s", *lines(kind, results[kind])[0], sep="\n", flush=True)
+        if chosen.output:
+            chosen.output.parent.mkdir(parents=True, exist_ok=True)
+            about = {"machine": machine(), "rows": chosen.rows, "k": K, "kinds": results}
+            chosen.output.write_text(json.dumps(about, indent=1) + "\n")
+    told = [lines(kind, found) for kind, found in results.items()]
+    print(f"\n{HEAD}\n{'|---' * 6}|", *(line for compared, _ in told for line in compared), sep="\n")
+    print(f"\n{TIMES}\n{'|---' * 7}|", *(line for _, line in told), sep="\n")
+    sys.exit(any(one["differ"] for found in results.values() for one in found["compared"].values()))
 
 
 if __name__ == "__main__":

@@ -364,7 +364,8 @@ def strips(
 ) -> Iterator[tuple[Part, int, int, int, Mask | None]]:
     """Cut parts into pieces of work, a part into equal ones; those of which the mask keeps nothing are left out.
 
-    Each has at most `limit` rows. It is a part, its first and end row, the position of the first row in the store, and the mask of its rows.
+    Each, of at most `limit` rows, is a part, its first and end row, the position of the first row in the store, and
+    the mask of its rows.
     """
     position = 0
     for part in parts:
