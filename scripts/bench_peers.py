@@ -37,6 +37,7 @@ Times = dict[str, dict[str, list[float]]]
 
 WORKS = {
     "start": "new process to first top-20",
+    "start_uris": "new process to first top-20 with uris",
     "top": "warm top-20",
     "rows": "warm top-20 with uris",
     "many": "100 queries, top-20",
@@ -179,18 +180,23 @@ def forget(folder: Path) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def measure(peers: list[type[Peer]], work: Path, rows: Rows, rounds: int) -> tuple[Times, dict[str, Any]]:
-    """Measure every work in rounds."""
+def measure(
+    peers: list[type[Peer]], work: Path, rows: Rows, rounds: int, cold: bool = True
+) -> tuple[Times, dict[str, Any]]:
+    """Measure every work in rounds; `cold`: also the first question with nothing in the page cache."""
     times: Times = {work_name: {} for work_name in WORKS}
     other: dict[str, Any] = {"cold start": {}, "peak MB": {}, "recall": {}}
     queries = np.load(work / "queries.npy")
     limit = Limit([np.load(rows.npy, mmap_mode="r")])
-    for kind in peers:
+    for kind in peers if cold else ():
         forget(folder_of(kind, work))
         other["cold start"][kind.name] = start(kind, work, 0)["process"]
     for number in range(rounds):
         for kind in peers:
             times["start"].setdefault(kind.name, []).append(start(kind, work, number)["process"])
+            if kind.has_records:
+                uris = start(kind, work, number, "uris")["process"]
+                times["start_uris"].setdefault(kind.name, []).append(uris)
     for kind in peers:
         other["peak MB"][kind.name] = start(kind, work, 0, "all")["megabytes"]
     opened = [kind(folder_of(kind, work)) for kind in peers]
@@ -307,7 +313,7 @@ def report(n: int, skipped: list[str], made: dict[str, Any], times: Times, other
         if name in made:
             before = [f"{made[name]['rows_per_second']:,.0f}", f"{made[name]['bytes_per_row']:,.0f}"]
             after = [
-                f"{other['cold start'][name]:.2f} s",
+                f"{other['cold start'][name]:.2f} s" if name in other["cold start"] else "",
                 f"{other['peak MB'][name]:.0f}",
                 f"{other['recall'][name]:.3f}",
             ]
@@ -345,7 +351,7 @@ def plot(n: int, times: Times, file: Path) -> None:
     from matplotlib import pyplot
 
     works = [work for work in WORKS if work != "further" and times[work]]
-    figure, axes = pyplot.subplots(2, 5, figsize=(24, 8), layout="constrained")
+    figure, axes = pyplot.subplots(2, 6, figsize=(28, 8), layout="constrained")
     for axis, work in zip(axes.flat, works, strict=False):
         names = list(times[work])[::-1]
         values = [float(np.median(times[work][name])) * 1e3 for name in names]

@@ -1,10 +1,11 @@
 """One process: import a peer, open its files, answer one query, print what that took.
 
-    python scripts/bench_start.py PEER FOLDER QUERIES.npy NUMBER [all]
+    python scripts/bench_start.py PEER FOLDER QUERIES.npy NUMBER [uris] [all]
 
-Prints a line of JSON: seconds from the first line of this file, resident private memory, and the answer. With `all`
-it goes on to ask every other question too, and the memory is the largest on the way. The time of the whole process
-is the caller's to measure; `bench_peers.py` does.
+Prints a line of JSON: seconds from the first line of this file, and resident private memory. The answer is scores and
+places; with `uris` the nearest rows' uris are read too, where the peer is a store of records. With `all` it goes on to
+ask every other question too, and the memory is the largest on the way. The time of the whole process is the caller's to
+measure; `bench_peers.py` does.
 """
 
 from __future__ import annotations
@@ -71,12 +72,13 @@ def main() -> None:
     peer = next(peer for peer in PEERS if peer.name == name)(Path(folder))
     query = np.load(queries, mmap_mode="r")[int(number)].copy()
     peer.open()
-    found = peer.top(query, 20)
+    ask = peer.top if "uris" in sys.argv[5:] else peer.nearest
+    ask(query, 20)
     seconds = time.perf_counter() - STARTED
     memory = private_megabytes()
-    if sys.argv[5:] == ["all"]:
+    if "all" in sys.argv[5:]:
         memory = ask_all(peer, np.load(queries))
-    print(json.dumps({"seconds": seconds, "megabytes": memory, "rows": [int(row) for row in found]}))
+    print(json.dumps({"seconds": seconds, "megabytes": memory}))
 
 
 main()

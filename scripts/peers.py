@@ -8,9 +8,11 @@ measured.
 
 from __future__ import annotations
 
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -55,6 +57,8 @@ class Peer(ABC):
     exact: ClassVar[bool] = True
     largest: ClassVar[int] = 10_000_000
     needs: ClassVar[tuple[str, ...]] = ()
+    has_records: ClassVar[bool] = False
+    """Whether it stores what else is known of a row, such as its uri."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -101,6 +105,7 @@ class Embedstore(Peer):
     """This project, scanning the Parquet parts where they lie."""
 
     name = "embedstore"
+    has_records = True
 
     def ingest(self, rows: Rows) -> None:
         from embedstore import EmbedStore
@@ -311,10 +316,46 @@ class UsearchHalf(Peer):
         return search(self.rows, queries.astype(np.float16), k, MetricKind.IP, exact=True, threads=0)
 
 
+class NumkongWhole(Peer):
+    """numkong's dot products of whole numbers, a scale for each row, mapped, not re-scored."""
+
+    name = "numkong int8"
+    exact = False
+    needs = ("numkong",)
+
+    def ingest(self, rows: Rows) -> None:
+        vectors = np.load(rows.npy, mmap_mode="r")
+        codes = np.lib.format.open_memmap(self.folder / "codes.npy", "w+", np.int8, vectors.shape)
+        largest = np.empty(len(vectors), np.float32)
+        for start in range(0, len(vectors), 65_536):
+            block = vectors[start : start + 65_536]
+            largest[start : start + 65_536] = np.abs(block).max(axis=1)
+            codes[start : start + 65_536] = np.rint(block * (127 / largest[start : start + 65_536, np.newaxis]))
+        codes.flush()
+        np.save(self.folder / "largest.npy", largest)
+
+    def open(self) -> None:
+        self.codes = np.load(self.folder / "codes.npy", mmap_mode="r").view(np.ndarray)
+        self.largest = np.load(self.folder / "largest.npy")
+        self.threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+
+    def top(self, query: np.ndarray, k: int) -> np.ndarray:
+        import numkong
+
+        whole = np.rint(query * (127 / np.abs(query).max())).astype(np.int8)[np.newaxis]
+
+        def products(start: int) -> np.ndarray:
+            return np.asarray(numkong.cdist(self.codes[start : start + 65_536], whole, "dot"))[:, 0]
+
+        found = np.concatenate(list(self.threads.map(products, range(0, len(self.codes), 65_536))))
+        return _best(found * self.largest, k)
+
+
 class LanceDb(Peer):
     """LanceDB, flat search."""
 
     name = "LanceDB"
+    has_records = True
     largest = 1_000_000
     needs = ("lancedb",)
 
@@ -352,6 +393,7 @@ class DuckDb(Peer):
     """DuckDB with a FLOAT[768] column."""
 
     name = "DuckDB"
+    has_records = True
     largest = 100_000
     needs = ("duckdb",)
     _score = f"array_inner_product(vector, ?::FLOAT[{DIM}])"
@@ -388,6 +430,7 @@ class HuggingFace(Peer):
     """Hugging Face datasets with a flat FAISS index beside them."""
 
     name = "HF datasets + FAISS"
+    has_records = True
     largest = 100_000
     needs = ("datasets", "faiss")
 
@@ -423,6 +466,7 @@ PEERS: tuple[type[Peer], ...] = (
     FaissWhole,
     FaissPanorama,
     UsearchHalf,
+    NumkongWhole,
     LanceDb,
     DuckDb,
     HuggingFace,
