@@ -12,7 +12,6 @@ import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -335,6 +334,8 @@ class NumkongWhole(Peer):
         np.save(self.folder / "largest.npy", largest)
 
     def open(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
         self.codes = np.load(self.folder / "codes.npy", mmap_mode="r").view(np.ndarray)
         self.largest = np.load(self.folder / "largest.npy")
         self.threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
