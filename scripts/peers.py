@@ -58,6 +58,8 @@ class Peer(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     has_records: ClassVar[bool] = False
     """Whether it stores what else is known of a row, such as its uri."""
+    mapped: ClassVar[bool] = True
+    """Whether its files stay in the page cache; else they are read into the memory of each process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -250,6 +252,7 @@ class FaissPanorama(FaissFlat):
     """FAISS IndexFlatIPPanorama, which leaves out rows by bounds on levels of their components."""
 
     name = "FAISS Panorama"
+    mapped = False
 
     @staticmethod
     def _empty(faiss: Any) -> Any:

@@ -79,8 +79,9 @@ def _table(n: int, found: dict[str, Any]) -> str:
         lines.append(f"| {words} | " + " | ".join(_cell(peer, name, work) for name, peer in peers.items()) + " |")
     memory = " | ".join(f"{peer['private_bytes'] / 1e6:,.0f} MB" for peer in peers.values())
     limit = shown(found["limit_seconds"])
+    left = "".join(f" Left out: {word}." for word in found["left_out"])
     return "\n".join([*lines, f"| largest private memory | {memory} |"]) + (
-        f"\n\nTo read these vectors from memory once took all cores {limit}."
+        f"\n\nTo read these vectors from memory once took all cores {limit}.{left}"
     )
 
 
