@@ -3,7 +3,8 @@
     python scripts/bench_all.py                       # a million rows, then 100,000; 10 minutes on 2 quiet cores
     python scripts/bench_all.py --tables              # README's tables again, from the data/speed.json that is there
 
-Works and rounds are those of `bench_peers`. For a million rows 15 GB of files should fit in the page cache. What the tables look like is left to `readme_tables` and `estimate_scale`.
+Works and rounds are those of `bench_peers`. For a million rows 15 GB of files should fit in the page cache. What the tables look like is left to
+`readme_tables` and `estimate_scale`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from peers import PEERS
 from readme_tables import README, SPEED, replaced, speed_tables
 
 SPARE = 10
-"""Where memory holds the vectors fewer times than this, peers that load them are left out: the others would be read from
-disk."""
+"""Where memory holds the vectors fewer times than this, peers that load them are left out, or others would be read from
+the disk."""
 PEERS_HERE = (
     "embedstore,embedstore + index,numpy,FAISS flat,FAISS Panorama,FAISS fp16,FAISS int8,usearch f16,numkong int8"
 )
