@@ -3,8 +3,8 @@
     python scripts/bench_all.py                       # a million rows, then 100,000; 10 minutes on 2 quiet cores
     python scripts/bench_all.py --tables              # README's tables again, from the data/speed.json that is there
 
-Works and rounds are those of `bench_peers`. For a million rows 15 GB of files should fit in the page cache. What the tables look like is left to
-`readme_tables` and `estimate_scale`.
+Works and rounds are those of `bench_peers`. For a million rows 15 GB of files should fit in the page cache. What the
+tables look like is left to `readme_tables` and `estimate_scale`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from readme_tables import README, SPEED, replaced, speed_tables
 SPARE = 10
 """Where memory holds the vectors fewer times than this, peers that load them are left out, or others would be read from
 the disk."""
+OF_RECORDS = ("rows", "start_uris")
+"""Works that only a store of records can do."""
 PEERS_HERE = (
     "embedstore,embedstore + index,numpy,FAISS flat,FAISS Panorama,FAISS fp16,FAISS int8,usearch f16,numkong int8"
 )
@@ -36,8 +38,13 @@ def figures(times: Times, made: dict[str, Any], other: dict[str, Any]) -> dict[s
     """Return what a run comes to: for each peer and work the quartiles, and the ratio to the best exact peer."""
     exact = {peer.name for peer in PEERS if peer.exact}
     rivals = [name for name in made if name in exact and not name.startswith("embedstore")]
+    records = {peer.name for peer in PEERS if peer.has_records}
     quartiles = {
-        work: {name: np.quantile(found, [0.25, 0.5, 0.75]).tolist() for name, found in times[work].items()}
+        work: {
+            name: np.quantile(found, [0.25, 0.5, 0.75]).tolist()
+            for name, found in times[work].items()
+            if name in records or work not in OF_RECORDS
+        }
         for work in WORKS
     }
     peers = {}

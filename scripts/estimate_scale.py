@@ -139,13 +139,15 @@ def advice(rows: int, seconds: float, rates: Rates) -> str:
     """Return by what to rank so many rows within so many seconds.
 
     Exact while one machine is quick enough; then by our own approximate index while that is; then by an engine whose
-    index is one for all rows, since ours is one for each part and so grows with the rows as a scan does.
+    index is one for all rows, since ours is one for each part and so grows with the rows as a scan does. A cluster
+    whose memory holds the vectors is named where it is quick enough.
     """
     if rows <= exact_rows(seconds, rates):
         return "exact, int8 index"
-    if rows * rates.scan_seconds * rates.ivf_share <= seconds:
-        return "`--kind ivf`, or a cluster"
-    return "another engine's index, or a cluster"
+    ours = rows * rates.scan_seconds * rates.ivf_share <= seconds
+    cluster = Estimate.of(rows, rates)
+    instead = f"; exact on {cluster.machines:,} machines" if cluster.scan_seconds <= seconds else ""
+    return ("approximate, `--kind ivf`" if ours else "approximate, another engine") + instead
 
 
 def scale_table(told: dict[str, Any], seconds: float = 1.0, price: float | None = None) -> str:

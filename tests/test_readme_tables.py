@@ -93,9 +93,10 @@ def test_the_rule_comes_out_of_the_rates(estimates: ModuleType) -> None:
     rates = estimates.Rates(3_000, 2_500, 800, 50_000, 1e-7, 2e-8, 10e9, 2)
     assert estimates.exact_rows(1.0, rates) == pytest.approx(50e6)
     assert estimates.advice(50_000_000, 1.0, rates) == "exact, int8 index"
-    assert estimates.advice(50_000_001, 1.0, rates).startswith("`--kind ivf`")
+    assert estimates.advice(50_000_001, 1.0, rates) == "approximate, `--kind ivf`; exact on 16 machines"
+    assert estimates.advice(50_000_001, 0.3, rates) == "approximate, `--kind ivf`"
     assert estimates.advice(50_000_001, 2.0, rates) == "exact, int8 index"
-    assert estimates.advice(10**10, 1.0, rates).startswith("another engine's")
+    assert estimates.advice(10**10, 1.0, rates) == "approximate, another engine; exact on 3,125 machines"
 
 
 def test_the_index_of_kind_ivf_is_as_the_estimate_says(estimates: ModuleType) -> None:
