@@ -213,10 +213,11 @@ def export(
     "each other. ivf, rabitq: for stores larger than memory; rows may be missed, "
     "how many is measured and printed, and they serve only who asks for approximate answers.",
 )
+@executor_options
 @value_output
-def index(store: Path, kind: str, output: Output) -> None:
+def index(store: Path, kind: str, executor: str | None, output: Output) -> None:
     """Make index files for new parts; search is then two to three times as fast, with the same answers."""
-    report = open_store(store).index(kind)
+    report = open_store(store, executor=executor).index(kind)
     output.value(report.to_dict(), str(report))
 
 
