@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from embedstore.deciding.evaluation import Evaluation
     from embedstore.deciding.label_log import Batch
     from embedstore.deciding.label_plan import LabelPlan
+    from embedstore.deciding.match_parts import MatchParts
     from embedstore.deciding.rounds import History
     from embedstore.deciding.thresholds import Sweep
     from embedstore.embedders.protocol import Embedder
@@ -503,6 +504,23 @@ class EmbedStore:
         if threshold is None:
             raise InputError("a query needs a threshold to decide by; `store.calibrate` finds one")
         return self.reader.classify(query, threshold, where, **words)
+
+    def write_matches(
+        self,
+        folder: str | os.PathLike[str],
+        query: Any,
+        threshold: float | None = None,
+        where: Any = None,
+        **words: Any,
+    ) -> MatchParts:
+        """Write every row that matches into a folder, as Parquet files, and return how many: for very many matches.
+
+        The options are those of `classify`. The files are written where the rows are scored, by the workers of a
+        cluster where the store was opened on one: see `match_parts.write_matches`.
+        """
+        from embedstore.deciding import match_parts
+
+        return match_parts.write_matches(self.reader, folder, query, threshold, where, **words)
 
     def count(self, query: Any, threshold: float, where: Any = None, **words: Any) -> int:
         """Return how many rows have a score larger than `threshold`; see `classify`."""
