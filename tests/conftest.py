@@ -16,6 +16,8 @@ from tiny_models import write_tiny_models
 from embedstore.store import EmbedStore
 from embedstore.testing import NomicServer
 
+pytest_plugins = ["two_nodes"]
+
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("embedstore", deadline=None)
 settings.load_profile("embedstore")

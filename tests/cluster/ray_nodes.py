@@ -15,6 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 _MARK = "EMBEDSTORE_TEST_CLUSTER"
+_NODE = "EMBEDSTORE_TEST_NODE"
+_HEALTH = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+}
+"""So that a node that was killed is missed within seconds; one that is only slow has ten, as by default."""
 
 
 class Nodes:
@@ -25,6 +31,7 @@ class Nodes:
         self._mark = secrets.token_hex(8)
         self.token = secrets.token_hex(32)
         self._started: list[subprocess.Popen[bytes]] = []
+        self._names: dict[int, str] = {}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -58,7 +65,14 @@ class Nodes:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, "--block", "--num-cpus=1"]
         command += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000", "--disable-usage-stats"]
         command += [f"--plasma-directory={self._folder}"]
-        settings = {_MARK: self._mark, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "HOME": str(home)}
+        settings = {
+            **_HEALTH,
+            _MARK: self._mark,
+            _NODE: home.name,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+            "HOME": str(home),
+        }
         with (home / "said").open("wb") as said:
             node = subprocess.Popen(
                 [*command, "--include-dashboard=false"] if "--head" in words else command,
@@ -68,6 +82,7 @@ class Nodes:
                 stderr=subprocess.STDOUT,
             )
         self._started.append(node)
+        self._names[node.pid] = home.name
 
         def runs() -> bool:
             text = (home / "said").read_text(errors="replace")
@@ -89,14 +104,22 @@ class Nodes:
 
     def kill_a_busy_worker(self) -> bool:
         """SIGKILL a worker that is within a bundle, if one is found; it is halted first, to be sure that it is."""
-        for process in self.processes():
-            if _title(process).startswith("ray::greet"):
-                os.kill(process, signal.SIGSTOP)
-                if _title(process).startswith("ray::greet"):
-                    _kill(process)
-                    return True
-                os.kill(process, signal.SIGCONT)
-        return False
+        return any(_halted_within_a_bundle(process) and _kill(process) for process in self.processes())
+
+    def kill_a_busy_node(self, node: subprocess.Popen[bytes]) -> bool:
+        """SIGKILL all of a node, its raylet and its workers, if one of these is within a bundle."""
+        mark = f"{_NODE}={self._names[node.pid]}"
+        of_node = marked(mark)
+        # To find them takes longer than a short bundle, so these are looked at again and again.
+        if not any(_halted_within_a_bundle(process) for _ in range(500) for process in of_node):
+            return False
+        while left := [process for process in marked(mark) if process != node.pid]:
+            for process in left:
+                _kill(process)
+        node.kill()
+        node.wait()
+        self._started.remove(node)
+        return True
 
 
 def marked(word: str) -> list[int]:
@@ -125,8 +148,21 @@ def _title(process: int) -> str:
         return ""
 
 
-def _kill(process: int) -> None:
+def _halted_within_a_bundle(process: int) -> bool:
+    """Halt a process if it is a worker within a bundle; tell whether it is."""
+    if not _title(process).startswith("ray::greet"):
+        return False
+    os.kill(process, signal.SIGSTOP)
+    if _title(process).startswith("ray::greet"):
+        return True
+    os.kill(process, signal.SIGCONT)
+    return False
+
+
+def _kill(process: int) -> bool:
+    """SIGKILL a process; tell whether it had not ended by itself."""
     try:
         os.kill(process, signal.SIGKILL)
     except ProcessLookupError:
-        return  # it has ended by itself
+        return False
+    return True
