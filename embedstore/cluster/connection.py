@@ -25,6 +25,8 @@ _SILENT = {
     "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning: no accelerator is asked for
 }
+_UNHINDERED = {"RAY_worker_niceness": "0"}
+"""By default workers give way to all else on the machine: they would be slower than this process's threads are."""
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
@@ -40,6 +42,7 @@ def connected(address: str | None) -> Any:
         return ray
     own: dict[str, Any] = {}
     if named == "local":
+        os.environ.update({name: value for name, value in _UNHINDERED.items() if name not in os.environ})
         own = {
             "num_cpus": cores(),
             "object_store_memory": _OBJECT_STORE_BYTES,

@@ -65,7 +65,7 @@ def test_of_a_counted_sweep_only_counts_and_labelled_scores_travel(
     monkeypatch.setattr(executor, "_answer", watched)
     thresholds = np.linspace(-1, 1, 41)
     swept = there.sweep(QUERY, thresholds=thresholds)
-    assert 10 <= len(travelled) <= 3 * ray_executor.BUNDLES_PER_WORKER
+    assert 10 <= len(travelled) <= PARTS / 4
     assert {(found.dtype, found.shape) for found in travelled} == {(np.dtype(np.int64), (41,))}
     (scores,) = here.scores(QUERY)
     assert swept.columns()["matches"].tolist() == [int((scores > limit).sum()) for limit in thresholds]

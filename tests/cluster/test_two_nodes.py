@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import run
-from many_parts import AGAINST, DIM, QUERY, ROWS, digest, unit
+from many_parts import AGAINST, DIM, PARTS, QUERY, ROWS, digest, unit
 from ray_nodes import Nodes, marked, wait_for
 
 import embedstore
@@ -92,7 +92,7 @@ def test_both_nodes_work_and_only_matches_travel(
         answers.clear()
         assert there.count(QUERY, 0.3) == matching
         assert all(isinstance(found, int) for _, _, results in answers for found in results)
-        assert 15 <= len(answers) <= 3 * ray_executor.BUNDLES_PER_WORKER
+        assert 15 <= len(answers) <= PARTS / 4
         nodes |= {node for _, node, _ in answers}
         if len(nodes) == 2:
             break
