@@ -240,7 +240,13 @@ def index(store: Path, kind: str, executor: str | None, output: Output) -> None:
 
 def _require_only_a_folder(output: Output) -> None:
     """Refuse what needs the rows here, where they are written elsewhere."""
-    here = {"-o": output.file, "--sheet": output.sheet, "--open": output.look, "--pictures": output.pictures}
+    here = {
+        "-o": output.file,
+        "--force": output.force,
+        "--sheet": output.sheet,
+        "--open": output.look,
+        "--pictures": output.pictures,
+    }
     named = [word for word, given in here.items() if given]
     named += [] if output.form in (None, "json", "nl") else ["--csv, --tsv or -f"]
     if named:

@@ -25,7 +25,7 @@ _SILENT = {
     "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning: no accelerator is asked for
 }
-_UNHINDERED = {"RAY_worker_niceness": "0"}
+_UNHINDERED = "RAY_worker_niceness", "0"
 """By default workers give way to all else on the machine: they would be slower than this process's threads are."""
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
@@ -34,6 +34,8 @@ def connected(address: str | None) -> Any:
     """Return the module ray, connected to the cluster at `address`; see `ray_executor.RayExecutor`."""
     os.environ.update(_SILENT)
     named = address or os.environ.get("RAY_ADDRESS") or "local"
+    if named == "local":
+        os.environ.setdefault(*_UNHINDERED)
     if _MODE not in os.environ and sys.modules.get("ray") is None:
         _say_how_to_authenticate(named)
     ray = _imported()
@@ -42,7 +44,6 @@ def connected(address: str | None) -> Any:
         return ray
     own: dict[str, Any] = {}
     if named == "local":
-        os.environ.update({name: value for name, value in _UNHINDERED.items() if name not in os.environ})
         own = {
             "num_cpus": cores(),
             "object_store_memory": _OBJECT_STORE_BYTES,

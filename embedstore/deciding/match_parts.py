@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -38,6 +39,8 @@ from embedstore.wording import counted, quoted
 
 NOTE = "_matches.json"
 """Says what the files hold; what reads Parquet folders passes over a name that begins so."""
+
+_TRIES = 50
 
 Take: TypeAlias = Callable[[Positions, Sequence[str]], pa.Table]
 """Returns columns of rows by their places among those that were scored."""
@@ -119,7 +122,7 @@ def write_matches(
         told = replace(told, matches=sum(files.values()), by_class=dict(by_class), files=len(files))
         _finish(beside, target, told, files)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        _discard(beside)
     return told
 
 
@@ -221,6 +224,15 @@ def _finish(beside: Path, target: Path, told: MatchParts, files: dict[str, int])
     (beside / NOTE).write_text(json.dumps(note, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with _moved_away(target):
         beside.rename(target)
+
+
+def _discard(folder: Path) -> None:
+    """Delete a folder in which tasks that nobody waits for any more may still be writing."""
+    for _ in range(_TRIES):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager

@@ -53,6 +53,8 @@ def test_telemetry_is_off_and_authentication_is_said_before_ray_is_imported(stor
     own = [opened_without_ray(store, "ray", RAY_USAGE_STATS_ENABLED="1")[1] for _ in range(2)]
     assert {settings["RAY_USAGE_STATS_ENABLED"] for settings in own} == {"0"}
     assert {settings["RAY_AUTH_MODE"] for settings in own} == {"token"}
+    assert {settings["RAY_worker_niceness"] for settings in own} == {"0"}
+    assert "RAY_worker_niceness" not in opened_without_ray(store, "ray:auto")[1]
     assert len({settings["RAY_AUTH_TOKEN"] for settings in own}) == 2
     assert opened_without_ray(store, "ray:auto")[1]["RAY_AUTH_MODE"] == "disabled"
     assert opened_without_ray(store, "ray", RAY_ADDRESS="10.0.0.5:6379")[1]["RAY_AUTH_MODE"] == "disabled"

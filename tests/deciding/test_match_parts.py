@@ -161,7 +161,7 @@ def test_the_command_prints_how_many(opened: EmbedStore, tmp_path: Path) -> None
     assert (told["matches"], told["images"], told["files"], told["threshold"]) == (matches, ROWS, 3, 0.3)
     note = json.loads((tmp_path / "m" / match_parts.NOTE).read_text())
     assert sum(note["rows"].values()) == matches
-    for more in (("--csv",), ("-o", tmp_path / "rows.csv"), ("--sheet", tmp_path / "s.png")):
+    for more in (("--csv",), ("--force",), ("-o", tmp_path / "rows.csv"), ("--sheet", tmp_path / "s.png")):
         refused = run(*words, *more)
         assert refused.exit_code == 2
         assert "--output-folder writes the matches and prints how many" in refused.output
