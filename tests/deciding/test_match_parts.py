@@ -161,6 +161,10 @@ def test_the_command_prints_how_many(opened: EmbedStore, tmp_path: Path) -> None
     assert (told["matches"], told["images"], told["files"], told["threshold"]) == (matches, ROWS, 3, 0.3)
     note = json.loads((tmp_path / "m" / match_parts.NOTE).read_text())
     assert sum(note["rows"].values()) == matches
+    for place in (tmp_path / "no" / "m", tmp_path / ("n" * 300)):
+        refused = run(*words[:-1], place)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert place.name[:200] in refused.stderr
     for more in (("--csv",), ("--force",), ("-o", tmp_path / "rows.csv"), ("--sheet", tmp_path / "s.png")):
         refused = run(*words, *more)
         assert refused.exit_code == 2
