@@ -15,11 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _MARK = "EMBEDSTORE_TEST_CLUSTER"
-_NODE = "EMBEDSTORE_TEST_NODE"
-_HEALTH = {
-    "RAY_health_check_initial_delay_ms": "1000",
-    "RAY_health_check_period_ms": "500",
-}
+_HEALTH = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "500"}
 """So that a node that was killed is missed within seconds; one that is only slow has ten, as by default."""
 
 
@@ -31,7 +27,6 @@ class Nodes:
         self._mark = secrets.token_hex(8)
         self.token = secrets.token_hex(32)
         self._started: list[subprocess.Popen[bytes]] = []
-        self._names: dict[int, str] = {}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -65,14 +60,8 @@ class Nodes:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, "--block", "--num-cpus=1"]
         command += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000", "--disable-usage-stats"]
         command += [f"--plasma-directory={self._folder}"]
-        settings = {
-            **_HEALTH,
-            _MARK: self._mark,
-            _NODE: home.name,
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": self.token,
-            "HOME": str(home),
-        }
+        settings = {_MARK: self._mark, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "HOME": str(home)}
+        settings |= _HEALTH
         with (home / "said").open("wb") as said:
             node = subprocess.Popen(
                 [*command, "--include-dashboard=false"] if "--head" in words else command,
@@ -82,7 +71,6 @@ class Nodes:
                 stderr=subprocess.STDOUT,
             )
         self._started.append(node)
-        self._names[node.pid] = home.name
 
         def runs() -> bool:
             text = (home / "said").read_text(errors="replace")
@@ -91,6 +79,15 @@ class Nodes:
 
         wait_for(runs, f"a node to start: ray start {words[0]}")
         return node
+
+    def lose_within_a_bundle(self, node: subprocess.Popen[bytes], mark: str) -> bool:
+        """Do `lose` if a worker of the node is within a bundle; it is halted first, to be sure that it is."""
+        of_node = marked(mark)
+        # To find them takes longer than a short bundle, so these are looked at again and again.
+        if not any(_halted_within_a_bundle(process) for _ in range(500) for process in of_node):
+            return False
+        self.lose(node, mark)
+        return True
 
     def stop(self, node: subprocess.Popen[bytes]) -> None:
         """End one node and its workers."""
@@ -102,24 +99,37 @@ class Nodes:
         """Return the ids of all processes that this cluster has started, and those that they have."""
         return marked(f"{_MARK}={self._mark}")
 
-    def kill_a_busy_worker(self) -> bool:
+    def kill_a_busy_worker(self, title: str = "ray::greet") -> bool:
         """SIGKILL a worker that is within a bundle, if one is found; it is halted first, to be sure that it is."""
-        return any(_halted_within_a_bundle(process) and _kill(process) for process in self.processes())
+        for process in self.processes():
+            if _title(process).startswith(title):
+                os.kill(process, signal.SIGSTOP)
+                if _title(process).startswith(title):
+                    _kill(process)
+                    return True
+                os.kill(process, signal.SIGCONT)
+        return False
 
-    def kill_a_busy_node(self, node: subprocess.Popen[bytes]) -> bool:
-        """SIGKILL all of a node, its raylet and its workers, if one of these is within a bundle."""
-        mark = f"{_NODE}={self._names[node.pid]}"
-        of_node = marked(mark)
-        # To find them takes longer than a short bundle, so these are looked at again and again.
-        if not any(_halted_within_a_bundle(process) for _ in range(500) for process in of_node):
-            return False
-        while left := [process for process in marked(mark) if process != node.pid]:
-            for process in left:
+    def lose(self, node: subprocess.Popen[bytes], mark: str) -> None:
+        """SIGKILL one node with its workers: all that was started with this NAME=VALUE in its environment."""
+        while processes := marked(mark):
+            for process in processes:
                 _kill(process)
-        node.kill()
-        node.wait()
+        node.wait(30)
         self._started.remove(node)
-        return True
+
+    def holds(self, word: bytes) -> list[str]:
+        """Return where a word stands: in a file that the cluster has written, or how a process was started."""
+        files = [path for path in self._folder.rglob("*") if path.is_file()]
+        files += [Path(f"/proc/{process}/{name}") for process in self.processes() for name in ("environ", "cmdline")]
+        found = []
+        for path in files:
+            try:
+                if word in path.read_bytes():
+                    found.append(str(path))
+            except OSError:
+                continue  # it has ended
+        return found
 
 
 def marked(word: str) -> list[int]:
@@ -148,6 +158,13 @@ def _title(process: int) -> str:
         return ""
 
 
+def _kill(process: int) -> None:
+    try:
+        os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # it has ended by itself
+
+
 def _halted_within_a_bundle(process: int) -> bool:
     """Halt a process if it is a worker within a bundle; tell whether it is."""
     if not _title(process).startswith("ray::greet"):
@@ -157,12 +174,3 @@ def _halted_within_a_bundle(process: int) -> bool:
         return True
     os.kill(process, signal.SIGCONT)
     return False
-
-
-def _kill(process: int) -> bool:
-    """SIGKILL a process; tell whether it had not ended by itself."""
-    try:
-        os.kill(process, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +21,12 @@ from ray_nodes import Nodes
 from embedstore.cluster import ray_executor
 from embedstore.errors import PathError
 from embedstore.store import EmbedStore
+
+if importlib.util.find_spec("ray") is None and os.environ.get("EMBEDSTORE_NEEDS_RAY") != "1":
+    pytest.skip('Ray is not installed: pip install "embedstore[ray]"', allow_module_level=True)
+
+pytestmark = pytest.mark.usefixtures("many_bundles")
+THIRD = "EMBEDSTORE_TEST_NODE=third"
 
 
 def sums(folder: Path) -> dict[str, str]:
@@ -145,7 +153,7 @@ def written(store: EmbedStore, folder: Path) -> str:
 @pytest.fixture
 def third(nodes: Nodes) -> Iterator[Any]:
     """A node that joins the two, to be killed."""
-    node = nodes.start(f"--address={nodes.address}")
+    node = nodes.start(f"--address={nodes.address}", **dict([THIRD.split("=")]))
     yield node
     if node.poll() is None:
         nodes.stop(node)
@@ -171,6 +179,6 @@ def test_a_whole_node_killed_loses_and_doubles_nothing(
             return digest(store.search_many([unit(seed) for seed in range(11)], k=50))
         return digest(store.classify(QUERY, -0.5)) + written(store, tmp_path)
 
-    answers = Killer(lambda: nodes.kill_a_busy_node(third)).ask(lambda: asked(there))
+    answers = Killer(lambda: nodes.lose_within_a_bundle(third, THIRD)).ask(lambda: asked(there))
     shutil.rmtree(tmp_path / "m", ignore_errors=True)
     assert answers == {asked(here)}

@@ -30,6 +30,7 @@ from embedstore.vectors import as_vectors
 if importlib.util.find_spec("ray") is None and os.environ.get("EMBEDSTORE_NEEDS_RAY") != "1":
     pytest.skip('Ray is not installed: pip install "embedstore[ray]"', allow_module_level=True)
 
+pytestmark = pytest.mark.usefixtures("many_bundles")
 _MARK = "EMBEDSTORE_TEST_OWN_CLUSTER"
 
 

@@ -1,17 +1,23 @@
-"""A store of more than 200 parts, what is asked of it, and the SHA-256 of an answer."""
+"""A store of more than 200 parts, for this process and for two Ray nodes; the SHA-256 of an answer. Has fixtures."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
+from embedstore.cluster import ray_executor
 from embedstore.searching.queries import Concept, Query
 from embedstore.store import EmbedStore
+
+if TYPE_CHECKING:
+    from ray_nodes import Nodes
 
 ROWS, DIM, PARTS = 13_440, 96, 210
 
@@ -73,3 +79,29 @@ def digest(found: Any) -> str:
     if hasattr(found, "to_dict"):
         return digest(json.dumps({**found.to_dict(), "created_at": None}, sort_keys=True))
     return hashlib.sha256(str(found).encode()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def many_bundles() -> Iterator[None]:
+    """So that this small store makes many."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ray_executor, "LEAST_BYTES", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the store is, which tests only read."""
+    return made(tmp_path_factory.mktemp("shared") / "s.store").path
+
+
+@pytest.fixture
+def here(path: Path) -> EmbedStore:
+    """The store, read by this process."""
+    return EmbedStore.open(path)
+
+
+@pytest.fixture
+def there(path: Path, nodes: Nodes, many_bundles: None) -> EmbedStore:
+    """The store, read by the nodes, in many bundles."""
+    return EmbedStore.open(path, executor=f"ray:{nodes.address}")
