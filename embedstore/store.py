@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from embedstore.errors import InputError, option
 from embedstore.searching import scan
@@ -28,13 +28,16 @@ from embedstore.wording import counted
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from numpy.typing import ArrayLike
 
     from embedstore.deciding.carrying import Carried
     from embedstore.deciding.census import Estimate
     from embedstore.deciding.classifier import Classifier
+    from embedstore.deciding.counted_sweep import CountedSweep
     from embedstore.deciding.evaluation import Evaluation
     from embedstore.deciding.label_log import Batch
     from embedstore.deciding.label_plan import LabelPlan
+    from embedstore.deciding.match_parts import MatchParts
     from embedstore.deciding.rounds import History
     from embedstore.deciding.thresholds import Sweep
     from embedstore.embedders.protocol import Embedder
@@ -330,7 +333,7 @@ class EmbedStore:
 
     def index(self, kind: str = "int8") -> IndexReport:
         """Make index files for new parts, so that search reads fewer bytes. See `index.build`."""
-        report = build(self.folder, self.reader.index_files, kind)
+        report = build(self.folder, self.reader.index_files, self.reader.executor, kind)
         self.refresh()
         if report.parts and kind in APPROXIMATE:
             report.recall = self.reader.recall(kind)
@@ -502,6 +505,23 @@ class EmbedStore:
             raise InputError("a query needs a threshold to decide by; `store.calibrate` finds one")
         return self.reader.classify(query, threshold, where, **words)
 
+    def write_matches(
+        self,
+        folder: str | os.PathLike[str],
+        query: Any,
+        threshold: float | None = None,
+        where: Any = None,
+        **words: Any,
+    ) -> MatchParts:
+        """Write every row that matches into a folder, as Parquet files, and return how many: for very many matches.
+
+        The options are those of `classify`. The files are written where the rows are scored, by the workers of a
+        cluster where the store was opened on one: see `match_parts.write_matches`.
+        """
+        from embedstore.deciding import match_parts
+
+        return match_parts.write_matches(self.reader, folder, query, threshold, where, **words)
+
     def count(self, query: Any, threshold: float, where: Any = None, **words: Any) -> int:
         """Return how many rows have a score larger than `threshold`; see `classify`."""
         return self.reader.count(query, threshold, where, **words)
@@ -512,11 +532,25 @@ class EmbedStore:
         """Return every row whose score in `scores`, of shape (n_rows,), is larger than `threshold`."""
         return self.reader.exceeding(scores, threshold, label, where)
 
-    def sweep(self, query: Any, labels: Any = None, **words: Any) -> Sweep:
-        """Score every row once, for all thresholds: see `thresholds.sweep`."""
-        from embedstore.deciding import thresholds
+    @overload
+    def sweep(self, query: Any, labels: Any = None, thresholds: None = None, **words: Any) -> Sweep: ...
+    @overload
+    def sweep(self, query: Any, labels: Any = None, *, thresholds: ArrayLike, **words: Any) -> CountedSweep: ...
+    def sweep(
+        self, query: Any, labels: Any = None, thresholds: ArrayLike | None = None, **words: Any
+    ) -> Sweep | CountedSweep:
+        """Score every row once, for all thresholds: see `thresholds.sweep`.
 
-        return thresholds.sweep(self.reader, query, labels, **words)
+        With `thresholds` named beforehand the rows that exceed each are counted where they are scored, and no score is
+        kept but those of labelled rows: see `counted_sweep.counted_sweep`. So billions of rows can be swept.
+        """
+        if thresholds is not None:
+            from embedstore.deciding.counted_sweep import counted_sweep
+
+            return counted_sweep(self.reader, query, thresholds, labels, **words)
+        from embedstore.deciding.thresholds import sweep
+
+        return sweep(self.reader, query, labels, **words)
 
     def calibrate(self, query: Any, labels: Any = None, **options: Any) -> Classifier:
         """Choose a threshold by labels and measure it: see `thresholds.calibrate`."""

@@ -59,7 +59,7 @@ PUBLIC = {
     "EmbedStore": "add add_labels calibrate carry classifier classifiers classify columns compact count create "
     "created_at embedder estimate evaluate exceeding id index info labels mask missing open path plan_add plan_labels "
     "query_vectors refresh remove restore rows save_classifier scores search search_many snapshot space sweep "
-    "to_pandas to_table undo_labels vacuum vectors verify version versions",
+    "to_pandas to_table undo_labels vacuum vectors verify version versions write_matches",
     "ImageClassifierFromTextQuery": "calibration_ classes_ decision_function embed fit get_params predict "
     "predict_proba score scores set_params text_emb to_classifier",
     "Matches": "id save_pictures score table to_arrow to_pandas to_polars to_pylist uri",

@@ -15,6 +15,7 @@ import click
 
 from embedstore.cli import completion
 from embedstore.cli.options import (
+    PATH,
     Count,
     command,
     concept_of,
@@ -83,6 +84,7 @@ def search(store: Path, version: int | None, executor: str | None, output: Outpu
 @command(
     'embedstore classify photos.store "bird" --threshold 0.3 -f',
     "embedstore classify photos.store --classifier bird -o birds.csv --sheet birds.jpg",
+    "embedstore classify photos.store --classifier bird --output-folder birds --executor ray",
 )
 @store_argument
 @query_options
@@ -99,9 +101,18 @@ def search(store: Path, version: int | None, executor: str | None, output: Outpu
 @version_option
 @executor_options
 @look_options
+@click.option(
+    "--output-folder",
+    "folder",
+    type=PATH,
+    metavar="FOLDER",
+    help="Write the matches into FOLDER as Parquet files, by whoever reads the vectors, and print how many: for very "
+    "many matches, and for a cluster.",
+)
 @rows_output
 def classify(
     store: Path,
+    folder: Path | None,
     threshold: float | None,
     name: str | None,
     origin: Path | None,
@@ -123,20 +134,26 @@ def classify(
         )
     if name is not None and any(query.values()):
         raise click.UsageError("a classifier has its own query and prompts; leave those out")
+    if folder is not None:
+        _require_only_a_folder(output)
     opened = open_store(store, version, executor)
     if name is not None:
         decider = find_classifier(opened, name, origin)
         warn_of_shift(opened, decider, where, output, origin)
-        if len(decider.targets) > 1:
-            if threshold is not None:
-                raise click.UsageError(f"{name!r} has a threshold for each class; leave --threshold out")
-            from embedstore.deciding import evaluation
+        if len(decider.targets) > 1 and threshold is not None:
+            raise click.UsageError(f"{name!r} has a threshold for each class; leave --threshold out")
+    if folder is not None:
+        written = opened.write_matches(folder, decider, threshold, where)
+        output.value(written.to_dict(), str(written))
+        return
+    if name is not None and len(decider.targets) > 1:
+        from embedstore.deciding import evaluation
 
-            predicted = evaluation.predict(opened.reader, decider, where)
-            _print(opened, predicted, output, widest=None, heads=True)
-            output.copy(predicted)
-            output.draw(predicted, decider.name, ["predicted"], opened.rows)
-            return
+        predicted = evaluation.predict(opened.reader, decider, where)
+        _print(opened, predicted, output, widest=None, heads=True)
+        output.copy(predicted)
+        output.draw(predicted, decider.name, ["predicted"], opened.rows)
+        return
     matches = opened.classify(decider, threshold, where)
     _print(opened, matches.table, output)
     output.say(_how_many(matches, opened))
@@ -213,11 +230,27 @@ def export(
     "each other. ivf, rabitq: for stores larger than memory; rows may be missed, "
     "how many is measured and printed, and they serve only who asks for approximate answers.",
 )
+@executor_options
 @value_output
-def index(store: Path, kind: str, output: Output) -> None:
+def index(store: Path, kind: str, executor: str | None, output: Output) -> None:
     """Make index files for new parts; search is then two to three times as fast, with the same answers."""
-    report = open_store(store).index(kind)
+    report = open_store(store, executor=executor).index(kind)
     output.value(report.to_dict(), str(report))
+
+
+def _require_only_a_folder(output: Output) -> None:
+    """Refuse what needs the rows here, where they are written elsewhere."""
+    here = {
+        "-o": output.file,
+        "--force": output.force,
+        "--sheet": output.sheet,
+        "--open": output.look,
+        "--pictures": output.pictures,
+    }
+    named = [word for word, given in here.items() if given]
+    named += [] if output.form in (None, "json", "nl") else ["--csv, --tsv or -f"]
+    if named:
+        raise click.UsageError(f"--output-folder writes the matches and prints how many; leave out {', '.join(named)}")
 
 
 def shorter(uri: str, store: Path) -> str:

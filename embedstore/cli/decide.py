@@ -43,6 +43,7 @@ from embedstore.wording import counted, quoted
 
 if TYPE_CHECKING:
     from embedstore.deciding.classifier import Classifier
+    from embedstore.deciding.counted_sweep import Swept
     from embedstore.store import EmbedStore
 
 _MOST_THRESHOLDS = 100_000
@@ -101,8 +102,21 @@ def sweep(
     chosen = None if thresholds is None else [one for part in thresholds.split(",") for one in _threshold_range(part)]
     concept = concept_of(query)
     opened = open_store(store, executor=executor)
+    if not noise and (chosen is not None or (labels is not None and not opened.reader.executor.local)):
+        counts = opened.sweep(concept, labels, thresholds=n if chosen is None else chosen, where=where)
+        _print_swept(counts, counts.table(chosen), output)
+        output.say(counts.about)
+        return
     swept = opened.sweep(concept, labels, where=where, noise=noise)
-    rows = swept.table(chosen, n)
+    _print_swept(swept, swept.table(chosen, n), output)
+    if swept.curve is None:
+        output.say(f"without labels: {swept.suggestion}")
+    elif swept.floor is not None:
+        output.say(f"queries that mean nothing exceed {swept.floor:.4f} on at most 1% of the images")
+
+
+def _print_swept(swept: Swept, rows: list[dict[str, float]], output: Output) -> None:
+    """Print what thresholds give, and what is best where there are labels."""
     marked = [{**row, "mark": f"<- {mark}" if (mark := swept.mark(row["threshold"])) else ""} for row in rows]
     shown = _SWEPT if swept.curve is None else _SWEPT + _MEASURED
     output.table(rows, columns(marked, (*shown, Column("mark"))))
@@ -111,10 +125,6 @@ def sweep(
         best = f"best F1 {swept.best.f1:.4f} at score > {swept.best.threshold:.4f}"
         also = "all labels are of one class" if math.isnan(area) else f"ROC AUC {area:.4f}"
         output.say(f"{best}; average precision {precision:.4f}, {also}")
-        if swept.floor is not None:
-            output.say(f"queries that mean nothing exceed {swept.floor:.4f} on at most 1% of the images")
-    else:
-        output.say(f"without labels: {swept.suggestion}")
 
 
 @command('embedstore rank photos.store bird "a bird in flight" penguin --label category=bird')

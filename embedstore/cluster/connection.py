@@ -25,6 +25,8 @@ _SILENT = {
     "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning: no accelerator is asked for
 }
+_UNHINDERED = "RAY_worker_niceness", "0"
+"""By default workers give way to all else on the machine: they would be slower than this process's threads are."""
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
@@ -32,6 +34,8 @@ def connected(address: str | None) -> Any:
     """Return the module ray, connected to the cluster at `address`; see `ray_executor.RayExecutor`."""
     os.environ.update(_SILENT)
     named = address or os.environ.get("RAY_ADDRESS") or "local"
+    if named == "local":
+        os.environ.setdefault(*_UNHINDERED)
     if _MODE not in os.environ and sys.modules.get("ray") is None:
         _say_how_to_authenticate(named)
     ray = _imported()

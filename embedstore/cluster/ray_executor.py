@@ -1,14 +1,16 @@
-"""Runs the tasks of a scan on a Ray cluster: bundles of about a tenth of a worker's share, few in flight, in order.
+"""Runs an executor's tasks on a Ray cluster: in bundles that are large first and small in the end, few at a time.
 
 The vectors stay in the store's files, which every node reads at the same path; what travels is queries, masks and
-results. A worker that dies is started again by Ray, and its bundle with it: a bundle writes nothing, so the answer is
-the same. What a worker does is `worker_side`'s business; how Ray is reached, `connection`'s.
+results. A bundle whose worker dies is done again by another: it only reads, or writes files that are the same however
+often they are written, so the answer is the same. What a worker does is `worker_side`'s business; how Ray is reached,
+`connection`'s.
 """
 
 from __future__ import annotations
 
 import functools
 import io
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -19,11 +21,14 @@ from embedstore.errors import ClusterError, InputError, StoreNotFoundError
 from embedstore.searching.scan import Executor, Task
 from embedstore.storage.parts import Part
 
-BUNDLES_PER_WORKER = 10
-"""Into so many bundles a worker's share is cut, so that all end together."""
+SHARES = 2
+"""A bundle is a worker's share of what is left, cut in so many: the last ones are small, so that all end together."""
 LEAST_BYTES = 256 << 20
-MOST_BYTES = 512 << 20
-"""Vectors that a bundle reads: enough that its way, some 2 ms, costs little; few enough that one that is lost does."""
+MOST_BYTES = 1 << 30
+"""Vectors that a bundle reads: enough that its way, 2 ms of processors, costs little; few enough that one that is lost
+does."""
+COUNTED_FOR = 10.0
+"""For so many seconds the workers are not counted again: to ask takes as long as a bundle's way."""
 IN_FLIGHT = 3
 """Bundles for each worker that are sent and not yet answered."""
 RETRIES = 5
@@ -56,6 +61,7 @@ class RayExecutor(Executor):
         self._ray.cloudpickle.register_pickle_by_value(greeting)
         remote = self._ray.remote(num_cpus=1, max_retries=RETRIES)
         self._greet = remote(greeting.greet)
+        self._counted: tuple[float, int] | None = None
 
     def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
         """Apply `function` to each task of a scan; results come in the order of tasks."""
@@ -76,7 +82,7 @@ class RayExecutor(Executor):
     def _answers(self, function: Any, combine: Any, tasks: Iterable[Any]) -> Iterator[list[Any]]:
         """Yield the results of each bundle, in order, with at most so many bundles on their way."""
         ordered = list(tasks)
-        workers = max(int(self._ray.cluster_resources().get("CPU", 1)), 1)
+        workers = self._workers()
         waiting: deque[Any] = deque()
         shared = _Shared(self._ray)
         try:
@@ -90,6 +96,13 @@ class RayExecutor(Executor):
         finally:
             for left in waiting:  # somebody stopped asking, or an error came first
                 self._ray.cancel(left)
+
+    def _workers(self) -> int:
+        """Return how many workers the cluster has, or had just now."""
+        now = time.monotonic()
+        if self._counted is None or now - self._counted[0] > COUNTED_FOR:
+            self._counted = now, max(int(self._ray.cluster_resources().get("CPU", 1)), 1)
+        return self._counted[1]
 
     def _answer(self, reference: Any) -> list[Any]:
         """Wait for a bundle's results; raise what a worker could not do."""
@@ -141,14 +154,15 @@ class _Shared:
 
 
 def bundles(tasks: list[Task], workers: int) -> Iterator[list[Task]]:
-    """Cut tasks, in order, into bundles that read about as many bytes each."""
-    share = sum(task.size for task in tasks) / (workers * BUNDLES_PER_WORKER)
-    wanted = min(max(share, LEAST_BYTES), MOST_BYTES)
+    """Cut tasks, in order, into bundles: each reads about a worker's share of what is left, divided by `SHARES`."""
+    left = sum(task.size for task in tasks)
     bundle: list[Task] = []
     size = 0
     for task in tasks:
+        wanted = min(max(left / (workers * SHARES), LEAST_BYTES), MOST_BYTES)
         if bundle and size + task.size > wanted:
             yield bundle
+            left -= size
             bundle, size = [], 0
         bundle.append(task)
         size += task.size

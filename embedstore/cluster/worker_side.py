@@ -83,7 +83,7 @@ def answer(payload: bytes, shared: Sequence[Any]) -> tuple[str, Any]:
             found = function(dataclasses.replace(task, part=part))
             results = [combine(results[0], found)] if combine is not None and results else [*results, found]
         return DONE, results
-    except EmbedStoreError as error:
+    except (EmbedStoreError, OSError) as error:  # a full disk, where a task writes
         return FAILED, error
 
 

@@ -6,6 +6,7 @@ is simply no match. Choosing thresholds is left to `thresholds`, the pictures th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from embedstore.measures.rates import REPORTED, Confusion, Metrics, confusion, f
 from embedstore.measures.shift import ERROR, Shift
 from embedstore.searching.matches import Matches
 from embedstore.searching.reader import Reader
-from embedstore.vectors import total_order
+from embedstore.vectors import Positions, total_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +106,19 @@ def predict(reader: Reader, classifier: Classifier, where: Any = None) -> pa.Tab
     mask = reader.mask(where)
     if mask is not None:
         matched = matched & mask
+    return predicted(classifier, class_scores, matched, reader.rows.take)
+
+
+def predicted(
+    classifier: Classifier,
+    class_scores: NDArray[np.float32],
+    matched: NDArray[np.bool_],
+    take: Callable[[Positions, Sequence[str]], pa.Table],
+) -> pa.Table:
+    """Return a row for each match of each class, see `predict`; `take` returns columns of rows by their places."""
     classes, positions = np.nonzero(matched)
     scores = class_scores[classes, positions]
-    rows = reader.rows.take(positions, ["id", "uri"])
+    rows = take(positions, ["id", "uri"])
     labels = np.array(classifier.labels, dtype=object)[classes]
     columns = {
         "id": rows.column("id"),

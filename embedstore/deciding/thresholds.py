@@ -14,27 +14,26 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from embedstore.deciding import label_log
 from embedstore.deciding.classifier import Classifier, Mode, free_name
+from embedstore.deciding.counted_sweep import Swept
 from embedstore.deciding.labels import Labelled, classes_for, labels_for
 from embedstore.deciding.same_pictures import COPY_COSINE, PictureSet, copies, pictures_of
 from embedstore.deciding.target import Target
 from embedstore.errors import EmbedderError, InputError, LabelError, MissingDependencyError, QueryError, option
 from embedstore.measures.calibration import Calibration, calibrate_scores
 from embedstore.measures.competition import Competition, compete, swallowing
-from embedstore.measures.curves import Curve, as_threshold, as_thresholds, curves, precision_recall
+from embedstore.measures.curves import as_threshold, curves, precision_recall
 from embedstore.measures.distribution import Gap, ScoreDistribution
 from embedstore.measures.ranking import rank_scores
-from embedstore.measures.rates import REPORTED, Ints, Metrics, name_in_words
+from embedstore.measures.rates import Ints, name_in_words
 from embedstore.searching.queries import Concept
 from embedstore.searching.reader import Reader
 from embedstore.wording import counted
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from embedstore.deciding.plots import Display
 
 MOST_OF_NAME = 60
@@ -48,15 +47,11 @@ NOISE_SHARE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
+class Sweep(Swept):
     """Every threshold of one query, which is told in words."""
 
-    query: str
     distribution: ScoreDistribution
     """Of all rows that were swept: matches and percentile at any threshold, gap."""
-    curve: Curve | None
-    """Of the labelled rows: precision, recall and F1 at every distinct score; None without labels."""
-    labelled: Labelled | None
     scores: NDArray[np.float32]
     """Shape (n_rows,), in the order of the store's rows; of all rows, also where a condition kept some."""
     noise: Callable[[], float | None] | None = field(default=None, repr=False)
@@ -94,42 +89,6 @@ class Sweep:
         if above <= int(NOISE_SHARE * n) and not found:
             return f"nothing here stands out: {noise}"
         return f"{noise}; {found or 'no gap shows where the matches end'}"
-
-    @property
-    def best(self) -> Metrics | None:
-        """The figures at the threshold of the best F1, of equal ones the highest; None without labels."""
-        return None if self.curve is None else self.curve.at_cut(self.curve.best_cut)
-
-    def columns(self, thresholds: ArrayLike | None = None, n: int = 20) -> dict[str, NDArray[Any]]:
-        """Return what each threshold gives, as arrays of shape (n_thresholds,).
-
-        They are ``threshold``, ``matches``, ``percentile``; with labels also ``precision``, ``recall``, ``f1``, ``tp``,
-        ``fp``, ``fn``, ``tn``. By default about `n` thresholds are taken where the choice is: with labels from recall
-        1 to precision 1, the best F1 among them (see `Curve.telling`); without, at shares of the rows that halve and
-        halve again towards the top, with the floor of the noise, and the gap where one stands out.
-        """
-        chosen = self._telling(n) if thresholds is None else np.atleast_1d(as_thresholds(thresholds))
-        columns: dict[str, NDArray[Any]] = {
-            "threshold": chosen,
-            "matches": self.distribution.matches(chosen),
-            "percentile": self.distribution.percentile(chosen),
-        }
-        if self.curve is not None:
-            measured = self.curve.at(chosen)
-            columns.update({name: getattr(measured, name) for name in REPORTED})
-        return columns
-
-    def table(self, thresholds: ArrayLike | None = None, n: int = 20) -> list[dict[str, float]]:
-        """Return `columns` as a dictionary for each threshold, of plain numbers."""
-        columns = self.columns(thresholds, n)
-        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-        return [dict(zip(columns, row, strict=True)) for row in rows]
-
-    def to_pandas(self, thresholds: ArrayLike | None = None, n: int = 20) -> pd.DataFrame:
-        """Return `columns` as a pandas DataFrame, a row for each threshold."""
-        import pandas as pd
-
-        return pd.DataFrame(self.columns(thresholds, n))
 
     def __repr__(self) -> str:
         head, rows, best = self._cells()
@@ -196,9 +155,7 @@ class Sweep:
 
     def mark(self, threshold: float) -> str:
         """Say in words what is special of a threshold: that of the best F1, the gap, the noise; or ""."""
-        marks = []
-        if self.curve is not None and self.curve.cut(threshold) == self.curve.best_cut:
-            marks.append("best F1")
+        marks = [best] if (best := super().mark(threshold)) else []
         if self.curve is None and self.gap is not None and threshold == self.gap.threshold:
             marks.append("a gap")
         if self.floor is not None and threshold == self.floor:

@@ -135,6 +135,35 @@ class ScoreDistribution:
         return max(ScoreDistribution.of(row).threshold_for(allowed) for row in matrix)
 
 
+@dataclass(frozen=True, eq=False)
+class ScoreCounts:
+    """How many of `rows` rows exceed each of some ascending, distinct `thresholds`; what lies between is not known."""
+
+    thresholds: Floats
+    above: Ints
+    rows: int
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def matches(self, threshold: ArrayLike) -> Ints:
+        """Return how many rows have score > threshold; InputError where that was not counted at one of them."""
+        wanted = as_thresholds(threshold)
+        places = np.searchsorted(self.thresholds, wanted).clip(max=len(self.thresholds) - 1)
+        uncounted = wanted[self.thresholds[places] != wanted]
+        if uncounted.size:
+            raise InputError(
+                f"how many rows exceed {uncounted.flat[0]} was not counted: it is none of the "
+                f"{len(self.thresholds):,} thresholds of this sweep; name it among them"
+            )
+        counts: Ints = self.above[places]
+        return counts
+
+    def percentile(self, threshold: ArrayLike) -> Floats:
+        """Return the percentage of rows, 0 to 100, that score at most `threshold`; see `matches`."""
+        return 100 * (1 - self.matches(threshold) / self.rows)
+
+
 @dataclass(frozen=True)
 class Gap:
     """A gap between neighbouring scores near the top that is wider than chance makes one.

@@ -7,7 +7,9 @@ proposes rows: scoring them, and proving that none is missing, is left to `short
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import json
 import logging
 import os
@@ -23,6 +25,8 @@ from numpy.typing import NDArray
 
 from embedstore import files
 from embedstore.errors import DamagedStoreError, InputError
+from embedstore.searching.scan import Executor, one_blas_thread
+from embedstore.settings import cores
 from embedstore.storage.folder import StoreFolder
 from embedstore.storage.parts import Part
 from embedstore.vectors import Vectors, norms, rounding
@@ -162,6 +166,10 @@ class IndexFiles:
         self._refused: set[tuple[str, str, int]] = set()
         self._scanned = 0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process without what is mapped here."""
+        return (IndexFiles, (self._folder.absolute(),))
+
     def pays(self, parts: Sequence[Part], kinds: Sequence[str]) -> bool:
         """Tell whether to search by an index from now on; asked before each search.
 
@@ -296,8 +304,7 @@ def _note_beside(path: Path) -> Path:
 
 def _about(part: Part, kind: str) -> dict[str, Any]:
     """Return what a note says of the part."""
-    size = part.path.stat().st_size
-    return {"kind": kind, "part": part.name, "part_size": size, "rows": part.rows, "dim": part.dim}
+    return {"kind": kind, "part": part.name, "part_size": part.size, "rows": part.rows, "dim": part.dim}
 
 
 def _faiss() -> Any:
@@ -466,9 +473,31 @@ class IndexReport:
         return "\n".join(lines)
 
 
-def build(folder: StoreFolder, index_files: IndexFiles, kind: str = EXACT[0]) -> IndexReport:
+@dataclass(frozen=True)
+class _ToIndex:
+    """A part of which an index is wanted: a task of an executor."""
+
+    part: Part
+
+    @property
+    def size(self) -> int:
+        """Bytes of its vectors."""
+        return self.part.rows * self.part.dim * 4
+
+
+def _ensured(task: _ToIndex, index_files: IndexFiles, kind: str, alone: bool) -> tuple[bool, int]:
+    """Make the index of a part unless there is one in order; return whether it was made, and the file's bytes."""
+    if not alone:
+        _faiss().omp_set_num_threads(1)  # of this thread: the others have the other cores
+    index = index_files.get(task.part, kind)
+    made = index is None
+    return made, (index or index_files.build(task.part, kind)).note.size
+
+
+def build(folder: StoreFolder, index_files: IndexFiles, executor: Executor, kind: str = EXACT[0]) -> IndexReport:
     """Make the index files that are missing, stale or damaged, and delete those of parts that are gone.
 
+    The executor's tasks write them, each whole or not at all: one that is made twice is the same to the byte.
     Raises InputError where there is no such kind.
     """
     if kind not in KINDS:
@@ -476,15 +505,17 @@ def build(folder: StoreFolder, index_files: IndexFiles, kind: str = EXACT[0]) ->
     started = time.perf_counter()
     report = IndexReport(kind)
     with folder.writing() as newest:
-        parts = [part for part in newest.parts if part.mapped and part.rows]
+        tasks = [_ToIndex(part) for part in newest.parts if part.mapped and part.rows]
         report.foreign = sum(not part.mapped for part in newest.parts)
         report.deleted = index_files.prune(newest.parts)
-        for part in parts:
-            index = index_files.get(part, kind)
-            report.kept += index is not None
-            report.built += index is None
-            index = index or index_files.build(part, kind)
-            report.bytes += index.note.size
-    report.parts = len(parts)
+        alone = len(tasks) < cores()
+        ensure = functools.partial(_ensured, index_files=index_files, kind=kind, alone=alone)
+        with contextlib.nullcontext() if alone else one_blas_thread:
+            for made, size in executor.map(ensure, tasks):
+                report.built += made
+                report.kept += not made
+                report.bytes += size
+        index_files.prune(newest.parts)  # what a worker that was killed had begun
+    report.parts = len(tasks)
     report.seconds = time.perf_counter() - started
     return report

@@ -29,7 +29,7 @@ from embedstore.space import Space
 from embedstore.storage.ledger import Ledger
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import Snapshot
-from embedstore.vectors import ArrayCache, Mask, Vectors
+from embedstore.vectors import ArrayCache, Mask, Positions, Vectors
 
 SCORES_BYTES = 64 * 2**20
 """How much memory the kept scores may take: 16 queries over a million rows, half of that when counted often."""
@@ -172,6 +172,19 @@ class Reader:
             return scan.count(self.rows.snapshot.parts, _stacked(vector, opponents), limit, mask, self.executor)
         matching = above(self._opposed(vector, opponents), limit)
         return int(np.count_nonzero(matching if mask is None else matching & mask))
+
+    def counts(
+        self, vector: Vectors, opponents: Vectors, thresholds: NDArray[np.float64], where: Any = None
+    ) -> NDArray[np.int64]:
+        """Return how many rows exceed each threshold; no score is kept, and none comes here from elsewhere."""
+        parts, queries = self.rows.snapshot.parts, _stacked(vector, opponents)
+        return scan.counts(parts, queries, thresholds, self.mask(where), self.executor)
+
+    def scores_at(self, vector: Vectors, opponents: Vectors, positions: Positions) -> Scores:
+        """Return the scores of the rows at ascending positions, float32 of shape (n,); of no other one comes here."""
+        mask = np.zeros(len(self.rows), np.bool_)
+        mask[positions] = True
+        return scan.picked_scores(self.rows.snapshot.parts, _stacked(vector, opponents), mask, self.executor)
 
     def nearest(self, queries: Vectors, k: int, mask: Mask | None = None, approximate: bool = False) -> PartialScan:
         """Return the nearest `k` rows to each vector, with all ties of the last place, in no order.

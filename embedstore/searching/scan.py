@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from embedstore import vectors
 from embedstore.measures.curves import above
+from embedstore.measures.distribution import ScoreDistribution
 from embedstore.searching.queries import opposed
 from embedstore.settings import cores
 from embedstore.storage.parts import Part
@@ -334,13 +335,44 @@ def count(parts: Sequence[Part], queries: Vectors, limit: float, mask: Mask | No
     return int(executor.fold(functools.partial(count_in, limit=limit), operator.add, tasks, 0))
 
 
+def counts(
+    parts: Sequence[Part], queries: Vectors, limits: NDArray[np.float64], mask: Mask | None, executor: Executor
+) -> NDArray[np.int64]:
+    """Return how many rows exceed each of `limits`: a histogram, exact at its edges. Only counts leave a task."""
+    tasks = _asked(parts, queries, mask)
+    empty = np.zeros(len(limits), np.int64)
+    found: NDArray[np.int64] = executor.fold(functools.partial(counts_in, limits=limits), operator.add, tasks, empty)
+    return found
+
+
+def picked_scores(parts: Sequence[Part], queries: Vectors, mask: Mask, executor: Executor) -> NDArray[np.float32]:
+    """Return the scores of the rows that a mask picks, in the order of rows, as `exceeding` has them."""
+    found = executor.map(opposed_scores, _asked(parts, queries, mask))
+    return np.concatenate([np.empty(0, np.float32), *found])
+
+
 def exceeding_in(task: Task, limit: float) -> tuple[Positions, NDArray[np.float32]]:
     """Return the rows of a task that exceed `limit`: see `exceeding`."""
-    kept = None if task.mask is None else np.flatnonzero(task.mask)
-    lines = score_part(task) if kept is None else _scores_of(task, kept)
-    line = opposed(lines[0], lines[1:]) if len(lines) > 1 else lines[0]
+    line = opposed_scores(task)
     chosen = np.flatnonzero(above(line, limit))
-    return task.position + (chosen if kept is None else kept[chosen]).astype(np.int64), line[chosen]
+    kept = chosen if task.mask is None else np.flatnonzero(task.mask)[chosen]
+    return task.position + kept.astype(np.int64), line[chosen]
+
+
+def counts_in(task: Task, limits: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return how many rows of a task exceed each of `limits`."""
+    return ScoreDistribution.of(opposed_scores(task)).matches(limits)
+
+
+def opposed_scores(task: Task) -> NDArray[np.float32]:
+    """Return the score of each row of a task that takes part: see `exceeding`."""
+    lines = query_scores(task)
+    return opposed(lines[0], lines[1:]) if len(lines) > 1 else lines[0]
+
+
+def query_scores(task: Task) -> Vectors:
+    """Score the rows of a task that take part: float32 of shape (n_queries, n_rows)."""
+    return score_part(task) if task.mask is None else _scores_of(task, np.flatnonzero(task.mask))
 
 
 def count_in(task: Task, limit: float) -> int:

@@ -27,7 +27,7 @@ from embedstore.store import EmbedStore
 
 STORE, PICTURES, LABELS, WORDS, FAILED, PICTURE = "STORE", "PICTURES", "LABELS.csv", "WORDS.txt", "FAILED.csv", "P.png"
 OTHER, NEW, CLASSIFIER, VECTORS = "OTHER", "NEW", "CLASSIFIER.json", "VECTORS.parquet"
-KEY, COPIES = "KEY.txt", "COPIES"
+KEY, COPIES, MATCHES = "KEY.txt", "COPIES", "MATCHES"
 READ = {PICTURES, LABELS, WORDS, FAILED, PICTURE, CLASSIFIER, VECTORS, KEY}
 """What is read; what begins with OUT is written."""
 
@@ -49,6 +49,7 @@ VALID: dict[str, list[list[str]]] = {
         [STORE, "--classifier", CLASSIFIER],
         [STORE, "--classifier", "cat", "--from", OTHER],
         [STORE, "--image", PICTURE, "--threshold", "0.1", "-o", "OUT.parquet", "--pictures", COPIES],
+        [STORE, "dog", "--threshold", "0.1", "--output-folder", MATCHES],
     ],
     "completion": [["bash"]],
     "compact": [[STORE]],

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 _MARK = "EMBEDSTORE_TEST_CLUSTER"
+_HEALTH = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "500"}
+"""So that a node that was killed is missed within seconds; one that is only slow has ten, as by default."""
 
 
 class Nodes:
@@ -59,6 +61,7 @@ class Nodes:
         command += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000", "--disable-usage-stats"]
         command += [f"--plasma-directory={self._folder}"]
         settings = {_MARK: self._mark, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "HOME": str(home)}
+        settings |= _HEALTH
         with (home / "said").open("wb") as said:
             node = subprocess.Popen(
                 [*command, "--include-dashboard=false"] if "--head" in words else command,
@@ -77,6 +80,15 @@ class Nodes:
         wait_for(runs, f"a node to start: ray start {words[0]}")
         return node
 
+    def lose_within_a_bundle(self, node: subprocess.Popen[bytes], mark: str) -> bool:
+        """Do `lose` if a worker of the node is within a bundle; it is halted first, to be sure that it is."""
+        of_node = marked(mark)
+        # To find them takes longer than a short bundle, so these are looked at again and again.
+        if not any(_halted_within_a_bundle(process) for _ in range(500) for process in of_node):
+            return False
+        self.lose(node, mark)
+        return True
+
     def stop(self, node: subprocess.Popen[bytes]) -> None:
         """End one node and its workers."""
         node.terminate()
@@ -87,16 +99,37 @@ class Nodes:
         """Return the ids of all processes that this cluster has started, and those that they have."""
         return marked(f"{_MARK}={self._mark}")
 
-    def kill_a_busy_worker(self) -> bool:
+    def kill_a_busy_worker(self, title: str = "ray::greet") -> bool:
         """SIGKILL a worker that is within a bundle, if one is found; it is halted first, to be sure that it is."""
         for process in self.processes():
-            if _title(process).startswith("ray::greet"):
+            if _title(process).startswith(title):
                 os.kill(process, signal.SIGSTOP)
-                if _title(process).startswith("ray::greet"):
+                if _title(process).startswith(title):
                     _kill(process)
                     return True
                 os.kill(process, signal.SIGCONT)
         return False
+
+    def lose(self, node: subprocess.Popen[bytes], mark: str) -> None:
+        """SIGKILL one node with its workers: all that was started with this NAME=VALUE in its environment."""
+        while processes := marked(mark):
+            for process in processes:
+                _kill(process)
+        node.wait(30)
+        self._started.remove(node)
+
+    def holds(self, word: bytes) -> list[str]:
+        """Return where a word stands: in a file that the cluster has written, or how a process was started."""
+        files = [path for path in self._folder.rglob("*") if path.is_file()]
+        files += [Path(f"/proc/{process}/{name}") for process in self.processes() for name in ("environ", "cmdline")]
+        found = []
+        for path in files:
+            try:
+                if word in path.read_bytes():
+                    found.append(str(path))
+            except OSError:
+                continue  # it has ended
+        return found
 
 
 def marked(word: str) -> list[int]:
@@ -130,3 +163,14 @@ def _kill(process: int) -> None:
         os.kill(process, signal.SIGKILL)
     except ProcessLookupError:
         return  # it has ended by itself
+
+
+def _halted_within_a_bundle(process: int) -> bool:
+    """Halt a process if it is a worker within a bundle; tell whether it is."""
+    if not _title(process).startswith("ray::greet"):
+        return False
+    os.kill(process, signal.SIGSTOP)
+    if _title(process).startswith("ray::greet"):
+        return True
+    os.kill(process, signal.SIGCONT)
+    return False

@@ -2,131 +2,47 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from command_line import run
+from many_parts import AGAINST, DIM, PARTS, QUERY, ROWS, digest, unit
 from ray_nodes import Nodes, marked, wait_for
 
 import embedstore
 from embedstore.cluster import ray_executor
 from embedstore.errors import ClusterError, StoreNotFoundError, VectorError, VersionGoneError
 from embedstore.searching import scan
-from embedstore.searching.queries import Concept, Query
+from embedstore.searching.queries import Query
 from embedstore.store import EmbedStore
 from embedstore.vectors import as_vectors
 
 if importlib.util.find_spec("ray") is None and os.environ.get("EMBEDSTORE_NEEDS_RAY") != "1":
     pytest.skip('Ray is not installed: pip install "embedstore[ray]"', allow_module_level=True)
 
+pytestmark = pytest.mark.usefixtures("many_bundles")
 _MARK = "EMBEDSTORE_TEST_OWN_CLUSTER"
-ROWS, DIM, PARTS = 13_440, 96, 210
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(tmp_path_factory.mktemp("elsewhere"))  # Ray lets workers import from the driver's folder
-        with Nodes() as running:
-            patched.setenv("RAY_AUTH_MODE", "token")
-            patched.setenv("RAY_AUTH_TOKEN", running.token)
-            # So that this small store makes many bundles.
-            patched.setattr(ray_executor, "LEAST_BYTES", 1)
-            import ray
-
-            try:
-                ray_executor.RayExecutor(running.address)
-                yield running
-            finally:
-                ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of 210 parts of 64 rows; a tenth of its rows are yes, and lie nearer to the query."""
-    random = np.random.default_rng(0)
-    rows = random.standard_normal((ROWS, DIM))
-    yes = random.random(ROWS) < 0.1
-    rows[:, 0] += 4 * yes
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    columns = {
-        "id": [f"row-{number}" for number in range(ROWS)],
-        "kind": np.where(yes, "yes", "no"),
-        "width_of": random.integers(0, 100, ROWS),
-        "vector": pa.array(list(rows.astype(np.float32)), pa.list_(pa.float32())),
-    }
-    store = EmbedStore.create(tmp_path_factory.mktemp("shared") / "s.store", space="mine", dim=DIM)
-    store.add(pa.table(columns), embedding_column="vector", progress=False)
-    split(store)
-    store.refresh()
-    assert len(store.snapshot.parts) == PARTS
-    return store.path
-
-
-def split(store: EmbedStore) -> None:
-    """Lay the rows of a store's one part out in many, in one commit."""
-    (part,) = store.snapshot.parts
-    schema, table, vectors = store.snapshot.schema, store.folder.images, part.vectors()
-    rows = part.read(schema.names).select(schema.names)
-    made, step = [], ROWS // PARTS
-    for first in range(0, ROWS, step):
-        groups = [slice(first, first + 40), slice(first + 40, first + step)]
-        batches = ((rows.slice(g.start, g.stop - g.start), vectors[g]) for g in groups)
-        made.append(table.new_part(batches, schema))
-    table.commit(made, [part], operation="split", data_change=False)
-
-
-@pytest.fixture
-def here(path: Path) -> EmbedStore:
-    return EmbedStore.open(path)
-
-
-@pytest.fixture
-def there(path: Path, nodes: Nodes) -> EmbedStore:
-    return EmbedStore.open(path, executor=f"ray:{nodes.address}")
-
-
-def unit(seed: int) -> Query:
-    vector = np.random.default_rng(seed).standard_normal(DIM).astype(np.float32)
-    vector[0] += 3 * (seed == 0)
-    return Query.vector(vector / np.linalg.norm(vector))
-
-
-QUERY = unit(0)
-AGAINST = Concept.of(QUERY, opposing=[unit(1), unit(2)])
-
-
-def digest(found: Any) -> str:
-    """Return the SHA-256 of an answer: of every bit of its numbers, and of its words."""
-    if isinstance(found, list):
-        return hashlib.sha256("".join(map(digest, found)).encode()).hexdigest()
-    if isinstance(found, np.ndarray):
-        return hashlib.sha256(f"{found.dtype}{found.shape}".encode() + found.tobytes()).hexdigest()
-    if hasattr(found, "table") and not callable(found.table):
-        table = found.table.combine_chunks()
-        assert table.num_rows > 0
-        return digest([digest(table["score"].to_numpy()), digest(table.to_pylist().__repr__())])
-    if hasattr(found, "to_dict"):
-        return digest(json.dumps({**found.to_dict(), "created_at": None}, sort_keys=True))
-    return hashlib.sha256(str(found).encode()).hexdigest()
 
 
 def swept(store: EmbedStore) -> list[Any]:
     found = store.sweep(QUERY, "kind=yes", where="width_of < 80")
     return [found.scores, found.distribution.scores, *found.columns().values()]
+
+
+def counted(store: EmbedStore, thresholds: Any) -> list[Any]:
+    found = store.sweep(AGAINST, "kind=yes", thresholds=thresholds, where="width_of < 80")
+    assert found.curve is not None
+    return [found.curve.scores, *found.columns().values()]
 
 
 def by_classifier(store: EmbedStore) -> Any:
@@ -149,6 +65,8 @@ ASKED: dict[str, Callable[[EmbedStore], Any]] = {
     "count, none": lambda store: store.count(QUERY, 2.0),
     "scores": lambda store: store.scores([unit(seed) for seed in range(3)]),
     "sweep": swept,
+    "sweep, counted": lambda store: counted(store, np.linspace(-1, 1, 2_001)),
+    "sweep, counted where labels differ": lambda store: counted(store, 12),
     "calibrate": lambda store: store.calibrate(AGAINST, "kind=yes", objective="f2"),
 }
 
@@ -175,7 +93,7 @@ def test_both_nodes_work_and_only_matches_travel(
         answers.clear()
         assert there.count(QUERY, 0.3) == matching
         assert all(isinstance(found, int) for _, _, results in answers for found in results)
-        assert 15 <= len(answers) <= 3 * ray_executor.BUNDLES_PER_WORKER
+        assert 15 <= len(answers) <= PARTS / 4
         nodes |= {node for _, node, _ in answers}
         if len(nodes) == 2:
             break
@@ -223,13 +141,14 @@ def test_a_worker_killed_within_a_classification_loses_and_doubles_nothing(
 
 
 def test_the_command_line_prints_the_same(path: Path, nodes: Nodes) -> None:
-    """The five commands with --executor ray --address, byte for byte."""
+    """Five commands with --executor ray --address, byte for byte."""
     vector = ("--id", "row-7")
     for words in (
         ("search", path, *vector, "-n", "12"),
         ("classify", path, *vector, "--threshold", "0.2"),
         ("count", path, *vector, "--threshold", "0.2"),
         ("sweep", path, *vector, "--label", "kind=yes"),
+        ("sweep", path, *vector, "--thresholds", "-1:1:0.1"),
         ("calibrate", path, *vector, "--label", "kind=yes", "--no-save"),
     ):
         far = run(*words, "--executor", "ray", "--address", nodes.address)

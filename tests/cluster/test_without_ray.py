@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
@@ -52,6 +53,8 @@ def test_telemetry_is_off_and_authentication_is_said_before_ray_is_imported(stor
     own = [opened_without_ray(store, "ray", RAY_USAGE_STATS_ENABLED="1")[1] for _ in range(2)]
     assert {settings["RAY_USAGE_STATS_ENABLED"] for settings in own} == {"0"}
     assert {settings["RAY_AUTH_MODE"] for settings in own} == {"token"}
+    assert {settings["RAY_worker_niceness"] for settings in own} == {"0"}
+    assert "RAY_worker_niceness" not in opened_without_ray(store, "ray:auto")[1]
     assert len({settings["RAY_AUTH_TOKEN"] for settings in own}) == 2
     assert opened_without_ray(store, "ray:auto")[1]["RAY_AUTH_MODE"] == "disabled"
     assert opened_without_ray(store, "ray", RAY_ADDRESS="10.0.0.5:6379")[1]["RAY_AUTH_MODE"] == "disabled"
@@ -75,16 +78,18 @@ def task_of(rows: int, dim: int = 256) -> scan.Task:
 
 
 @given(st.lists(st.integers(1, 40_000), max_size=60), st.integers(1, 12))
-def test_bundles_keep_the_order_and_are_about_a_tenth_of_a_share(sizes: list[int], workers: int) -> None:
-    """Nothing is left out; none is larger than wanted but by its one task; no two neighbours would fit in one."""
+def test_bundles_keep_the_order_and_shrink_towards_the_end(sizes: list[int], workers: int) -> None:
+    """Nothing is left out; none is larger than its share, but by its one task; the next task would not fit."""
     tasks = [task_of(size) for size in sizes]
     cut = list(ray_executor.bundles(tasks, workers))
     assert [task for bundle in cut for task in bundle] == tasks
-    share = sum(task.size for task in tasks) / (workers * ray_executor.BUNDLES_PER_WORKER)
-    wanted = max(share, ray_executor.LEAST_BYTES)
-    totals = [sum(task.size for task in bundle) for bundle in cut]
-    assert all(total <= wanted or len(bundle) == 1 for total, bundle in zip(totals, cut, strict=True))
-    assert all(total + after[0].size > wanted for total, after in zip(totals, cut[1:], strict=False))
+    left = sum(task.size for task in tasks)
+    for bundle, after in itertools.zip_longest(cut, cut[1:]):
+        total = sum(task.size for task in bundle)
+        wanted = max(left / (workers * ray_executor.SHARES), ray_executor.LEAST_BYTES)
+        assert total <= min(wanted, ray_executor.MOST_BYTES) or len(bundle) == 1
+        assert after is None or total + after[0].size > min(wanted, ray_executor.MOST_BYTES)
+        left -= total
 
 
 def test_a_relative_path_travels_as_an_absolute_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 from pathlib import Path
@@ -289,6 +290,22 @@ def test_only_new_parts_are_built_and_old_files_go(tmp_path: Path) -> None:
     assert store.search(x[3], k=7).id == before.id
     assert len(list((tmp_path / "s.store" / "index").glob("part-*"))) == 2
     assert "exact" in str(third)
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp16", "ivf", "rabitq"])
+def test_who_makes_an_index_changes_no_byte(tmp_path: Path, kind: str) -> None:
+    """With all cores for one part, or one core for each of many: the same files."""
+    part = part_of(tmp_path / "part-0-x.parquet", unit(1_500))
+    found = []
+    for alone in (True, False):
+        folder = tmp_path / f"index-{alone}"
+        with contextlib.nullcontext() if alone else scan.one_blas_thread:
+            made, size = index._ensured(index._ToIndex(part), IndexFiles(folder), kind, alone)
+        found.append({file.name: file.read_bytes() for file in folder.iterdir()})
+        assert made
+        assert size == len(found[-1][f"part-0-x.{kind}.faiss"])
+    assert found[0] == found[1]
+    assert len(found[0]) == 2
 
 
 def test_a_process_begins_to_use_an_index_when_that_pays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
