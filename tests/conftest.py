@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -40,15 +41,23 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A new path for each test; `mktemp` looks through all folders of the earlier thousands for the next number."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _own_environment(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) -> None:
     """No setting of the person who runs the tests reaches them."""
     for name in list(os.environ):
         if name.startswith("EMBEDSTORE_") and name != "EMBEDSTORE_OFFLINE":
             monkeypatch.delenv(name)
     for name in ("NOMIC_API_KEY", "NOMIC_DOMAIN", "ATLAS_API_PATH"):
         monkeypatch.delenv(name, raising=False)
-    home = tmp_path_factory.mktemp("home")
+    home = next(homes)
+    home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("EMBEDSTORE_STATE_DIR", str(home / "state"))
     monkeypatch.setenv("EMBEDSTORE_CACHE_DIR", str(home / "cache"))

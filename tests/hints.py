@@ -8,6 +8,7 @@ line. One within prose may leave its arguments out; everywhere else it must be w
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 import shlex
@@ -61,8 +62,13 @@ def _chain(line: str, place: str, whole: bool = True) -> Iterator[Hint]:
             yield Hint(part.removeprefix("embedstore ").strip(), place, whole)
 
 
-def texts_of(path: Path) -> Iterator[tuple[str, str, bool]]:
-    """Yield every string of a source file with its place and whether it is a message, not a docstring."""
+@functools.cache
+def texts_of(path: Path) -> tuple[tuple[str, str, bool], ...]:
+    """Return every string of a source file with its place and whether it is a message, not a docstring."""
+    return tuple(_texts_of(path))
+
+
+def _texts_of(path: Path) -> Iterator[tuple[str, str, bool]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):

@@ -21,6 +21,11 @@ NAMES = """controls => controls.map((one) => !one.checkVisibility() ? "" :
     one.dataset.testid ?? one.ariaLabel ?? one.textContent.trim().replace(/\\s+/g, " "))"""
 """What a person or a test would call each control; nothing for what is not in sight."""
 USABLE = f"controls => ({NAMES})(controls).map((name, at) => controls[at].disabled ? '' : name)"
+BY_NAME = f"""name => {{
+    const controls = [...document.querySelectorAll("{CONTROLS}")];
+    return controls[({USABLE})(controls).indexOf(name)] ?? null;
+}}"""
+"""The first control of a name that can be used; only this one becomes a handle, not each of hundreds."""
 
 ALL_BUT = """
     async (control) => {
@@ -320,15 +325,17 @@ def names(page: Page) -> list[str]:
 def use(page: Page, one: Try) -> None:
     """Use a control once it is there to be used, and wait until something else has changed."""
 
-    def there() -> ElementHandle | None:
-        controls = page.query_selector_all(CONTROLS)
-        named = page.evaluate(USABLE, controls)
-        fit = (control for control, name in zip(controls, named, strict=True) if name and fnmatchcase(name, one.name))
-        return next(fit, None)
+    found: list[ElementHandle] = []
 
-    until(lambda: there() is not None, f"a control {one.name} that can be used")
-    control = there()
-    assert control is not None, one.name
+    def there() -> bool:
+        named = page.locator(CONTROLS).evaluate_all(USABLE)
+        name = next((name for name in named if name and fnmatchcase(name, one.name)), None)
+        control = None if name is None else page.evaluate_handle(BY_NAME, name).as_element()
+        found.extend([control] if control else [])
+        return bool(found)
+
+    until(there, f"a control {one.name} that can be used")
+    [control] = found
     before: Any = page.evaluate(ALL_BUT, control)
     one.act(page, control)
     until(lambda: page.evaluate(ALL_BUT, control) != before, f"a change by {one.name}")

@@ -1,7 +1,7 @@
 """A plug-in of 45 lines, built as a wheel and installed for real into a fresh environment, used by the command line.
 
-The environment is a new one of `venv` with its own pip. The plug-in is installed there by ``pip install``, with no
-index and no look at the network; embedstore and the libraries come from the environment of the tests, by a ``.pth``
+The environment is a new one of `venv`. The plug-in is installed there by ``pip install``, that of the tests as a second
+pip would take seconds to unpack, with no index and no look at the network; embedstore and the libraries come from the environment of the tests, by a ``.pth``
 file: a copy of them would take a minute and a gigabyte, and prove nothing more of the plug-in.
 """
 
@@ -73,7 +73,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-index", "-q"]
     pip_run([*build, "-w", str(folder), str(folder / "project")])
     [wheel] = folder.glob("embedstore_tiny-*.whl")
-    subprocess.run([sys.executable, "-m", "venv", str(folder / "fresh")], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "fresh")], check=True, timeout=120)
     fresh = folder / "fresh" / ("Scripts" if os.name == "nt" else "bin") / "python"
     asked = [str(fresh), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     site = Path(subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60).stdout.strip())
@@ -81,7 +81,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site / "of_the_tests.pth").write_text("\n".join(shared) + "\n")
     before = command(fresh, "models")
     assert "tiny" not in before.stdout
-    pip_run([str(fresh), "-m", "pip", "install", "--no-deps", "--no-index", "-q", str(wheel)])
+    pip_run([sys.executable, "-m", "pip", "--python", str(fresh), "install", "--no-deps", "--no-index", "-q", str(wheel)])
     assert (site / "embedstore_tiny" / "__init__.py").exists()
     return fresh
 
