@@ -1,0 +1,487 @@
+"""A place under a bucket: names -> objects read, made, listed and deleted there, by obstore.
+
+`create` is the one step that two writers cannot both take: a conditional put. Keys come from the environment variables
+that deltalake's object store reads too, and stay there: a `Bucket` holds and pickles its URL alone, and no message
+quotes what the service answered beyond its code. What the objects mean is left to `table` and `log_files`; what of them
+is kept on this machine, to `part_cache`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import random
+import re
+import time
+import urllib.parse
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from embedstore.errors import BucketError, InputError, MissingDependencyError
+from embedstore.settings import require_network
+
+_URL = re.compile(r"(s3a?|gs|az|abfss?):[/\\]{1,2}(?=[^/\\])", re.ASCII)
+_KEYS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, for a key that ends)",
+    "gs": "GOOGLE_SERVICE_ACCOUNT, the path of a key file",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # in the order in which obstore heeds them
+_S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN")
+_OTHER_KEYS = (
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_METADATA_ENDPOINT",
+)
+_MADE_BY = Path("/sys/class/dmi/id/sys_vendor")
+_SECRETS = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL)", re.ASCII)
+_RETRIES = {
+    "max_retries": 6,
+    "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=2), "base": 2},
+    "retry_timeout": timedelta(seconds=30),
+}
+"""How obstore itself tries again: a closed port is given up after some 3 s and 9 s at most, a busy service too."""
+_CLIENT = {"connect_timeout": "3s", "read_timeout": "20s", "timeout": "120s"}
+_CLIENT_NAMES = (*_CLIENT, "allow_http", "allow_invalid_certificates", "proxy_url", "proxy_excludes")
+_RANGE = 8 * 2**20
+_AT_ONCE = 4
+_MULTIPART = 64 * 2**20
+_CHUNK = 16 * 2**20
+_TAIL = 2**16
+_TRIES, _TRY_SECONDS = 4, 10
+_runtime_of: int | None = None
+"""The process whose threads obstore runs on; they do not come along into a forked one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One object: its name relative to the place that was listed, its bytes, and when it was made, since the epoch."""
+
+    name: str
+    size: int
+    modified: float
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path names a place in a bucket, also once `pathlib` has made one slash of its two.
+
+    Examples
+    --------
+    >>> is_url("s3://photos/cats.store"), is_url(Path("s3://photos/cats.store")), is_url("photos/cats.store")
+    (True, True, False)
+    """
+    return _URL.match(os.fspath(path)) is not None
+
+
+class Bucket:
+    """One place under a bucket; names are relative to it.
+
+    After a `BucketError` of a change that is `unsettled` it may have been made: nothing that it needs may be deleted.
+
+    Parameters
+    ----------
+    url : str
+        ``s3://bucket/place``, or what else obstore takes: ``gs://``, ``az://``, ``abfs://``.
+
+    Raises
+    ------
+    InputError
+        It is no such URL, or holds a password, a query or a fragment.
+    MissingDependencyError
+        obstore is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = _normal(url)
+        self._scheme = self.url.partition(":")[0]
+        root, _, prefix = self.url.partition("://")[2].partition("/")
+        self._root = f"{self._scheme}://{root}"
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._store = _connected(self._root)
+
+    def __truediv__(self, prefix: str) -> Bucket:
+        """Return the place under a name of this one."""
+        below = object.__new__(Bucket)
+        below.__dict__.update(self.__dict__, url=f"{self.url}/{prefix}", _prefix=f"{self._prefix}{prefix}/")
+        return below
+
+    def __repr__(self) -> str:
+        return f"Bucket({self.url!r})"
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bucket) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as a URL: another process has keys of its own in its environment."""
+        return (Bucket, (self.url,))
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of an object. Raises FileNotFoundError, BucketError."""
+        return bytes(self._ask("reading", name, lambda obstore, key: obstore.get(self._store, key).bytes()))
+
+    def size(self, name: str) -> int:
+        """Return how many bytes an object has. Raises FileNotFoundError, BucketError."""
+        return int(self._ask("looking for", name, lambda obstore, key: obstore.head(self._store, key))["size"])
+
+    def create(self, name: str, data: bytes) -> None:
+        """Make an object where there is none, in one step of which only one writer is capable.
+
+        A put that was carried out while its answer was lost is recognised by its bytes.
+
+        Raises
+        ------
+        FileExistsError
+            There is one, with other bytes.
+        BucketError
+            Whether it was made is not known.
+        """
+        started, failed = time.monotonic(), BucketError(f"{self._full(name)}: the service kept saying that it is there")
+        for tried in range(_TRIES):
+            try:
+                self._ask("making", name, lambda obstore, key: obstore.put(self._store, key, data, mode="create"))
+                return
+            except FileExistsError:  # also a service that could not decide between two writers
+                pass
+            except BucketError as error:
+                if not error.unsettled:
+                    raise
+                failed = error
+            try:
+                there = self.read(name)
+            except FileNotFoundError:  # the put is conditional, so that it may be sent again
+                if time.monotonic() - started > _TRY_SECONDS:
+                    break
+                time.sleep(random.uniform(0.05, 0.2) * 2**tried)
+                continue
+            if there != data:
+                raise FileExistsError(errno.EEXIST, "somebody else has made it", self._full(name))
+            return
+        raise failed
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put bytes, in place of what is there."""
+        self._ask("writing", name, lambda obstore, key: obstore.put(self._store, key, data, use_multipart=False))
+
+    def upload(self, name: str, path: Path) -> None:
+        """Put a file, under a name that is not taken, and make sure that all of it has arrived.
+
+        Above 64 MB it goes in pieces, which become an object at once when the last has arrived. Raises OSError where
+        the file cannot be read.
+        """
+        size = path.stat().st_size
+        large = {"use_multipart": size > _MULTIPART, "chunk_size": _CHUNK, "max_concurrency": _AT_ONCE}
+        failed: BucketError | None = None
+        try:
+            self._ask("writing", name, lambda obstore, key: obstore.put(self._store, key, path, **large))
+        except BucketError as error:
+            if not error.unsettled:
+                raise
+            failed = error
+        try:
+            arrived = self.size(name)
+        except FileNotFoundError:
+            arrived = -1
+        if arrived != size:
+            raise failed or BucketError(f"{self._full(name)} has {arrived} bytes after {size} were sent; try again")
+
+    def download(self, name: str, path: Path, size: int) -> None:
+        """Fetch an object of `size` bytes by ranges, several at once, beside `path`, and rename it there.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such object.
+        OSError
+            It has another size, or the file cannot be written.
+        BucketError
+        """
+        beside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
+        try:
+            with beside.open("xb") as file:
+                file.truncate(size)
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                ranges = [(start, min(start + _RANGE, size)) for start in range(0, max(size, 1), _RANGE)]
+                jobs = [pool.submit(self._fetch, name, beside, start, end, size) for start, end in ranges]
+                try:
+                    for job in jobs:
+                        job.result()
+                except BaseException:
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
+            beside.replace(path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                beside.unlink()
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects; one that is not there is fine."""
+        keys = [self._prefix + name for name in names]
+        if keys:
+            with contextlib.suppress(FileNotFoundError):
+                self._ask("deleting", "", lambda obstore, _: obstore.delete(self._store, keys))
+
+    def list(self, prefix: str = "", after: str = "") -> list[Listed]:
+        """Return the objects whose names begin with a folder, `prefix`, ascending by name; those behind `after`."""
+        found = self._ask(
+            "listing",
+            prefix,
+            lambda obstore, key: obstore.list(
+                self._store, key or None, offset=self._prefix + after if after else None
+            ).collect(),
+        )
+        cut = len(self._prefix)
+        listed = [Listed(one["path"][cut:], one["size"], one["last_modified"].timestamp()) for one in found]
+        return sorted(listed, key=lambda one: one.name)
+
+    def open(self, name: str, size: int) -> io.RawIOBase:
+        """Return an object of `size` bytes as a file that is read by ranges; the end of it, which tells most, once."""
+        return _Ranges(self, name, size)
+
+    def range(self, name: str, start: int, end: int, size: int) -> bytes:
+        """Return bytes `start` to `end` of an object of `size` bytes. Raises as `download`."""
+
+        def get(obstore: Any, key: str) -> tuple[Any, int]:
+            found = obstore.get(self._store, key, options={"range": (start, end)} if end > start else None)
+            return found.bytes(), found.meta["size"]
+
+        data, there = self._ask("reading", name, get)
+        if there != size or len(data) != end - start:
+            said = f"it has {there} bytes, where {size} were expected" if there != size else "an answer was cut short"
+            raise OSError(errno.EIO, said, self._full(name))
+        return bytes(data)
+
+    def _fetch(self, name: str, path: Path, start: int, end: int, size: int) -> None:
+        data = self.range(name, start, end, size)
+        with path.open("r+b") as file:
+            file.seek(start)
+            file.write(data)
+
+    def _full(self, name: str) -> str:
+        return f"{self.url}/{name}" if name else self.url
+
+    def _ask(self, doing: str, name: str, ask: Callable[[Any, str], Any]) -> Any:
+        """Let obstore ask, and turn its errors into ours.
+
+        They are raised outside the handler: obstore's hold all that the service answered, which quotes the key's name.
+        """
+        global _runtime_of
+        require_network(f"{doing} {self._full(name)}")
+        if _runtime_of not in (None, os.getpid()):
+            raise BucketError(
+                f"{self.url} was used before this process was forked, and cannot be used in both; start processes by "
+                "multiprocessing.get_context('spawn')"
+            )
+        _runtime_of = os.getpid()
+        obstore = _library()
+        try:
+            return ask(obstore, self._prefix + name)
+        except FileNotFoundError as error:
+            if "<Code>NoSuchBucket</Code>" not in str(error):
+                failed: Exception = FileNotFoundError(errno.ENOENT, "there is no such object", self._full(name))
+            else:
+                failed = self._error_of(error, doing, name)
+        except obstore.exceptions.AlreadyExistsError:
+            failed = FileExistsError(errno.EEXIST, "it is there already", self._full(name))
+        except obstore.exceptions.BaseError as error:
+            failed = self._error_of(error, doing, name)
+        except ValueError as error:
+            failed = InputError(f"{self._full(name)} cannot be the name of an object: {error}")
+        raise failed
+
+    def _error_of(self, error: Exception, doing: str, name: str) -> BucketError:
+        """Return what an error of obstore's comes to, without what the service said of the request and its key."""
+        text, _, debug = str(error).partition("\n\nDebug source:")
+        status = re.search(r"status code: (\d{3})([A-Za-z ]*)", text)
+        code = re.search(r"<Code>(\w+)</Code>", text)
+        kind, where = _kind(self._scheme), _endpoint(self._scheme)
+        what = f"{doing} {self._full(name)}"
+        if code and code[1] == "NoSuchBucket":
+            bucket = self._root.partition("://")[2]
+            hint = "; AWS_REGION and AWS_ENDPOINT_URL say where it is" if kind == "s3" else ""
+            return BucketError(f"{self.url}: there is no bucket {bucket!r} at {where}; make it, or name another{hint}")
+        if status is None:
+            if "BadScheme" in debug:
+                return BucketError(f"{what} failed: {where} is no https:// address; set AWS_ALLOW_HTTP=true to use it")
+            reached = "kind: Connect" not in debug
+            hint = f"see that {'AWS_ENDPOINT_URL' if kind == 's3' else 'the address'} is right, and the network up"
+            return BucketError(f"{what} failed: {where} {_reason(text, debug)}; {hint}", unsettled=reached)
+        answer = f"{status[1]}{status[2]}".strip() + (f", {code[1]}" if code else "")
+        if status[1] in ("401", "403"):
+            use = f"set {_KEYS[kind]} to a key that may read and write there"
+            return BucketError(f"{what} was refused by {where} ({answer}); {use}")
+        if status[1].startswith("3") and kind == "s3":
+            return BucketError(f"{what} was sent elsewhere ({answer}); set AWS_REGION to the region of the bucket")
+        retried = re.search(r"after (\d+) retries", text)
+        again = f", {retried[1]} times again" if retried else ""
+        busy = status[1].startswith("5") or status[1] == "429"
+        use = "try again later" if busy else "see what the service takes"
+        return BucketError(f"{what} failed: {where} answered {answer}{again}; {use}", unsettled=busy)
+
+
+def _normal(url: str) -> str:
+    """Return a URL with two slashes after its scheme and none at its end; InputError for one that is of no use."""
+    found = _URL.match(url)
+    if found is None:
+        raise InputError(f"{url!r} is no place in a bucket; expected s3://BUCKET/PLACE")
+    scheme, rest = found[1], url[found.end() :].strip("/")
+    root, _, place = rest.partition("/")
+    user, at, _ = root.rpartition("@")
+    if at and (":" in user or not scheme.startswith("abfs")):
+        raise InputError(f"a {scheme}:// URL takes no user and password: give keys by {_KEYS[_kind(scheme)]}")
+    if "?" in rest or "#" in rest:
+        raise InputError(
+            f"{scheme}://{re.split('[?#]', rest)[0]} is followed by ? or #, which the URL of a store takes not"
+        )
+    if place and not {"", ".", ".."}.isdisjoint(place.split("/")):
+        raise InputError(f"{scheme}://{rest} has an empty segment, or a dot or two for one; write it without")
+    return f"{scheme}://{rest}"
+
+
+def _kind(scheme: str) -> str:
+    return {"s3a": "s3", "abfs": "az", "abfss": "az"}.get(scheme, scheme)
+
+
+def _library() -> Any:
+    try:
+        import obstore  # late: most stores are folders
+        import obstore.exceptions
+        import obstore.store
+    except ImportError as error:
+        raise MissingDependencyError('a store in a bucket needs obstore: pip install "embedstore[s3]"') from error
+    return obstore
+
+
+def _connected(root: str) -> Any:
+    """Return obstore's store of a whole bucket; BucketError where it is clear already that no request can be made."""
+    obstore, scheme = _library(), root.partition(":")[0]
+    if _kind(scheme) == "s3":
+        _require_s3(root)
+    try:
+        return obstore.store.from_url(root, retry_config=_RETRIES, client_options=_client_options(scheme))
+    except (obstore.exceptions.BaseError, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        failed = BucketError(f"{root} cannot be used: {_scrubbed(why)}; set {_KEYS[_kind(scheme)]}")
+    raise failed
+
+
+def _client_options(scheme: str) -> dict[str, str]:
+    """Return how connections are made; what the environment says of it goes before what we do."""
+    prefix = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}[_kind(scheme)]
+    named = {name: os.environ.get(f"{prefix}_{name.upper()}") for name in _CLIENT_NAMES}
+    return {**_CLIENT, **{name: value for name, value in named.items() if value}}
+
+
+def _require_s3(root: str) -> None:
+    """Raise BucketError where the environment has no key or no usable address.
+
+    Without a key obstore would ask the machine's own metadata service, which answers on a rented machine only, and
+    whatever `AWS_EC2_METADATA_DISABLED` says.
+    """
+    named = next((name for name in _ENDPOINTS if os.environ.get(name)), None)
+    if named and not re.match(r"https?://[^/\s]+", os.environ[named], re.IGNORECASE):
+        raise BucketError(f"{named} is not an address; expected one such as https://s3.example.com")
+    is_on = ("1", "true", "yes", "on")
+    if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in is_on:
+        return
+    if any(os.environ.get(name) for name in (*_S3_KEYS[:2], *_OTHER_KEYS[:3])):
+        return
+    if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() not in is_on:
+        if os.environ.get(_OTHER_KEYS[3]):
+            return
+        with contextlib.suppress(OSError):
+            if "amazon" in _MADE_BY.read_text().lower():
+                return
+    raise BucketError(
+        f"there is no key for {root}: set {_KEYS['s3']}. A profile of the AWS command line is not read; "
+        '`eval "$(aws configure export-credentials --format env)"` sets them from it'
+    )
+
+
+def _endpoint(scheme: str) -> str:
+    """Return the address that requests go to, without a password."""
+    if _kind(scheme) != "s3":
+        return {"gs": "Google Cloud Storage", "az": "Azure"}[_kind(scheme)]
+    named = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
+    parts = urllib.parse.urlsplit(named)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if named else "AWS"
+
+
+def _reason(text: str, debug: str) -> str:
+    """Return why no answer came, in words."""
+    for sign, words in (
+        ("ConnectionRefused", "refused the connection"),
+        ("dns error", "is no known host"),
+        ("TimedOut", "did not answer in time"),
+        ("kind: Timeout", "did not answer in time"),
+        ("kind: Connect", "cannot be reached"),
+    ):
+        if sign in debug:
+            return words
+    return f"gave no answer that can be used ({_scrubbed(text.partition(' - ')[2] or text)})"
+
+
+def _scrubbed(text: str) -> str:
+    """Return the first line of a text, shortened, with nothing in it that stands in a variable with a key."""
+    line = text.partition("\n")[0][:300]
+    for name, value in os.environ.items():
+        if value and _SECRETS.search(name):
+            line = line.replace(value, "[key]")
+    return line
+
+
+class _Ranges(io.RawIOBase):
+    """A file that is read from a bucket where it is read."""
+
+    def __init__(self, bucket: Bucket, name: str, size: int) -> None:
+        super().__init__()
+        self._bucket, self._name, self._size = bucket, name, size
+        self._at = 0
+        self._tail: bytes | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = max({os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence] + offset, 0)
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        start = min(self._at, self._size)
+        end = self._size if size is None or size < 0 else min(start + size, self._size)
+        self._at = end
+        if start == end:
+            return b""
+        tail = max(self._size - _TAIL, 0)
+        if start < tail:
+            return self._bucket.range(self._name, start, end, self._size)
+        if self._tail is None:
+            self._tail = self._bucket.range(self._name, tail, self._size, self._size)
+        return self._tail[start - tail : end - tail]
+
+    def readall(self) -> bytes:
+        return self.read()
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
