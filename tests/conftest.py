@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+from s3_server import S3Server
 from tiny_models import write_tiny_models
 
 from embedstore.store import EmbedStore
@@ -39,8 +40,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No setting of the person who runs the tests reaches them."""
     for name in list(os.environ):
-        if name.startswith("EMBEDSTORE_") and name != "EMBEDSTORE_OFFLINE":
+        if name.startswith(("EMBEDSTORE_", "AWS_")) and name != "EMBEDSTORE_OFFLINE":
             monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("NOMIC_API_KEY", "NOMIC_DOMAIN", "ATLAS_API_PATH"):
         monkeypatch.delenv(name, raising=False)
     home = tmp_path_factory.mktemp("home")
@@ -104,3 +106,20 @@ def api_store(server: NomicServer, tmp_path: Path, pictures: Path) -> EmbedStore
     made = EmbedStore.create(tmp_path / "s.store", model="nomic")
     made.add(pictures)
     return made
+
+
+@pytest.fixture(scope="session")
+def s3_service() -> Iterator[S3Server]:
+    """An S3 service on this machine, for all tests of a process."""
+    with S3Server() as running:
+        yield running
+
+
+@pytest.fixture
+def s3(s3_service: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """The S3 service, to which this process, and those it starts, are led; `s3.bucket()` makes a bucket."""
+    for name, value in s3_service.environment().items():
+        monkeypatch.setenv(name, value)
+    s3_service.reset()
+    yield s3_service
+    s3_service.reset()
