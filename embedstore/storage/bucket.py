@@ -1,9 +1,9 @@
 """A place under a bucket: names -> objects read, made, listed and deleted there, by obstore.
 
 `create` is the one step that two writers cannot both take: a conditional put. Keys come from the environment variables
-that deltalake's object store reads too, and stay there: a `Bucket` holds and pickles its URL alone, and no message
-quotes what the service answered beyond its code. What the objects mean is left to `table` and `log_files`; what of them
-is kept on this machine, to `part_cache`.
+that deltalake's object store reads too, and stay there: a `Bucket` pickles as its URL. Which variables, and what an
+error means, is left to `bucket_access`; what the objects mean, to `table` and `log_files`; what of them is kept on
+this machine, to `part_cache`.
 """
 
 from __future__ import annotations
@@ -13,44 +13,18 @@ import errno
 import io
 import os
 import random
-import re
 import time
-import urllib.parse
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from embedstore.errors import BucketError, InputError, MissingDependencyError
 from embedstore.settings import require_network
+from embedstore.storage import bucket_access
 
-_URL = re.compile(r"(s3a?|gs|az|abfss?):[/\\]{1,2}(?=[^/\\])", re.ASCII)
-_KEYS = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, for a key that ends)",
-    "gs": "GOOGLE_SERVICE_ACCOUNT, the path of a key file",
-    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
-}
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # in the order in which obstore heeds them
-_S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN")
-_OTHER_KEYS = (
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_METADATA_ENDPOINT",
-)
-_MADE_BY = Path("/sys/class/dmi/id/sys_vendor")
-_SECRETS = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL)", re.ASCII)
-_RETRIES = {
-    "max_retries": 6,
-    "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=2), "base": 2},
-    "retry_timeout": timedelta(seconds=30),
-}
-"""How obstore itself tries again: a closed port is given up after some 3 s and 9 s at most, a busy service too."""
-_CLIENT = {"connect_timeout": "3s", "read_timeout": "20s", "timeout": "120s"}
-_CLIENT_NAMES = (*_CLIENT, "allow_http", "allow_invalid_certificates", "proxy_url", "proxy_excludes")
 _RANGE = 8 * 2**20
 _AT_ONCE = 4
 _MULTIPART = 64 * 2**20
@@ -78,7 +52,7 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     >>> is_url("s3://photos/cats.store"), is_url(Path("s3://photos/cats.store")), is_url("photos/cats.store")
     (True, True, False)
     """
-    return _URL.match(os.fspath(path)) is not None
+    return bucket_access.URL.match(os.fspath(path)) is not None
 
 
 class Bucket:
@@ -100,10 +74,10 @@ class Bucket:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = _normal(url)
-        self._scheme = self.url.partition(":")[0]
-        root, _, prefix = self.url.partition("://")[2].partition("/")
-        self._root = f"{self._scheme}://{root}"
+        self.url = bucket_access.plain_url(url)
+        scheme, _, rest = self.url.partition("://")
+        root, _, prefix = rest.partition("/")
+        self._root = f"{scheme}://{root}"
         self._prefix = f"{prefix}/" if prefix else ""
         self._store = _connected(self._root)
 
@@ -211,21 +185,24 @@ class Bucket:
         """
         beside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
         try:
-            with beside.open("xb") as file:
-                file.truncate(size)
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                ranges = [(start, min(start + _RANGE, size)) for start in range(0, max(size, 1), _RANGE)]
-                jobs = [pool.submit(self._fetch, name, beside, start, end, size) for start, end in ranges]
-                try:
-                    for job in jobs:
-                        job.result()
-                except BaseException:
-                    pool.shutdown(wait=True, cancel_futures=True)
-                    raise
+            beside.touch(exist_ok=False)
+            self.fetch(name, beside, size)
             beside.replace(path)
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                beside.unlink()
+            beside.unlink(missing_ok=True)
+
+    def fetch(self, name: str, path: Path, size: int) -> None:
+        """Fetch an object of `size` bytes into a file that is there; of no use where this raises, as `download` does."""
+        os.truncate(path, size)
+        ranges = [(start, min(start + _RANGE, size)) for start in range(0, max(size, 1), _RANGE)]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            jobs = [pool.submit(self._fetch_range, name, path, start, end, size) for start, end in ranges]
+            try:
+                for job in jobs:
+                    job.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete objects; one that is not there is fine."""
@@ -264,7 +241,7 @@ class Bucket:
             raise OSError(errno.EIO, said, self._full(name))
         return bytes(data)
 
-    def _fetch(self, name: str, path: Path, start: int, end: int, size: int) -> None:
+    def _fetch_range(self, name: str, path: Path, start: int, end: int, size: int) -> None:
         data = self.range(name, start, end, size)
         with path.open("r+b") as file:
             file.seek(start)
@@ -293,66 +270,14 @@ class Bucket:
             if "<Code>NoSuchBucket</Code>" not in str(error):
                 failed: Exception = FileNotFoundError(errno.ENOENT, "there is no such object", self._full(name))
             else:
-                failed = self._error_of(error, doing, name)
+                failed = bucket_access.request_error(error, doing, self._full(name), self._root)
         except obstore.exceptions.AlreadyExistsError:
             failed = FileExistsError(errno.EEXIST, "it is there already", self._full(name))
         except obstore.exceptions.BaseError as error:
-            failed = self._error_of(error, doing, name)
+            failed = bucket_access.request_error(error, doing, self._full(name), self._root)
         except ValueError as error:
             failed = InputError(f"{self._full(name)} cannot be the name of an object: {error}")
         raise failed
-
-    def _error_of(self, error: Exception, doing: str, name: str) -> BucketError:
-        """Return what an error of obstore's comes to, without what the service said of the request and its key."""
-        text, _, debug = str(error).partition("\n\nDebug source:")
-        status = re.search(r"status code: (\d{3})([A-Za-z ]*)", text)
-        code = re.search(r"<Code>(\w+)</Code>", text)
-        kind, where = _kind(self._scheme), _endpoint(self._scheme)
-        what = f"{doing} {self._full(name)}"
-        if code and code[1] == "NoSuchBucket":
-            bucket = self._root.partition("://")[2]
-            hint = "; AWS_REGION and AWS_ENDPOINT_URL say where it is" if kind == "s3" else ""
-            return BucketError(f"{self.url}: there is no bucket {bucket!r} at {where}; make it, or name another{hint}")
-        if status is None:
-            if "BadScheme" in debug:
-                return BucketError(f"{what} failed: {where} is no https:// address; set AWS_ALLOW_HTTP=true to use it")
-            reached = "kind: Connect" not in debug
-            hint = f"see that {'AWS_ENDPOINT_URL' if kind == 's3' else 'the address'} is right, and the network up"
-            return BucketError(f"{what} failed: {where} {_reason(text, debug)}; {hint}", unsettled=reached)
-        answer = f"{status[1]}{status[2]}".strip() + (f", {code[1]}" if code else "")
-        if status[1] in ("401", "403"):
-            use = f"set {_KEYS[kind]} to a key that may read and write there"
-            return BucketError(f"{what} was refused by {where} ({answer}); {use}")
-        if status[1].startswith("3") and kind == "s3":
-            return BucketError(f"{what} was sent elsewhere ({answer}); set AWS_REGION to the region of the bucket")
-        retried = re.search(r"after (\d+) retries", text)
-        again = f", {retried[1]} times again" if retried else ""
-        busy = status[1].startswith("5") or status[1] == "429"
-        use = "try again later" if busy else "see what the service takes"
-        return BucketError(f"{what} failed: {where} answered {answer}{again}; {use}", unsettled=busy)
-
-
-def _normal(url: str) -> str:
-    """Return a URL with two slashes after its scheme and none at its end; InputError for one that is of no use."""
-    found = _URL.match(url)
-    if found is None:
-        raise InputError(f"{url!r} is no place in a bucket; expected s3://BUCKET/PLACE")
-    scheme, rest = found[1], url[found.end() :].strip("/")
-    root, _, place = rest.partition("/")
-    user, at, _ = root.rpartition("@")
-    if at and (":" in user or not scheme.startswith("abfs")):
-        raise InputError(f"a {scheme}:// URL takes no user and password: give keys by {_KEYS[_kind(scheme)]}")
-    if "?" in rest or "#" in rest:
-        raise InputError(
-            f"{scheme}://{re.split('[?#]', rest)[0]} is followed by ? or #, which the URL of a store takes not"
-        )
-    if place and not {"", ".", ".."}.isdisjoint(place.split("/")):
-        raise InputError(f"{scheme}://{rest} has an empty segment, or a dot or two for one; write it without")
-    return f"{scheme}://{rest}"
-
-
-def _kind(scheme: str) -> str:
-    return {"s3a": "s3", "abfs": "az", "abfss": "az"}.get(scheme, scheme)
 
 
 def _library() -> Any:
@@ -366,81 +291,15 @@ def _library() -> Any:
 
 
 def _connected(root: str) -> Any:
-    """Return obstore's store of a whole bucket; BucketError where it is clear already that no request can be made."""
-    obstore, scheme = _library(), root.partition(":")[0]
-    if _kind(scheme) == "s3":
-        _require_s3(root)
+    """Return obstore's store of a whole bucket; nothing is asked of it yet."""
+    obstore = _library()
+    bucket_access.require_access(root)
+    options = bucket_access.client_options(root.partition(":")[0])
     try:
-        return obstore.store.from_url(root, retry_config=_RETRIES, client_options=_client_options(scheme))
+        return obstore.store.from_url(root, retry_config=bucket_access.RETRIES, client_options=options)
     except (obstore.exceptions.BaseError, ValueError) as error:
-        why = str(error).partition("\n")[0]
-        failed = BucketError(f"{root} cannot be used: {_scrubbed(why)}; set {_KEYS[_kind(scheme)]}")
+        failed = bucket_access.setup_error(root, error)
     raise failed
-
-
-def _client_options(scheme: str) -> dict[str, str]:
-    """Return how connections are made; what the environment says of it goes before what we do."""
-    prefix = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}[_kind(scheme)]
-    named = {name: os.environ.get(f"{prefix}_{name.upper()}") for name in _CLIENT_NAMES}
-    return {**_CLIENT, **{name: value for name, value in named.items() if value}}
-
-
-def _require_s3(root: str) -> None:
-    """Raise BucketError where the environment has no key or no usable address.
-
-    Without a key obstore would ask the machine's own metadata service, which answers on a rented machine only, and
-    whatever `AWS_EC2_METADATA_DISABLED` says.
-    """
-    named = next((name for name in _ENDPOINTS if os.environ.get(name)), None)
-    if named and not re.match(r"https?://[^/\s]+", os.environ[named], re.IGNORECASE):
-        raise BucketError(f"{named} is not an address; expected one such as https://s3.example.com")
-    is_on = ("1", "true", "yes", "on")
-    if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in is_on:
-        return
-    if any(os.environ.get(name) for name in (*_S3_KEYS[:2], *_OTHER_KEYS[:3])):
-        return
-    if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() not in is_on:
-        if os.environ.get(_OTHER_KEYS[3]):
-            return
-        with contextlib.suppress(OSError):
-            if "amazon" in _MADE_BY.read_text().lower():
-                return
-    raise BucketError(
-        f"there is no key for {root}: set {_KEYS['s3']}. A profile of the AWS command line is not read; "
-        '`eval "$(aws configure export-credentials --format env)"` sets them from it'
-    )
-
-
-def _endpoint(scheme: str) -> str:
-    """Return the address that requests go to, without a password."""
-    if _kind(scheme) != "s3":
-        return {"gs": "Google Cloud Storage", "az": "Azure"}[_kind(scheme)]
-    named = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
-    parts = urllib.parse.urlsplit(named)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if named else "AWS"
-
-
-def _reason(text: str, debug: str) -> str:
-    """Return why no answer came, in words."""
-    for sign, words in (
-        ("ConnectionRefused", "refused the connection"),
-        ("dns error", "is no known host"),
-        ("TimedOut", "did not answer in time"),
-        ("kind: Timeout", "did not answer in time"),
-        ("kind: Connect", "cannot be reached"),
-    ):
-        if sign in debug:
-            return words
-    return f"gave no answer that can be used ({_scrubbed(text.partition(' - ')[2] or text)})"
-
-
-def _scrubbed(text: str) -> str:
-    """Return the first line of a text, shortened, with nothing in it that stands in a variable with a key."""
-    line = text.partition("\n")[0][:300]
-    for name, value in os.environ.items():
-        if value and _SECRETS.search(name):
-            line = line.replace(value, "[key]")
-    return line
 
 
 class _Ranges(io.RawIOBase):
