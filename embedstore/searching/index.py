@@ -296,8 +296,7 @@ def _note_beside(path: Path) -> Path:
 
 def _about(part: Part, kind: str) -> dict[str, Any]:
     """Return what a note says of the part."""
-    size = part.path.stat().st_size
-    return {"kind": kind, "part": part.name, "part_size": size, "rows": part.rows, "dim": part.dim}
+    return {"kind": kind, "part": part.name, "part_size": part.size, "rows": part.rows, "dim": part.dim}
 
 
 def _faiss() -> Any:

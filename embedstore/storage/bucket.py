@@ -192,7 +192,7 @@ class Bucket:
             beside.unlink(missing_ok=True)
 
     def fetch(self, name: str, path: Path, size: int) -> None:
-        """Fetch an object of `size` bytes into a file that is there; of no use where this raises, as `download` does."""
+        """Fetch an object of `size` bytes into a file that is there. Raises as `download`, and leaves it half done."""
         os.truncate(path, size)
         ranges = [(start, min(start + _RANGE, size)) for start in range(0, max(size, 1), _RANGE)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:

@@ -259,7 +259,7 @@ class PartCache:
         try:
             yield
         except OSError as error:
-            if is_url(error.filename or ""):
+            if is_url(str(error.filename or "")):
                 raise
             raise StoreError(
                 f"{self.folder} cannot hold parts of {self.bucket.url} ({error.strerror or error}): free some space, "
