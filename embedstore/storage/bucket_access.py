@@ -139,6 +139,11 @@ def request_error(error: Exception, doing: str, url: str, root: str) -> BucketEr
     return BucketError(f"{what} failed: {where} answered {answer}{again}; {use}", unsettled=busy)
 
 
+def is_beyond_end(error: Exception) -> bool:
+    """Tell whether a range was asked for that begins behind the end of an object."""
+    return "status code: 416" in str(error)
+
+
 def is_broken_list(error: Exception) -> bool:
     """Tell whether a list was cut short on its way: unlike an object, obstore does not ask for it again."""
     return "Error getting list response body" in str(error)
