@@ -43,7 +43,7 @@ class Fault:
         ``lost``: it is carried out, and the connection breaks without an answer. ``dropped``: the same, not carried
         out. ``status``: it is answered with `status`, not carried out. ``cut``: half of the answer's body arrives.
         ``hold``: it is carried out, and the answer waits for `S3Server.release`. ``hold-before``: it waits before it is
-        carried out. ``slow``: it waits `seconds` before it is carried out.
+        carried out. ``slow``: it waits `seconds` before it is carried out. ``pages``: a list comes two names at a time.
     kind : str
         One of `KINDS`; "" for any.
     name : str
@@ -96,13 +96,8 @@ class S3Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()  # it ends with whoever holds the other end, however that ends
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()  # all it has is in its memory; it would also end with whoever holds its standard input
+        self._process.communicate()
 
     @property
     def address(self) -> str:
@@ -197,6 +192,8 @@ class _Faulty:
         fault = self._fault(kind, name)
         if fault and fault.what in ("hold-before", "slow"):
             self._hold(fault.seconds)
+        if fault and fault.what == "pages":
+            environ["QUERY_STRING"] += "&max-keys=2"
         if fault and fault.what in ("status", "dropped"):
             status, headers, content = _refusal(fault.status)
         elif f"Credential={KEY}/" not in environ.get("HTTP_AUTHORIZATION", ""):
@@ -215,8 +212,11 @@ class _Faulty:
 
     def _carry_out(self, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
         said: list[Any] = []
-        with self._whole:
-            content = b"".join(self._moto(environ, lambda *words: said.append(words)))
+        try:
+            with self._whole:
+                content = b"".join(self._moto(environ, lambda *words: said.append(words)))
+        except KeyError:  # moto's answer to a piece of an upload that was given up meanwhile
+            return _refusal("404 NoSuchUpload")
         status, headers = said[0][:2]
         if environ["REQUEST_METHOD"] != "HEAD":
             headers = [(name, value) for name, value in headers if name.lower() != "content-length"]

@@ -30,7 +30,7 @@ _AT_ONCE = 4
 _MULTIPART = 64 * 2**20
 _CHUNK = 16 * 2**20
 _TAIL = 2**16
-_TRIES, _TRY_SECONDS = 4, 10
+_TRIES = 4
 _runtime_of: int | None = None
 """The process whose threads obstore runs on; they do not come along into a forked one."""
 
@@ -123,12 +123,12 @@ class Bucket:
         BucketError
             Whether it was made is not known.
         """
-        started, failed = time.monotonic(), BucketError(f"{self._full(name)}: the service kept saying that it is there")
         for tried in range(_TRIES):
+            failed: BucketError | None = None
             try:
                 self._ask("making", name, lambda obstore, key: obstore.put(self._store, key, data, mode="create"))
                 return
-            except FileExistsError:  # also a service that could not decide between two writers
+            except FileExistsError:
                 pass
             except BucketError as error:
                 if not error.unsettled:
@@ -136,15 +136,15 @@ class Bucket:
                 failed = error
             try:
                 there = self.read(name)
-            except FileNotFoundError:  # the put is conditional, so that it may be sent again
-                if time.monotonic() - started > _TRY_SECONDS:
-                    break
-                time.sleep(random.uniform(0.05, 0.2) * 2**tried)
+            except FileNotFoundError:
+                if failed is not None:
+                    raise failed from None
+                time.sleep(random.uniform(0.05, 0.2) * 2**tried)  # the service would not decide between two writers
                 continue
             if there != data:
                 raise FileExistsError(errno.EEXIST, "somebody else has made it", self._full(name))
             return
-        raise failed
+        raise BucketError(f"{self._full(name)} could not be made: it was said to be there, and is not; try again")
 
     def write(self, name: str, data: bytes) -> None:
         """Put bytes, in place of what is there."""
@@ -213,12 +213,9 @@ class Bucket:
 
     def list(self, prefix: str = "", after: str = "") -> list[Listed]:
         """Return the objects whose names begin with a folder, `prefix`, ascending by name; those behind `after`."""
+        offset = self._prefix + after if after else None
         found = self._ask(
-            "listing",
-            prefix,
-            lambda obstore, key: obstore.list(
-                self._store, key or None, offset=self._prefix + after if after else None
-            ).collect(),
+            "listing", prefix, lambda obstore, key: obstore.list(self._store, key or None, offset=offset).collect()
         )
         cut = len(self._prefix)
         listed = [Listed(one["path"][cut:], one["size"], one["last_modified"].timestamp()) for one in found]
@@ -232,8 +229,13 @@ class Bucket:
         """Return bytes `start` to `end` of an object of `size` bytes. Raises as `download`."""
 
         def get(obstore: Any, key: str) -> tuple[Any, int]:
-            found = obstore.get(self._store, key, options={"range": (start, end)} if end > start else None)
-            return found.bytes(), found.meta["size"]
+            try:
+                found = obstore.get(self._store, key, options={"range": (start, end)} if end > start else None)
+                return found.bytes(), found.meta["size"]
+            except obstore.exceptions.GenericError as error:
+                if not bucket_access.is_beyond_end(error):
+                    raise
+            return b"", obstore.head(self._store, key)["size"]
 
         data, there = self._ask("reading", name, get)
         if there != size or len(data) != end - start:
@@ -265,6 +267,11 @@ class Bucket:
         _runtime_of = os.getpid()
         obstore = _library()
         try:
+            try:
+                return ask(obstore, self._prefix + name)
+            except obstore.exceptions.GenericError as error:
+                if not bucket_access.is_broken_list(error):
+                    raise
             return ask(obstore, self._prefix + name)
         except FileNotFoundError as error:
             if "<Code>NoSuchBucket</Code>" not in str(error):

@@ -120,6 +120,8 @@ def request_error(error: Exception, doing: str, url: str, root: str) -> BucketEr
     if code and code[1] == "NoSuchBucket":
         hint = "; AWS_REGION and AWS_ENDPOINT_URL say where it is looked for" if kind == "s3" else ""
         return BucketError(f"there is no bucket {bucket!r} at {where}; make it, or name another{hint}")
+    if "Received redirect" in text and kind == "s3":
+        return BucketError(f"{what} was sent elsewhere by {where}; set AWS_REGION to the region of the bucket")
     if status is None:
         if "BadScheme" in debug:
             return BucketError(f"{what} failed: {where} is no https:// address; set AWS_ALLOW_HTTP=true to use it")
@@ -130,13 +132,21 @@ def request_error(error: Exception, doing: str, url: str, root: str) -> BucketEr
     if status[1] in ("401", "403"):
         use = f"set {_KEYS[kind]} to a key that may read and write there"
         return BucketError(f"{what} was refused by {where} ({answer}); {use}")
-    if status[1].startswith("3") and kind == "s3":
-        return BucketError(f"{what} was sent elsewhere ({answer}); set AWS_REGION to the region of the bucket")
     retried = re.search(r"after (\d+) retries", text)
     again = f", and so on {retried[1]} further tries" if retried else ""
     busy = status[1].startswith("5") or status[1] == "429"
     use = "try again later" if busy else "see what this service takes"
     return BucketError(f"{what} failed: {where} answered {answer}{again}; {use}", unsettled=busy)
+
+
+def is_beyond_end(error: Exception) -> bool:
+    """Tell whether a range was asked for that begins behind the end of an object."""
+    return "status code: 416" in str(error)
+
+
+def is_broken_list(error: Exception) -> bool:
+    """Tell whether a list was cut short on its way: unlike an object, obstore does not ask for it again."""
+    return "Error getting list response body" in str(error)
 
 
 def _is_on(variable: str) -> bool:
@@ -169,6 +179,8 @@ def _reason(text: str, debug: str) -> str:
         ("dns error", "is no known host"),
         ("TimedOut", "did not answer in time"),
         ("kind: Timeout", "did not answer in time"),
+        ("IncompleteMessage", "broke the connection off"),
+        ("kind: Body", "broke off in the middle of its answer"),
         ("kind: Connect", "cannot be reached"),
     ):
         if sign in debug:

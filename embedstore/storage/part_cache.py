@@ -190,6 +190,7 @@ class PartCache:
                     os.truncate(beside, size)
                 return lock
         except BaseException:
+            beside.unlink(missing_ok=True)
             _let_go(lock)
             raise
         _let_go(lock)

@@ -350,8 +350,9 @@ def open_part(path: Path, dim: int, size: int | None = None, cache: PartCache | 
             f"part {path.name}: the footer is damaged (checksum), or the file was cut short; restore the file from a "
             "copy, or run `embedstore repair STORE`"
         )
-    blocks = _blocks(metadata, dim) if version in (1, 2) else None
-    return Part(path, metadata.num_rows, dim, blocks, size, cache)
+    part = Part(path, metadata.num_rows, dim, _blocks(metadata, dim) if version in (1, 2) else None, size, cache)
+    part.checked = bool(sealed)
+    return part
 
 
 def _blocks(metadata: Any, dim: int) -> list[Block] | None:
