@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from embedstore.errors import (
     StoreNotFoundError,
     VersionGoneError,
 )
+from embedstore.page.session import Session
 from embedstore.storage import log_files, table
 from embedstore.storage.bucket import Bucket
 from embedstore.storage.folder import SCHEMA, StoreFolder
@@ -392,3 +394,49 @@ def test_a_url_that_holds_a_password_is_refused(url: str, machines: tuple[Machin
 def test_columns_are_the_schema_of_every_store(url: str, machines: tuple[Machine, Machine]) -> None:
     """A store in a bucket begins as one on a disk does."""
     assert machines[0].create(url).columns == SCHEMA.names
+
+
+def test_the_command_line_takes_a_url(
+    url: str, machines: tuple[Machine, Machine], tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command that names a store, with the bound and the place of its cache; and the page of `serve`."""
+    for name, value in machines[0].environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+    def done(*words: object) -> str:
+        result = run(*words)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    cache = ("--cache-dir", tmp_path / "elsewhere", "--cache-size", "1MB")
+    done("add", url, pictures, "--model", "objects", "--label-from-folder", *cache, "--quiet")
+    assert (tmp_path / "elsewhere" / "stores").is_dir()
+    assert json.loads(done("info", url, *cache, "--json"))["on_this_machine"]["cache_bytes"] == 1_000_000
+    assert "of at most 1.0" in done("info", url, *cache)
+    assert len(done("search", url, "a dog", "-n", 5).splitlines()) == 5
+    assert done("calibrate", url, "a dog", "--label", "label=dog", "--name", "dogs")
+    assert "dogs" in done("classifiers", url)
+    assert done("classify", url, "--classifier", "dogs", "--json")
+    assert done("sweep", url, "a dog", "--label", "label=dog")
+    assert "12" in done("count", url, "a dog", "--threshold=-1")
+    assert done("index", url, "--quiet") is not None
+    before = EmbedStore.open(url).version
+    assert "4 would be removed" in done("remove", url, "--where", "label = 'cat'", "--dry-run")
+    assert f"embedstore restore {quote(url)} {before}" in done("remove", url, "--where", "label = 'cat'")
+    assert done("restore", url, before)
+    assert done("compact", url).strip() == "1 part"
+    assert done("versions", url)
+    assert "the store is sound" in done("verify", url, "--deep")
+    assert done("vacuum", url, "--keep-hours", 1)
+    refused = run("vacuum", url, "--keep-hours", 0)
+    assert "--keep-hours 1" in refused.output
+    assert "no number of bytes (--cache-size" in run("info", url, "--cache-size", "much").output
+    assert f"{url} is no store" not in done("add", url, pictures, "--quiet")
+    assert f"{url}2 is no store" in run("info", f"{url}2").output
+    assert f"embedstore add {quote(url + '2')} FOLDER" in run("info", f"{url}2").output
+    assert f"{url} is a store, and pictures are expected" in run("add", "other.store", url, "--model", "objects").output
+    done("add", "copy.store", pictures, "--model", "objects", "--reuse", url, "--quiet")
+    told, _ = Session(EmbedStore.open(url)).answer("info")
+    assert told["name"] == "cats.store"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("s3")]
