@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
+import functools
 import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,12 @@ from typing import Any
 from embedstore.errors import BucketError, InputError, MissingDependencyError
 from embedstore.settings import require_network
 from embedstore.storage import bucket_access
+from embedstore.storage.remote_file import RemoteFile
 
 _RANGE = 8 * 2**20
 _AT_ONCE = 4
 _MULTIPART = 64 * 2**20
 _CHUNK = 16 * 2**20
-_TAIL = 2**16
 _TRIES = 4
 _runtime_of: int | None = None
 """The process whose threads obstore runs on; they do not come along into a forked one."""
@@ -221,9 +221,9 @@ class Bucket:
         listed = [Listed(one["path"][cut:], one["size"], one["last_modified"].timestamp()) for one in found]
         return sorted(listed, key=lambda one: one.name)
 
-    def open(self, name: str, size: int) -> io.RawIOBase:
+    def open(self, name: str, size: int) -> RemoteFile:
         """Return an object of `size` bytes as a file that is read by ranges; the end of it, which tells most, once."""
-        return _Ranges(self, name, size)
+        return RemoteFile(self, name, size)
 
     def range(self, name: str, start: int, end: int, size: int) -> bytes:
         """Return bytes `start` to `end` of an object of `size` bytes. Raises as `download`."""
@@ -242,6 +242,20 @@ class Bucket:
             said = f"it has {there} bytes, where {size} were expected" if there != size else "an answer was cut short"
             raise OSError(errno.EIO, said, self._full(name))
         return bytes(data)
+
+    def ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes]:
+        """Return several ranges of bytes, given by start and end, asked for side by side. Raises as `download`."""
+        if not ranges:
+            return []
+        starts, ends = map(list, zip(*ranges, strict=True))
+        found = self._ask(
+            "reading",
+            name,
+            lambda obstore, key: obstore.get_ranges(self._store, key, starts=starts, ends=ends, coalesce=0),
+        )
+        if [len(data) for data in found] != [end - start for start, end in ranges]:
+            raise OSError(errno.EIO, "it is shorter than was expected", self._full(name))
+        return [bytes(data) for data in found]
 
     def _fetch_range(self, name: str, path: Path, start: int, end: int, size: int) -> None:
         data = self.range(name, start, end, size)
@@ -298,56 +312,19 @@ def _library() -> Any:
 
 
 def _connected(root: str) -> Any:
-    """Return obstore's store of a whole bucket; nothing is asked of it yet."""
-    obstore = _library()
+    """Return obstore's store of a whole bucket, with its connections; nothing is asked of it yet."""
+    _library()
     bucket_access.require_access(root)
+    return _connected_as(root, bucket_access.environment(root))
+
+
+@functools.lru_cache(maxsize=8)
+def _connected_as(root: str, environment: tuple[tuple[str, str], ...]) -> Any:
+    """Return the store of a bucket for these variables; each task on a cluster asks for it again."""
+    obstore = _library()
     options = bucket_access.client_options(root.partition(":")[0])
     try:
         return obstore.store.from_url(root, retry_config=bucket_access.RETRIES, client_options=options)
     except (obstore.exceptions.BaseError, ValueError) as error:
         failed = bucket_access.setup_error(root, error)
     raise failed
-
-
-class _Ranges(io.RawIOBase):
-    """A file that is read from a bucket where it is read."""
-
-    def __init__(self, bucket: Bucket, name: str, size: int) -> None:
-        super().__init__()
-        self._bucket, self._name, self._size = bucket, name, size
-        self._at = 0
-        self._tail: bytes | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = max({os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence] + offset, 0)
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        start = min(self._at, self._size)
-        end = self._size if size is None or size < 0 else min(start + size, self._size)
-        self._at = end
-        if start == end:
-            return b""
-        tail = max(self._size - _TAIL, 0)
-        if start < tail:
-            return self._bucket.range(self._name, start, end, self._size)
-        if self._tail is None:
-            self._tail = self._bucket.range(self._name, tail, self._size, self._size)
-        return self._tail[start - tail : end - tail]
-
-    def readall(self) -> bytes:
-        return self.read()
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)

@@ -76,6 +76,12 @@ def client_options(scheme: str) -> dict[str, str]:
     return {**_CLIENT, **{name: value for name, value in named.items() if value}}
 
 
+def environment(root: str) -> tuple[tuple[str, str], ...]:
+    """Return the variables that obstore sets itself up by."""
+    prefix = _PREFIXES[kind_of(root.partition(":")[0])]
+    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(f"{prefix}_")))
+
+
 def require_access(root: str) -> None:
     """Raise BucketError where the environment has no key for S3, or no usable address.
 

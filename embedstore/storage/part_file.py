@@ -7,9 +7,8 @@ What the bytes mean is left to `parts`; how long a fetched file stays, to `part_
 
 from __future__ import annotations
 
-import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from embedstore.errors import DamagedStoreError, StoreError, VersionGoneError, s
 from embedstore.storage import log_files
 from embedstore.storage.log_files import History, Log
 from embedstore.storage.part_cache import PartCache
+from embedstore.storage.remote_file import RemoteFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,6 @@ class PartFile:
             yield file
 
     @contextmanager
-    def parquet(self) -> Iterator[Any]:
-        """Give the file as Parquet, read as by `pieces`."""
-        with self.pieces() as file:
-            yield as_parquet(file)
-
-    @contextmanager
     def reading(self) -> Iterator[None]:
         """Turn the errors of a file that is not there, or is not what it should be, into ours."""
         try:
@@ -129,8 +123,21 @@ def as_parquet(file: Any) -> Any:
     """Return an open file as Parquet."""
     import pyarrow.parquet as pq  # slow to import, and not needed to search
 
-    # In a bucket the columns of a row group, which lie side by side, come by one request.
-    return pq.ParquetFile(file, pre_buffer=not isinstance(file, pa.NativeFile | io.BufferedReader))
+    return pq.ParquetFile(file)
+
+
+def fetch_columns(file: Any, metadata: Any, columns: Sequence[str] | None, groups: Iterable[int] | None = None) -> None:
+    """Fetch columns of row groups (default: all) of a file in a bucket at once, before they are read one by one."""
+    if not isinstance(file, RemoteFile):
+        return
+    ranges = []
+    for group in range(metadata.num_row_groups) if groups is None else groups:
+        about = metadata.row_group(group)
+        for chunk in map(about.column, range(about.num_columns)):
+            if columns is None or chunk.path_in_schema.partition(".")[0] in columns:
+                start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)))
+                ranges.append((start, start + chunk.total_compressed_size))
+    file.fetch_ahead(ranges)
 
 
 def _history_there(cache: PartCache) -> History:

@@ -26,7 +26,7 @@ from embedstore.errors import DamagedStoreError
 from embedstore.storage import checksums
 from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, list_array, pick, vectors_of
 from embedstore.storage.part_cache import PartCache
-from embedstore.storage.part_file import PartFile, as_parquet
+from embedstore.storage.part_file import PartFile, as_parquet, fetch_columns
 from embedstore.vectors import Mask, Vectors, rounding
 
 ROWS_PER_GROUP = 4_096
@@ -202,29 +202,31 @@ class Part:
 
     def columns(self) -> pa.Schema:
         """Return the columns in the file."""
-        with self._file.parquet() as file:
-            return file.schema_arrow
+        with self._file.pieces() as raw:
+            return as_parquet(raw).schema_arrow
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Decode columns (default: all) to an Arrow table of `rows` rows; columns not in the file are left out."""
-        with self._file.parquet() as file:
+        with self._file.pieces() as raw:
+            file = as_parquet(raw)
             present = set(file.schema_arrow.names)
             wanted = None if columns is None else [name for name in columns if name in present]
+            fetch_columns(raw, file.metadata, wanted)
             return file.read(columns=wanted)
 
     def read_rows(self, rows: Sequence[int] | np.ndarray[Any, Any], columns: Sequence[str]) -> pa.Table:
         """Decode `columns` of the row numbers `rows`, in the order given, touching only their row groups."""
         wanted = np.asarray(rows, dtype=np.int64)
-        with self._file.parquet() as file:
+        with self._file.pieces() as raw:
+            file = as_parquet(raw)
             present = [name for name in columns if name in set(file.schema_arrow.names)]
             sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
             starts = np.concatenate([[0], np.cumsum(sizes)])
             group_of = np.searchsorted(starts, wanted, side="right") - 1
             groups, rank = np.unique(group_of, return_inverse=True)
+            fetch_columns(raw, file.metadata, present, groups.tolist())
             # Whoever reads several parts has a thread for each; Arrow's own would get in their way.
-            table = file.read_row_groups(
-                [int(group) for group in groups], columns=present, use_threads=len(groups) > _MANY_GROUPS
-            )
+            table = file.read_row_groups(groups.tolist(), columns=present, use_threads=len(groups) > _MANY_GROUPS)
             read_starts = np.concatenate([[0], np.cumsum([sizes[group] for group in groups])])
             return pick(table, read_starts[rank] + wanted - starts[group_of])
 

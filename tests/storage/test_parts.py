@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +235,22 @@ def test_a_part_in_a_bucket_says_what_the_local_file_says(s3: S3Server, tmp_path
     assert there.longest == local.longest
     assert there.read(["id"]).equals(local.read(["id"]))
     assert s3.counts() == {"get": 1}
+
+
+def test_columns_of_several_row_groups_are_asked_for_side_by_side(
+    s3: S3Server, tmp_path: Path, cache: PartCache
+) -> None:
+    """Behind the footer, one request for each of three row groups, all of them under way before one is answered."""
+    local, _ = write(tmp_path / NAME, [100, 100, 100], dim=768)
+    there = upload(cache, local)
+    s3.reset()
+    s3.fail("hold-before", "get", nth=2, times=100)
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(there.read, ["label", "id"])
+        s3.wait_held(3)
+        s3.release()
+        assert found.result().equals(local.read(["label", "id"]))
+    assert s3.counts() == {"get": 4}
 
 
 def test_a_part_of_another_writer_in_a_bucket_is_decoded(tmp_path: Path, cache: PartCache) -> None:
