@@ -313,6 +313,9 @@ class Log:
         self.sync()
         self._note({path.name: _checksum(path) for path in commits.values()})
 
+    def complete(self) -> None:
+        """Have the files of all versions in the folder; there is nothing to do where that is the log itself."""
+
     def sync(self) -> None:
         """Make the log outlast a power cut, whoever has written it."""
         for path in [*self.commits().values(), *(path for paths in self.checkpoints().values() for path in paths)]:

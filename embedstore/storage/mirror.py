@@ -1,17 +1,20 @@
 """The log of a table in a bucket, and the mirror of it on this machine.
 
 `MirroredLog` turns the objects of a ``_delta_log`` into files that everyone else reads as any log's: before the newest
-version is told, what is new in the bucket comes down; a commit appears here once a conditional put has made it there.
+version is told, what is new in the bucket comes down, first of all the last checkpoint and what follows it, and older
+files once they are asked for; a commit appears here once a conditional put has made it there.
 The bucket is the truth: a mirror that has seen what the bucket denies is an error, as only its owner knows why.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from embedstore import files
@@ -59,17 +62,24 @@ class MirroredLog(Log):
         try:
             return super().files_of(version)
         except (DamagedStoreError, InputError):
-            self.pull(whole=True, anew=True)
+            for anew in (False, True):
+                self.pull(whole=True, anew=anew)
+                with suppress(DamagedStoreError, InputError):
+                    return super().files_of(version)
             return super().files_of(version)
+
+    def complete(self) -> None:
+        """Bring down the files of all versions."""
+        self.pull(whole=True)
 
     def history(self) -> History:
         """Return what all files in the bucket say."""
-        self.pull(whole=True)
+        self.complete()
         return super().history()
 
     def timestamps(self) -> dict[int, float]:
         """Return when each commit in the bucket was made."""
-        self.pull(whole=True)
+        self.complete()
         return super().timestamps()
 
     def check(self) -> list[str]:
@@ -127,7 +137,8 @@ class MirroredLog(Log):
         Parameters
         ----------
         whole : bool
-            Compare with all that is there, rather than with what comes after the newest commit here.
+            Compare with all that is there, rather than with what comes after the newest commit here, or the last
+            checkpoint.
         anew : bool
             Read what is here already once more.
 
@@ -145,7 +156,8 @@ class MirroredLog(Log):
     def _pulled(self, whole: bool, anew: bool) -> bool:
         """Bring down what is new; return whether all that was listed was still there."""
         newest = max(self.commits(), default=-1)
-        listed = self._listed_in_bucket("" if whole or newest < 1 else commit_name(newest - 1))
+        first = 0 if whole else self._last_checkpoint() if newest < 0 else newest
+        listed = self._listed_in_bucket(commit_name(first - 1) if first > 0 else "")
         if newest >= 0 and self._is_past(newest, listed):
             whole, listed = True, self._listed_in_bucket("")
         if whole:
@@ -157,6 +169,13 @@ class MirroredLog(Log):
                 raise self._denied(f"has another version {version_of(name)}")
             self._keep(name, contents[name], listed[name].modified)
         return len(contents) == len(wanted)
+
+    def _last_checkpoint(self) -> int:
+        """Return the version of the last checkpoint, by the hint in the bucket; 0 where it says none."""
+        try:
+            return int(json.loads(self._bucket.read(LAST_CHECKPOINT))["version"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return 0
 
     def _is_past(self, newest: int, listed: dict[str, Listed]) -> bool:
         """Tell whether a vacuum has deleted the newest commit that is known here, after newer ones were made."""
@@ -206,8 +225,8 @@ class MirroredLog(Log):
     def advice(self, what: str) -> str:
         """Return what was found, with what to do about it."""
         return (
-            f"{what} (of {self._bucket.url}): restore the object from a copy; or copy the store down, "
-            "`embedstore repair` it there, and copy it up again: see README, Stores on S3"
+            f"{what} (of {self._bucket.url}): restore the object from a copy; or copy the store down, and run "
+            "`embedstore repair COPY`: README, Stores on S3, says how"
         )
 
 

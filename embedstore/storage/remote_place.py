@@ -15,6 +15,7 @@ from pathlib import Path
 from shlex import quote
 
 import pyarrow as pa
+import xxhash
 
 from embedstore import files, settings
 from embedstore.errors import StoreExistsError, spelt
@@ -58,8 +59,8 @@ class RemotePlace:
         return self._data_dir / "stores" / store_id
 
     def cache(self, store_id: str) -> Path:
-        """Return the folder of what can be fetched or made again."""
-        return self._cache_dir / "stores" / store_id
+        """Return the folder of what can be fetched or made again: one for each place, as copies go their own ways."""
+        return self._cache_dir / "stores" / f"{store_id}-{xxhash.xxh3_64_hexdigest(self.url.encode())[:8]}"
 
     def images(self, store_id: str) -> PartCache:
         """Return what of the parts is on this machine."""

@@ -89,8 +89,8 @@ def repair(path: str | os.PathLike[str], *, dry_run: bool = False, further: Iter
     """
     if is_url(path):
         raise InputError(
-            f"{os.fspath(path)} is in a bucket, and a store is mended where its files are: copy it down with `aws s3 "
-            "cp --recursive`, `embedstore repair` the copy, and copy that to a new place; see README, Stores on S3"
+            f"{os.fspath(path)} is in a bucket, and a store is mended where its files are: copy it down, run "
+            "`embedstore repair COPY`, and copy that to a new place: README, Stores on S3, says how"
         )
     report, path = RepairReport(dry_run=dry_run), Path(path)
     folder = _opened(path, report)

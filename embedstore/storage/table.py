@@ -227,6 +227,7 @@ class DeltaFolder:
     def versions(self) -> list[dict[str, Any]]:
         """Return the versions, newest first: version, timestamp, operation."""
         entries = []
+        self._files.complete()
         with self._opened(self.newest_version()) as table:
             history = table.history()
         for entry in history:

@@ -172,6 +172,32 @@ def test_a_store_in_a_bucket_is_a_store(
     assert 0 < here["cached_bytes"] <= here["cache_bytes"]
 
 
+def test_a_copy_is_a_store_on_the_disk_and_at_another_place(
+    url: str, machines: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    """Copied down, mended, copied up: the same rows each time, and the copy goes its own way beside the first."""
+    one, _ = machines
+    mine = one.create(url)
+    put_in(mine, numbered(0, 9), tmp_path / "rows")
+    local, there = tmp_path / "copy.store", Bucket(f"{url}-2")
+    for listed in Bucket(url).list():
+        (local / listed.name).parent.mkdir(parents=True, exist_ok=True)
+        (local / listed.name).write_bytes(Bucket(url).read(listed.name))
+    shutil.rmtree(local / "images" / "_delta_log")
+    upkeep.repair(local)
+    copy = EmbedStore.open(local)
+    put_in(copy, numbered(9, 12), tmp_path / "rows")
+    assert names_of(copy) == numbered(0, 12)
+    for file in filter(Path.is_file, local.rglob("*")):
+        there.write(file.relative_to(local).as_posix(), file.read_bytes())
+    other = one.open(there.url)
+    assert names_of(other) == numbered(0, 12)
+    put_in(other, numbered(12, 13), tmp_path / "rows")
+    put_in(mine, numbered(20, 21), tmp_path / "rows")
+    assert names_of(other) == numbered(0, 13)
+    assert names_of(one.open(url)) == numbered(0, 9) + numbered(20, 21)
+
+
 def test_of_two_makers_one_makes_the_store(url: str, machines: tuple[Machine, Machine]) -> None:
     """The other is told; what a maker left that was killed is no store, and is no hindrance."""
     one, two = machines
@@ -323,6 +349,35 @@ def test_the_mirror_is_made_again_and_the_bucket_is_the_truth(
     assert names_of(two.open(url)) == numbered(0, 3)
 
 
+def test_a_new_machine_reads_from_the_last_checkpoint_on(
+    url: str, s3: S3Server, machines: tuple[Machine, Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening costs requests for what is new, and not for each change that was ever made; older versions are there."""
+    monkeypatch.setattr(table, "_CHECKPOINT_EVERY", 6)
+    one, two = machines
+    mine = one.create(url)
+    for number in range(7):
+        put_in(mine, numbered(number, number + 1), tmp_path)
+    assert mine.version == 8
+    s3.reset()
+    theirs = two.open(url)
+    logs = [request.name for request in s3.requests("get") if "/_delta_log/" in request.name]
+    assert {name.rpartition("/")[2].partition(".")[0].lstrip("0") for name in logs} == {
+        "_last_checkpoint",
+        "6",
+        "7",
+        "8",
+    }
+    assert names_of(theirs) == numbered(0, 7)
+    assert len(theirs.versions()) == 9
+    shutil.rmtree(theirs.folder.images._files.folder)
+    assert names_of(two.open(url, version=3)) == numbered(0, 2)
+    place = Bucket(url) / "images/_delta_log"
+    place.write("_last_checkpoint", b"{")
+    shutil.rmtree(theirs.folder.images._files.folder)
+    assert names_of(two.open(url)) == numbered(0, 7)
+
+
 def test_verify_reads_the_bucket(url: str, machines: tuple[Machine, Machine], tmp_path: Path) -> None:
     """A missing part, a wrong byte, a damaged commit, a lost store.json are named, whatever lies here."""
     mine = machines[0].create(url)
@@ -344,7 +399,7 @@ def test_verify_reads_the_bucket(url: str, machines: tuple[Machine, Machine], tm
         assert any("has another version 2" in problem for problem in problems), problems
         Bucket(url).delete(["store.json"])
         assert upkeep.verify(url).problems == [f"{url}/store.json is gone; restore it from a copy"]
-        with pytest.raises(InputError, match="aws s3 cp --recursive"):
+        with pytest.raises(InputError, match="copy it down, run `embedstore repair COPY`"):
             upkeep.repair(url)
     assert third.size
 
