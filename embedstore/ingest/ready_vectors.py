@@ -105,7 +105,7 @@ def _add_batch(folder: StoreFolder, held: list[tuple[pa.Table, Vectors]], named:
         report.added += int((~known | replaced).sum())
         if not same.all():
             new = (rows.filter(pa.array(~same)), found[~same]) if same.any() else (rows, found)
-            folder.upsert(*new, newest, replaces=bool(known.any() or taken.any()), by_uri=named)
+            folder.upsert(*new, replaces=bool(known.any() or taken.any()), by_uri=named, newest=newest)
 
 
 def _names_uris(batch: VectorBatch) -> bool:

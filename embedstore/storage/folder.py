@@ -474,12 +474,9 @@ class StoreFolder:
             self.ledger.settle([batch.id for batch in held])
 
     def upsert(
-        self, rows: pa.Table, vectors: Vectors, newest: Snapshot, *, replaces: bool, by_uri: bool = True
+        self, rows: pa.Table, vectors: Vectors, *, replaces: bool, by_uri: bool = True, newest: Snapshot | None = None
     ) -> Snapshot:
-        """Add rows with their vectors in one commit; the caller holds `writing`, which gave `newest`.
-
-        See `changes.upsert`.
-        """
+        """Add rows with their vectors in one commit; the caller holds `writing`. See `changes.upsert`."""
         return changes.upsert(self.images, rows, vectors, replaces=replaces, by_uri=by_uri, newest=newest)
 
     def leaving(self, rows: Rows, ids: Sequence[str] | None, where: Any) -> Mask:
