@@ -197,6 +197,15 @@ def test_a_closed_port_is_told_from_a_busy_service(
     assert "pa55word" not in str(caught.value)
 
 
+def test_a_service_that_hangs_is_given_up(s3: S3Server, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as the environment says, which the error names."""
+    monkeypatch.setenv("AWS_TIMEOUT", "100ms")
+    s3.fail("hold-before", "get", times=100)
+    with pytest.raises(BucketError, match=r"did not answer in time.*AWS_TIMEOUT=600s allows more") as caught:
+        Bucket(bucket.url).read("there")
+    assert caught.value.unsettled
+
+
 @pytest.mark.parametrize("kind", ["get", "list"])
 def test_an_answer_cut_short_is_asked_for_again(s3: S3Server, bucket: Bucket, kind: str) -> None:
     """Half a body is never taken for a whole one."""
