@@ -41,8 +41,10 @@ _S3_KEYS = (
 )
 _MACHINE_MAKER = Path("/sys/class/dmi/id/sys_vendor")
 _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.ASCII)
-_CLIENT = {"connect_timeout": "3s", "read_timeout": "20s", "timeout": "120s"}
-_CLIENT_NAMES = (*_CLIENT, "allow_http", "allow_invalid_certificates", "proxy_url", "proxy_excludes")
+_CLIENT = {"connect_timeout": "3s", "timeout": "120s"}
+"""No time for the first byte of an answer: obstore's would hold for sending a request too, and end a slow upload."""
+_LATE = "did not answer in time"
+_CLIENT_NAMES = (*_CLIENT, "read_timeout", "allow_http", "allow_invalid_certificates", "proxy_url", "proxy_excludes")
 
 
 def plain_url(url: str) -> str:
@@ -131,9 +133,11 @@ def request_error(error: Exception, doing: str, url: str, root: str) -> BucketEr
     if status is None:
         if "BadScheme" in debug:
             return BucketError(f"{what} failed: {where} is no https:// address; set AWS_ALLOW_HTTP=true to use it")
+        reason, unsettled = _reason(text, debug), "kind: Connect" not in debug
         hint = f"see that {'AWS_ENDPOINT_URL' if kind == 's3' else 'its name'} is right, and the network up"
-        unsettled = "kind: Connect" not in debug
-        return BucketError(f"{what} failed: {where} {_reason(text, debug)}; {hint}", unsettled=unsettled)
+        if unsettled and reason == _LATE:
+            hint += f"; for a slow one, {_PREFIXES[kind]}_TIMEOUT=600s allows more time for a request"
+        return BucketError(f"{what} failed: {where} {reason}; {hint}", unsettled=unsettled)
     answer = f"{status[1]}{status[2]}".strip() + (f", {code[1]}" if code else "")
     if status[1] in ("401", "403"):
         use = f"set {_KEYS[kind]} to a key that may read and write there"
@@ -183,8 +187,8 @@ def _reason(text: str, debug: str) -> str:
     for sign, words in (
         ("ConnectionRefused", "refused the connection"),
         ("dns error", "is no known host"),
-        ("TimedOut", "did not answer in time"),
-        ("kind: Timeout", "did not answer in time"),
+        ("TimedOut", _LATE),
+        ("kind: Timeout", _LATE),
         ("IncompleteMessage", "broke the connection off"),
         ("kind: Body", "broke off in the middle of its answer"),
         ("kind: Connect", "cannot be reached"),

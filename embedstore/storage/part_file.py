@@ -12,15 +12,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
 
 from embedstore.errors import DamagedStoreError, StoreError, VersionGoneError, spelt
 from embedstore.storage import log_files
 from embedstore.storage.log_files import History, Log
-from embedstore.storage.part_cache import PartCache
 from embedstore.storage.remote_file import RemoteFile
+
+if TYPE_CHECKING:
+    from embedstore.storage.part_cache import PartCache
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +25,11 @@ import pyarrow as pa
 from embedstore.errors import DamagedStoreError
 from embedstore.storage import checksums
 from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, list_array, pick, vectors_of
-from embedstore.storage.part_cache import PartCache
 from embedstore.storage.part_file import PartFile, as_parquet, fetch_columns
 from embedstore.vectors import Mask, Vectors, rounding
+
+if TYPE_CHECKING:
+    from embedstore.storage.part_cache import PartCache
 
 ROWS_PER_GROUP = 4_096
 """Rows of a row group. Each row of an answer costs the decoding of its row group; larger ones scan no faster."""

@@ -30,16 +30,16 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture
-def bucket(s3: S3Server) -> Bucket:
-    """An empty place in a bucket of its own."""
-    return Bucket(f"{s3.bucket()}/my photos/cats.store")
-
-
-@pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried again is tried again as often, without the pauses."""
     pauses = {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=2), "base": 2}
     monkeypatch.setitem(bucket_access.RETRIES, "backoff", pauses)
+
+
+@pytest.fixture
+def bucket(s3: S3Server, at_once: None) -> Bucket:
+    """An empty place in a bucket of its own."""
+    return Bucket(f"{s3.bucket()}/my photos/cats.store")
 
 
 def content(size: int, seed: int = 0) -> bytes:
@@ -121,9 +121,7 @@ def test_an_object_is_made_once(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize("fault", ["lost", "dropped", "409 ConditionalRequestConflict", "500 InternalError"])
-def test_a_conditional_put_is_made_whatever_becomes_of_its_answer(
-    s3: S3Server, bucket: Bucket, at_once: None, fault: str
-) -> None:
+def test_a_conditional_put_is_made_whatever_becomes_of_its_answer(s3: S3Server, bucket: Bucket, fault: str) -> None:
     """An answer lost behind it or a request before it, a service that cannot decide, or fails: it is made once."""
     what = fault if fault in ("lost", "dropped") else "status"
     s3.fail(what, "create", times=2 if what == "status" else 1, status=fault)
@@ -135,7 +133,7 @@ def test_a_conditional_put_is_made_whatever_becomes_of_its_answer(
     assert bucket.read("1.json") == b"mine"
 
 
-def test_a_put_that_stays_without_answer_is_not_called_failed(s3: S3Server, bucket: Bucket, at_once: None) -> None:
+def test_a_put_that_stays_without_answer_is_not_called_failed(s3: S3Server, bucket: Bucket) -> None:
     """Carried out while no answer and no reading gets through: the error says that it may have been made."""
     s3.fail("lost", "create", times=100)
     s3.fail("status", "get", times=100)
@@ -158,9 +156,7 @@ REQUESTS: dict[str, tuple[str, Callable[[Bucket], object]]] = {
 
 
 @pytest.mark.parametrize("what", REQUESTS)
-def test_a_busy_service_is_asked_again_and_in_the_end_named(
-    s3: S3Server, bucket: Bucket, at_once: None, what: str
-) -> None:
+def test_a_busy_service_is_asked_again_and_in_the_end_named(s3: S3Server, bucket: Bucket, what: str) -> None:
     """503 twice is got over; 503 for ever ends in an error with the address, the answer and what to do."""
     kind, ask = REQUESTS[what]
     bucket.write("there", content(100_000))
@@ -201,8 +197,17 @@ def test_a_closed_port_is_told_from_a_busy_service(
     assert "pa55word" not in str(caught.value)
 
 
+def test_a_service_that_hangs_is_given_up(s3: S3Server, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as the environment says, which the error names."""
+    monkeypatch.setenv("AWS_TIMEOUT", "100ms")
+    s3.fail("hold-before", "get", times=100)
+    with pytest.raises(BucketError, match=r"did not answer in time.*AWS_TIMEOUT=600s allows more") as caught:
+        Bucket(bucket.url).read("there")
+    assert caught.value.unsettled
+
+
 @pytest.mark.parametrize("kind", ["get", "list"])
-def test_an_answer_cut_short_is_asked_for_again(s3: S3Server, bucket: Bucket, at_once: None, kind: str) -> None:
+def test_an_answer_cut_short_is_asked_for_again(s3: S3Server, bucket: Bucket, kind: str) -> None:
     """Half a body is never taken for a whole one."""
     bucket.write("there", content(100_000))
     ask: Callable[[], object] = bucket.list if kind == "list" else lambda: bucket.read("there")
@@ -216,7 +221,7 @@ def test_an_answer_cut_short_is_asked_for_again(s3: S3Server, bucket: Bucket, at
 
 
 def test_a_file_is_fetched_by_ranges_beside_and_renamed(
-    s3: S3Server, bucket: Bucket, at_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: S3Server, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Several ranges make the file; of another size, missing, or cut short, it leaves nothing."""
     monkeypatch.setattr(bucket_module, "_RANGE", 30_000)
@@ -263,7 +268,7 @@ def test_a_file_read_by_ranges_is_the_file(s3: S3Server, bucket: Bucket) -> None
 
 
 def test_a_large_file_goes_up_in_pieces(
-    s3: S3Server, bucket: Bucket, at_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: S3Server, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer lost behind a piece or behind the last word costs nothing; a refusal leaves no object."""
     monkeypatch.setattr(bucket_module, "_MULTIPART", 6_000_000)
@@ -350,7 +355,7 @@ def test_what_the_environment_lacks_is_said_before_anything_is_sent(
     assert s3.requests() == []
 
 
-def test_a_bucket_that_is_not_there_is_no_missing_object(s3: S3Server, bucket: Bucket, at_once: None) -> None:
+def test_a_bucket_that_is_not_there_is_no_missing_object(s3: S3Server, bucket: Bucket) -> None:
     """Reading, listing and making say that there is no such bucket; a wrong region says which variable."""
     nowhere = Bucket("s3://nowhere/cats.store")
     for ask in (
