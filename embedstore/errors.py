@@ -169,6 +169,17 @@ class StoreLockedError(StoreError, TimeoutError):
     """Another process holds the store for rewriting."""
 
 
+class BucketError(StoreError):
+    """A bucket cannot be reached, refuses the key, or answered something that cannot be used.
+
+    `unsettled` tells of a change that it may have been made all the same.
+    """
+
+    def __init__(self, message: str, *, unsettled: bool = False) -> None:
+        super().__init__(message)
+        self.unsettled = unsettled
+
+
 class EmbedderError(EmbedStoreError):
     """What turns pictures and texts into vectors has failed."""
 

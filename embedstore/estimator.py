@@ -37,6 +37,7 @@ from embedstore.measures.choice import Wishes
 from embedstore.measures.curves import above, as_threshold, precision_recall
 from embedstore.measures.samples import as_weights
 from embedstore.searching.queries import Concept
+from embedstore.storage.bucket import is_url
 from embedstore.storage.folder import StoreFolder
 from embedstore.store import EmbedStore
 from embedstore.vectors import Vectors, normalise, scores
@@ -365,7 +366,7 @@ class ImageClassifierFromTextQuery(ClassifierMixin, BaseEstimator):  # type: ign
         """Name the store by its path: maps of files do not travel to another process."""
         state: dict[str, Any] = dict(super().__getstate__())
         if isinstance(state["store"], EmbedStore):
-            state["store"] = str(state["store"].path)
+            state["store"] = state["store"].location
         return state
 
     def _threshold_in_use(self) -> float:
@@ -451,13 +452,13 @@ def _open_store(store: Any) -> EmbedStore:
     """Return a store as it is now; a path is opened once in a process."""
     if isinstance(store, EmbedStore):
         return store
-    path = Path(store).absolute()
+    path = os.fspath(store) if is_url(store) else str(Path(store).absolute())
     opened = _opened(path, StoreFolder.open(path).id)
     opened.refresh()
     return opened
 
 
 @functools.lru_cache(maxsize=8)
-def _opened(path: Path, store_id: str) -> EmbedStore:
+def _opened(path: str, store_id: str) -> EmbedStore:
     """Open a store; one that was made anew at the same path has another id."""
     return EmbedStore.open(path)

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,9 @@ RATE_LIMIT = "EMBEDSTORE_RATE_LIMIT"  # another limit of Nomic's service, REQUES
 DOMAIN = "NOMIC_DOMAIN"  # whose deployment a key is for, as in `nomic login --domain`; --domain sets it
 ADDRESS = "ATLAS_API_PATH"  # the address of Nomic's service, whatever a login says; the official client reads it
 STATE_DIR = "EMBEDSTORE_STATE_DIR"  # another folder for the state shared by processes
-CACHE_DIR = "EMBEDSTORE_CACHE_DIR"  # another folder for the vectors that are kept without a store
+CACHE_DIR = "EMBEDSTORE_CACHE_DIR"  # another folder for what can be made again; --cache-dir sets it
+CACHE_BYTES = "EMBEDSTORE_CACHE_BYTES"  # most bytes that the parts of one store in a bucket may take here; --cache-size
+DATA_DIR = "EMBEDSTORE_DATA_DIR"  # another folder for what stores in buckets keep on this machine
 
 # Read by huggingface_hub (HF_HUB_*, DO_NOT_TRACK, DISABLE_TELEMETRY), transformers, datasets and onnxruntime.
 _NO_TELEMETRY = dict.fromkeys(
@@ -40,6 +43,7 @@ _NO_TELEMETRY = dict.fromkeys(
 )
 _NO_NETWORK = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
 
+_MOST_CACHED = 50 * 10**9
 _LOGIN = "~/.nomic/credentials"
 _PUBLIC = "atlas.nomic.ai"
 _DEPLOYMENTS = {
@@ -77,6 +81,40 @@ def cache_dir() -> Path:
     if named:
         return Path(named)
     return user_cache(CACHE_DIR)
+
+
+def data_dir() -> Path:
+    """Return the folder of what this user's processes must not lose, of stores in buckets; it may not exist yet."""
+    named = os.environ.get(DATA_DIR)
+    if named:
+        return Path(named)
+    from platformdirs import user_data_path  # late, as above
+
+    return _place(user_data_path, DATA_DIR)
+
+
+def cache_bytes(folder: Path, given: int | str | None = None) -> int:
+    """Return how many bytes the parts of one store in a bucket may take below `folder`.
+
+    As given, else as the environment says, else the smaller of 50 GB and half of what is free there.
+    """
+    text = given if given is not None else os.environ.get(CACHE_BYTES, "").strip()
+    if text != "":
+        return bytes_of(text)
+    there = next((place for place in (folder, *folder.parents) if place.is_dir()), Path(os.curdir))
+    return min(_MOST_CACHED, shutil.disk_usage(there).free // 2)
+
+
+def bytes_of(text: int | str) -> int:
+    """Return a number of bytes, as ``50GB``, ``512 MiB`` or a plain number."""
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?) ?([kMGT]i?)?B?", str(text).strip(), re.IGNORECASE)
+    unit = (found[2] or "").lower() if found else ""
+    step = 1024 if unit.endswith("i") else 1000
+    number = float(found[1]) * step ** " kmgt".index(unit[:1] or " ") if found else 0.0
+    if not 1 <= number < 1e18:
+        named = spelt(f"`cache_bytes`, {CACHE_BYTES}", f"--cache-size, {CACHE_BYTES}")
+        raise InputError(f"{text!r} is no number of bytes ({named}); expected such as 50GB")
+    return int(number)
 
 
 def user_cache(variable: str) -> Path:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class EmbedStore:
-    """A folder of embedded images. Made by `EmbedStore.create` or `EmbedStore.open`.
+    """A folder of embedded images, or a place in a bucket. Made by `EmbedStore.create` or `EmbedStore.open`.
 
     Threads may share one: each call answers from one version of the rows, also while another refreshes.
 
@@ -96,13 +96,16 @@ class EmbedStore:
         dim: int | None = None,
         embedder: Embedder | None = None,
         executor: scan.Executor | str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int | str | None = None,
     ) -> EmbedStore:
         """Make an empty store.
 
         Parameters
         ----------
-        path : path
-            A folder that does not exist, or is empty.
+        path : path or URL
+            A folder that does not exist, or is empty; or ``"s3://bucket/cats.store"``, a place in a bucket where
+            nothing is.
         model : str, optional
             Name of an embedder: ``"nomic"``, ``"nomic-local"`` or ``"objects"``. By default ``EMBEDSTORE_MODEL``,
             else ``nomic`` if a key is configured, else ``nomic-local`` if its weights are here.
@@ -112,6 +115,8 @@ class EmbedStore:
             Instead of a model: any object of the `Embedder` protocol.
         executor : Executor or str, optional
             Runs scans; by default threads of this process. See `open`.
+        cache_dir, cache_bytes : path, int or str, optional
+            Of a store in a bucket; see `open`.
 
         Raises
         ------
@@ -120,7 +125,6 @@ class EmbedStore:
         ModelNotFoundError
             There is no such model, or none could be chosen.
         """
-        path = Path(path)
         StoreFolder.require_free(path)
         if isinstance(space, str):
             if not dim:
@@ -132,7 +136,7 @@ class EmbedStore:
 
                 embedder = make_embedder(model)
             space = embedder.space
-        return cls(StoreFolder.create(path, space), executor, embedder)
+        return cls(StoreFolder.create(path, space, cache_dir, cache_bytes), executor, embedder)
 
     @classmethod
     def open(
@@ -142,12 +146,16 @@ class EmbedStore:
         executor: scan.Executor | str | None = None,
         embedder: Embedder | None = None,
         allow_mixed_backend: bool = False,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int | str | None = None,
     ) -> EmbedStore:
         """Open a store; no model is loaded and nothing is written.
 
         Parameters
         ----------
-        path : path
+        path : path or URL
+            A folder, or a place in a bucket such as ``"s3://bucket/cats.store"``: what is read of that is kept in a
+            cache on this machine.
         version : int, optional
             An older version, to read only; see `versions`.
         executor : Executor or str, optional
@@ -159,6 +167,13 @@ class EmbedStore:
             Let another backend of the same model make query vectors (``nomic-local`` for a store of ``nomic``, say);
             also ``EMBEDSTORE_ALLOW_MIXED_BACKEND=1``. Scores then differ a little from those that the store's own
             backend gives, and so may decisions near a threshold: `embedstore compare-backends` says by how much.
+        cache_dir : path, optional
+            Of a store in a bucket: below which folder its cache is; by default ``EMBEDSTORE_CACHE_DIR``, else where the
+            system keeps caches. What must not be lost (paid rows, claims, labels) is in another folder,
+            ``EMBEDSTORE_DATA_DIR``.
+        cache_bytes : int or str, optional
+            How much its parts may take there, such as ``"50GB"``: those used longest ago go. By default
+            ``EMBEDSTORE_CACHE_BYTES``, else the smaller of 50 GB and half of what is free.
 
         Raises
         ------
@@ -166,7 +181,8 @@ class EmbedStore:
         ClusterError, MissingDependencyError
             Of an executor "ray".
         """
-        return cls(StoreFolder.open(Path(path), version), executor, embedder, allow_mixed_backend)
+        folder = StoreFolder.open(path, version, cache_dir, cache_bytes)
+        return cls(folder, executor, embedder, allow_mixed_backend)
 
     @property
     def embedder(self) -> Embedder:
@@ -185,8 +201,13 @@ class EmbedStore:
 
     @property
     def path(self) -> Path:
-        """The folder on the disk."""
+        """The folder on this machine; of a store in a bucket the one of what it must not lose here."""
         return self.folder.path
+
+    @property
+    def location(self) -> str:
+        """What the store is called where people read it: its path, or its URL."""
+        return self.folder.location
 
     @property
     def id(self) -> str:
@@ -228,7 +249,7 @@ class EmbedStore:
 
     def __repr__(self) -> str:
         return (
-            f"EmbedStore({str(self.path)!r}, {counted(len(self), 'image')}, {self.space.model}, version {self.version})"
+            f"EmbedStore({self.location!r}, {counted(len(self), 'image')}, {self.space.model}, version {self.version})"
         )
 
     def _repr_html_(self) -> str:
@@ -343,7 +364,7 @@ class EmbedStore:
         """Check the store, at the version that it was opened at. See `upkeep.verify`."""
         from embedstore import upkeep
 
-        return upkeep.verify(self.path, deep, self.folder.pinned)
+        return upkeep.verify(self.location, deep, self.folder.pinned)
 
     def remove(self, ids: Sequence[str] | None = None, *, where: Any = None, dry_run: bool = False) -> int:
         """Remove records by id or by a condition, and return how many.
@@ -602,7 +623,7 @@ class EmbedStore:
 
     def save_classifier(self, classifier: Classifier) -> None:
         """Keep a classifier in the store, as ``classifiers/NAME.json``."""
-        classifier.save(self.folder.classifiers / f"{classifier.name}.json")
+        self.folder.publish_classifier(classifier.save(self.folder.classifiers / f"{classifier.name}.json"))
 
     def classifier(self, name: str) -> Classifier:
         """Return a classifier that the store keeps: see `classifier.find`."""

@@ -8,7 +8,6 @@ the log and the ledger, `searching` of the index, `deciding` of the classifiers.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,17 +34,18 @@ def info(folder: StoreFolder, reader: Reader) -> dict[str, Any]:
 
     ``vacuum`` is what older versions hold: the files and bytes that `vacuum` with ``keep_hours=0`` would give back, and
     how many images are in no newer version, and would have to be embedded again; None where the log is damaged.
+    ``on_this_machine`` says of a store in a bucket where its home and its cache are and how full that is; else None.
     """
     held: dict[str, int | None] | None
     parts = reader.rows.snapshot.parts
-    part_bytes = sum(part.path.stat().st_size for part in parts)
+    part_bytes = sum(part.size for part in parts)
     try:
         older = folder.vacuum_plan(keep_hours=0)
         held = {"files": len(older.files), "bytes": older.bytes, "images": older.images}
     except DamagedStoreError:  # the rows can be read without the log's older files
         held = None
     return {
-        "path": str(folder.path),
+        "path": folder.location,
         "images": len(reader),
         "model": folder.space.model,
         "space": folder.space.to_dict(),
@@ -60,6 +60,7 @@ def info(folder: StoreFolder, reader: Reader) -> dict[str, Any]:
         "cached_queries": len(reader.queries),
         "waiting_in_ledger": sum(folder.ledger.waiting().values()),
         "vacuum": held,
+        "on_this_machine": folder.on_this_machine(),
     }
 
 
@@ -74,7 +75,7 @@ def shown(folder: StoreFolder, reader: Reader) -> str:
         ("classifiers", ", ".join(kept) or "none yet"),
     ]
     pictures = strip(first, [""] * len(first), reader.rows.thumbnails_at, side=96)
-    return markup.heading(str(folder.path), counted(len(reader), "image")) + markup.facts(about) + pictures
+    return markup.heading(folder.location, counted(len(reader), "image")) + markup.facts(about) + pictures
 
 
 def verify(path: str | os.PathLike[str], deep: bool = False, version: int | None = None) -> VerifyReport:
@@ -105,7 +106,7 @@ def verify(path: str | os.PathLike[str], deep: bool = False, version: int | None
     def classifiers(folder: StoreFolder, _: Snapshot) -> list[str]:
         return classifier.check(folder.classifiers)
 
-    return checking.verify(Path(path), deep, version, (index, classifiers))
+    return checking.verify(path, deep, version, (index, classifiers))
 
 
 def repair(path: str | os.PathLike[str], *, dry_run: bool = False) -> RepairReport:
@@ -142,4 +143,4 @@ def repair(path: str | os.PathLike[str], *, dry_run: bool = False) -> RepairRepo
     def classifiers(folder: StoreFolder, _: Snapshot, __: bool) -> tuple[list[str], list[str]]:
         return [], classifier.check(folder.classifiers)
 
-    return mending.repair(Path(path), dry_run=dry_run, further=(index, classifiers))
+    return mending.repair(path, dry_run=dry_run, further=(index, classifiers))

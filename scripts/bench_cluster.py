@@ -72,7 +72,7 @@ def make(path: Path, rows: int, dim: int) -> None:
         end = min(start + parts.ROWS_PER_PART, rows)
         pieces = range(start, end, parts.ROWS_PER_GROUP)
         made.append(images.new_part((group(at, min(parts.ROWS_PER_GROUP, end - at)) for at in pieces), columns))
-    images.commit(made, operation="bench", new_fields=[columns.field("kind")])
+    images.commit(made, base=images.snapshot(), operation="bench", new_fields=[columns.field("kind")])
 
 
 def same(left: Any, right: Any) -> bool:

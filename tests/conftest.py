@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+from s3_server import S3Server
 from tiny_models import write_tiny_models
 
 from embedstore.store import EmbedStore
@@ -52,8 +53,9 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def _own_environment(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) -> None:
     """No setting of the person who runs the tests reaches them."""
     for name in list(os.environ):
-        if name.startswith("EMBEDSTORE_") and name != "EMBEDSTORE_OFFLINE":
+        if name.startswith(("EMBEDSTORE_", "AWS_")) and name != "EMBEDSTORE_OFFLINE":
             monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("NOMIC_API_KEY", "NOMIC_DOMAIN", "ATLAS_API_PATH"):
         monkeypatch.delenv(name, raising=False)
     home = next(homes)
@@ -140,3 +142,19 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
             yield running
         finally:
             ray.shutdown()
+
+
+def s3_service() -> Iterator[S3Server]:
+    """An S3 service on this machine, for all tests of a process."""
+    with S3Server() as running:
+        yield running
+
+
+@pytest.fixture
+def s3(s3_service: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """The S3 service, to which this process, and those it starts, are led; `s3.bucket()` makes a bucket."""
+    for name, value in s3_service.environment().items():
+        monkeypatch.setenv(name, value)
+    s3_service.reset()
+    yield s3_service
+    s3_service.reset()

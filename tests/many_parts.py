@@ -53,7 +53,7 @@ def split(store: EmbedStore) -> None:
         groups = [slice(first, first + 40), slice(first + 40, first + step)]
         batches = ((rows.slice(g.start, g.stop - g.start), vectors[g]) for g in groups)
         made.append(table.new_part(batches, schema))
-    table.commit(made, [part], operation="split", data_change=False)
+    table.commit(made, [part], base=store.snapshot, operation="split", data_change=False)
 
 
 def unit(seed: int) -> Query:

@@ -183,9 +183,8 @@ def _space(remote: RemoteDataset, described: Described, given: Space | str | Non
 def store_for(store: EmbedStore | str | os.PathLike[str], space: Space, what: str) -> EmbedStore:
     """Open or make the store that vectors of a space go into; SpaceMismatchError names `what` where it has another."""
     if not isinstance(store, EmbedStore):
-        path = Path(store)
-        if not StoreFolder.is_at(path):
-            return EmbedStore.create(path, space=space)
-        store = EmbedStore.open(path)
+        if not StoreFolder.is_at(store):
+            return EmbedStore.create(store, space=space)
+        store = EmbedStore.open(store)
     store.space.require(space, what)
     return store

@@ -17,6 +17,7 @@ from embedstore.cli import completion
 from embedstore.cli.options import (
     PATH,
     Count,
+    Location,
     command,
     concept_of,
     executor_options,
@@ -66,7 +67,7 @@ _WIDEST = 24
 @executor_options
 @look_options
 @rows_output
-def search(store: Path, version: int | None, executor: str | None, output: Output, **options: Any) -> None:
+def search(store: Location, version: int | None, executor: str | None, output: Output, **options: Any) -> None:
     """Print the pictures nearest to a query, nearest first.
 
     A QUERY is words or the path of a picture, or a mix of several with + and - between them, each a word of its own.
@@ -111,11 +112,11 @@ def search(store: Path, version: int | None, executor: str | None, output: Outpu
 )
 @rows_output
 def classify(
-    store: Path,
+    store: Location,
     folder: Path | None,
     threshold: float | None,
     name: str | None,
-    origin: Path | None,
+    origin: Location | None,
     where: str | None,
     version: int | None,
     executor: str | None,
@@ -175,7 +176,7 @@ def classify(
 @force_option
 @value_output
 def count(
-    store: Path,
+    store: Location,
     threshold: float,
     where: str | None,
     version: int | None,
@@ -208,7 +209,7 @@ def count(
 @pictures_option
 @rows_output
 def export(
-    store: Path, names: str | None, embeddings: bool, where: str | None, version: int | None, output: Output
+    store: Location, names: str | None, embeddings: bool, where: str | None, version: int | None, output: Output
 ) -> None:
     """Print or write the rows of a store."""
     opened = open_store(store, version)
@@ -232,7 +233,7 @@ def export(
 )
 @executor_options
 @value_output
-def index(store: Path, kind: str, executor: str | None, output: Output) -> None:
+def index(store: Location, kind: str, executor: str | None, output: Output) -> None:
     """Make index files for new parts; search is then two to three times as fast, with the same answers."""
     report = open_store(store, executor=executor).index(kind)
     output.value(report.to_dict(), str(report))

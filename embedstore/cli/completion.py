@@ -53,7 +53,7 @@ def stores(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 def classifiers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Offer the names of the classifiers that the store keeps, or that of ``--from``; then JSON files."""
     store = ctx.params.get("origin") or _store(ctx)
-    files = [] if store is None else Path(store).glob("classifiers/*.json")
+    files = [] if store is None or not os.path.isdir(store) else Path(store).glob("classifiers/*.json")
     return _beginning(incomplete, sorted(file.stem for file in files)) or files_here(ctx, param, incomplete)
 
 

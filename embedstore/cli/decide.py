@@ -17,8 +17,9 @@ import click
 
 from embedstore.cli import completion
 from embedstore.cli.options import (
-    PATH,
+    STORE,
     Count,
+    Location,
     Number,
     command,
     concept_of,
@@ -85,7 +86,7 @@ _RANKED = (
 @executor_options
 @figures_output
 def sweep(
-    store: Path,
+    store: Location,
     labels: Any,
     where: str | None,
     thresholds: str | None,
@@ -133,7 +134,7 @@ def _print_swept(swept: Swept, rows: list[dict[str, float]], output: Output) -> 
 @label_option(own=True)
 @where_option
 @figures_output
-def rank(store: Path, texts: tuple[str, ...], labels: Any, where: str | None, output: Output) -> None:
+def rank(store: Location, texts: tuple[str, ...], labels: Any, where: str | None, output: Output) -> None:
     """Rank queries by how well they sort labelled images, and say which of them cannot be told from the best.
 
     In brackets: where the average precision over all images like the labelled ones lies, with 95% probability, of a
@@ -212,7 +213,7 @@ def rank(store: Path, texts: tuple[str, ...], labels: Any, where: str | None, ou
 @executor_options
 @value_output
 def calibrate(
-    store: Path,
+    store: Location,
     labels: Any,
     cost_fp: float | None,
     cost_fn: float | None,
@@ -271,7 +272,7 @@ def calibrate(
 )
 @value_output
 def calibrate_classes(
-    store: Path,
+    store: Location,
     column: str,
     classes: tuple[str, ...],
     where: str | None,
@@ -313,7 +314,9 @@ def calibrate_classes(
 @where_option
 @from_option
 @value_output
-def evaluate(store: Path, name: str, labels: Any, where: str | None, origin: Path | None, output: Output) -> None:
+def evaluate(
+    store: Location, name: str, labels: Any, where: str | None, origin: Location | None, output: Output
+) -> None:
     """Measure a saved classifier on labelled rows, of its own or of another store."""
     opened = open_store(store)
     classifier = find_classifier(opened, name, origin)
@@ -330,7 +333,7 @@ def evaluate(store: Path, name: str, labels: Any, where: str | None, origin: Pat
 @click.option(
     "--to",
     "other",
-    type=PATH,
+    type=STORE,
     required=True,
     metavar="STORE",
     shell_complete=completion.stores,
@@ -355,9 +358,9 @@ def evaluate(store: Path, name: str, labels: Any, where: str | None, origin: Pat
 @force_option
 @value_output
 def carry(
-    store: Path,
+    store: Location,
     name: str,
-    other: Path,
+    other: Location,
     where: str | None,
     label: str | None,
     only_prevalence: bool,
@@ -376,7 +379,7 @@ def carry(
     classifier, opened = find_classifier(open_store(store), name), open_store(other)
     if label is not None:
         classifier = classifier.of_class(label)
-    if opened.path.resolve() == store.resolve():
+    if _is_at(opened, store):
         raise click.UsageError(f"{other} is the store that keeps it; name another with --to")
     saves = not no_save
     if saves and not output.force:
@@ -407,7 +410,7 @@ def carry(
 @store_argument
 @click.argument("name", required=False, metavar="[NAME]", shell_complete=completion.classifiers)
 @value_output
-def classifiers(store: Path, name: str | None, output: Output) -> None:
+def classifiers(store: Location, name: str | None, output: Output) -> None:
     """Print the classifiers that a store keeps, or all of one."""
     opened = open_store(store)
     kept = [opened.classifier(one) for one in ([name] if name else opened.classifiers())]
@@ -433,6 +436,13 @@ def _threshold_range(text: str) -> list[float]:
     )
 
 
+def _is_at(opened: EmbedStore, place: Location) -> bool:
+    """Tell whether an open store is the one at a place."""
+    if isinstance(place, str):
+        return opened.location == place.rstrip("/")
+    return opened.folder.remote is None and opened.path.resolve() == place.resolve()
+
+
 def _print_calibrated(store: EmbedStore, classifier: Classifier, save: bool, output: Output) -> None:
     """Print a new classifier's figures; keep it first, where that is wanted, and say how it is used."""
     if save:
@@ -440,7 +450,7 @@ def _print_calibrated(store: EmbedStore, classifier: Classifier, save: bool, out
     output.value(classifier.to_dict(), "\n".join(_classifier_lines(classifier)))
     if save:
         output.say(
-            f"saved; use it with: embedstore classify {quote(str(store.path))} --classifier {quote(classifier.name)}"
+            f"saved; use it with: embedstore classify {quote(store.location)} --classifier {quote(classifier.name)}"
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embedstore.cli.options import command, open_store
+from embedstore.cli.options import Location, command, open_store
 from embedstore.cli.output import Output, file_option, force_option, quiet_output
 from embedstore.cli.scored import find_classifier, labels_or_own, scored, scored_options
 from embedstore.result_files import CURVES, PAGES, SHEETS, written_for_people
@@ -87,10 +87,10 @@ def _display(rows: ScoredRows, kind: str) -> Display:
 @force_option
 @quiet_output
 def report(
-    store: Path,
+    store: Location,
     name: str,
     labels: Any,
-    origin: Path | None,
+    origin: Location | None,
     page: Path,
     thumbnails: int,
     output: Output,

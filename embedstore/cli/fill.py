@@ -20,8 +20,11 @@ import click
 from embedstore.cli import completion
 from embedstore.cli.options import (
     PATH,
+    STORE,
     Count,
+    Location,
     Number,
+    Place,
     TextFile,
     api_key_option,
     command,
@@ -60,7 +63,7 @@ if TYPE_CHECKING:
 @click.option(
     "--reuse",
     multiple=True,
-    type=PATH,
+    type=STORE,
     envvar="EMBEDSTORE_REUSE",
     metavar="STORE",
     help="Copy vectors of known pictures from this store; may be repeated (also: EMBEDSTORE_REUSE).",
@@ -101,7 +104,7 @@ if TYPE_CHECKING:
 @api_key_option
 @value_output
 def add(
-    store: Path,
+    store: Location,
     source: tuple[str, ...],
     model: str | None,
     space: str | None,
@@ -190,7 +193,7 @@ def _paths_of_stdin(nul: bool) -> list[str]:
     return named
 
 
-def _embedder(store: Path, model: str | None, max_requests: int | None, timeout: float | None) -> Embedder | None:
+def _embedder(store: Location, model: str | None, max_requests: int | None, timeout: float | None) -> Embedder | None:
     """Make the embedder where it takes options; None leaves it to the store."""
     if max_requests is None and timeout is None:
         return None
@@ -214,7 +217,7 @@ def _embedder(store: Path, model: str | None, max_requests: int | None, timeout:
 
 @contextlib.contextmanager
 def _store_to_fill(
-    path: Path, model: str | None, space: str | None, dim: int | None, embedder: Embedder | None, dry_run: bool
+    path: Location, model: str | None, space: str | None, dim: int | None, embedder: Embedder | None, dry_run: bool
 ) -> Iterator[EmbedStore]:
     """Open the store, whose model must be `model`; or make it, for the time of a plan only where that is all.
 
@@ -243,7 +246,7 @@ def _store_to_fill(
         raise
 
 
-def _made(path: Path, model: str | None, **options: Any) -> EmbedStore | None:
+def _made(path: Location, model: str | None, **options: Any) -> EmbedStore | None:
     """Make a store; None where another process was quicker."""
     from embedstore.store import EmbedStore
 
@@ -266,7 +269,7 @@ def _dimension(sources: Any, column: str, dim: int | None) -> int:
     return width
 
 
-def _is_store(path: Path) -> bool:
+def _is_store(path: Location) -> bool:
     from embedstore.storage.folder import StoreFolder
 
     return StoreFolder.is_at(path)
@@ -338,7 +341,7 @@ def pull(name: str, output: Output) -> None:
 @click.option("--template", multiple=True, metavar="TEXT", help="Put each line where {} is; may be repeated.")
 @api_key_option
 @value_output
-def queries(store: Path, words: Any, template: tuple[str, ...], output: Output) -> None:
+def queries(store: Location, words: Any, template: tuple[str, ...], output: Output) -> None:
     """Embed a FILE of queries, one a line, and keep their vectors: searching for them needs no model then.
 
     With the model nomic ten of them are one request. Lines that are empty are passed over, those that were embedded
@@ -364,7 +367,7 @@ def queries(store: Path, words: Any, template: tuple[str, ...], output: Output) 
     "embedstore compare-backends photos.store --sample 200",
     "embedstore compare-backends ~/photos --first nomic --second nomic-local --query 'a dog'",
 )
-@click.argument("place", metavar="STORE|FOLDER", type=click.Path(exists=True, path_type=Path))
+@click.argument("place", metavar="STORE|FOLDER", type=Place(exists=True, path_type=Path))
 @click.option("--first", metavar="MODEL", help="For a folder: one backend.  [default: nomic]")
 @click.option("--second", metavar="MODEL", help="The other backend.  [default: the other one of the same model]")
 @click.option("--sample", type=Count(min=2), default=200, show_default=True, help="Pictures to embed.")
@@ -373,7 +376,13 @@ def queries(store: Path, words: Any, template: tuple[str, ...], output: Output) 
 @api_key_option
 @value_output
 def compare_backends(
-    place: Path, first: str | None, second: str | None, sample: int, query: tuple[str, ...], seed: int, output: Output
+    place: Location,
+    first: str | None,
+    second: str | None,
+    sample: int,
+    query: tuple[str, ...],
+    seed: int,
+    output: Output,
 ) -> None:
     """Embed a sample of pictures with two backends of one model; print how far vectors and thresholds move.
 

@@ -5,7 +5,6 @@ estimate, plan-labels. What is printed is made by `deciding.census` and `decidin
 
 from __future__ import annotations
 
-from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import click
 
 from embedstore.cli.options import (
     Count,
+    Location,
     Number,
     command,
     concept_of,
@@ -51,7 +51,7 @@ _confidence_option = click.option(
 @_confidence_option
 @value_output
 def estimate(
-    store: Path,
+    store: Location,
     labels: Any,
     threshold: float | None,
     where: str | None,
@@ -92,7 +92,7 @@ def estimate(
 @where_option
 @click.option("--seed", type=Count(min=0), default=0, show_default=True, help="How rows and labels are drawn.")
 @value_output
-def plan_labels(store: Path, labels: Any, output: Output, **options: Any) -> None:
+def plan_labels(store: Location, labels: Any, output: Output, **options: Any) -> None:
     """Say how many more labels are expected to certify a precision or a recall, and what the guarantee costs.
 
     A QUERY is the same as in `search`, or the name of a classifier that the store keeps. Labelling is tried in

@@ -8,12 +8,11 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
-from embedstore.cli.options import Count, command, open_store, store_argument, version_option, where_option
+from embedstore.cli.options import Count, Location, command, open_store, store_argument, version_option, where_option
 from embedstore.cli.output import Column, Output, columns, figures_output, tell, value_output
 from embedstore.wording import counted
 
@@ -31,7 +30,7 @@ _LISTED = 20
 @store_argument
 @version_option
 @value_output
-def info(store: Path, version: int | None, output: Output) -> None:
+def info(store: Location, version: int | None, output: Output) -> None:
     """Print what there is to know of a store."""
     opened = open_store(store, version)
     about = opened.info()
@@ -57,6 +56,12 @@ def info(store: Path, version: int | None, output: Output) -> None:
             f"older     {held['bytes'] / 1e6:,.1f} MB that only older versions need: `embedstore vacuum "
             f"{named} --keep-hours 0` deletes them; {VacuumReport(images=held['images']).cost}"
         )
+    if here := about["on_this_machine"]:
+        lines += [
+            f"home      {here['home']}: what this machine has paid for, claimed, asked and labelled",
+            f"cache     {here['cache']}: {here['cached_bytes'] / 1e6:,.1f} MB of parts, of at most "
+            f"{here['cache_bytes'] / 1e6:,.1f}",
+        ]
     output.value(about, "\n".join(lines))
 
 
@@ -65,7 +70,7 @@ def info(store: Path, version: int | None, output: Output) -> None:
 @click.option("--deep", is_flag=True, help="Read every byte again, of the store and of the pictures.")
 @value_output
 @click.pass_context
-def verify(ctx: click.Context, store: Path, deep: bool, output: Output) -> None:
+def verify(ctx: click.Context, store: Location, deep: bool, output: Output) -> None:
     """Check a store against itself; exit status 1 when something is damaged."""
     from embedstore import upkeep
 
@@ -80,7 +85,7 @@ def verify(ctx: click.Context, store: Path, deep: bool, output: Output) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before doing it.")
 @value_output
-def repair(store: Path, dry_run: bool, yes: bool, output: Output) -> None:
+def repair(store: Location, dry_run: bool, yes: bool, output: Output) -> None:
     """Mend a damaged store: make again what the rest of it tells, and name what is lost.
 
     Says what it will do, and asks, before it does anything. What is damaged is set aside, never deleted.
@@ -106,7 +111,9 @@ def repair(store: Path, dry_run: bool, yes: bool, output: Output) -> None:
 @click.option("--missing", is_flag=True, help="Those whose file is not there any more.")
 @click.option("--dry-run", is_flag=True, help="Say how many and which would be removed.")
 @value_output
-def remove(store: Path, ids: tuple[str, ...], where: str | None, missing: bool, dry_run: bool, output: Output) -> None:
+def remove(
+    store: Location, ids: tuple[str, ...], where: str | None, missing: bool, dry_run: bool, output: Output
+) -> None:
     """Remove records by id or by a condition; older versions keep them until `vacuum`.
 
     `-` in place of ids reads them from stdin, one on a line. `restore` brings records back, and an `add` of the same
@@ -147,7 +154,7 @@ def _with_stdin(ids: Sequence[str]) -> list[str]:
 @store_argument
 @click.argument("version", type=Count(min=0), metavar="VERSION")
 @value_output
-def restore(store: Path, version: int, output: Output) -> None:
+def restore(store: Location, version: int, output: Output) -> None:
     """Give a store the rows of an older version again; no version is lost.
 
     `embedstore versions` lists them, and `embedstore info STORE --at VERSION` tells what one holds. Nothing is embedded
@@ -165,7 +172,7 @@ def restore(store: Path, version: int, output: Output) -> None:
 @command("embedstore compact photos.store")
 @store_argument
 @value_output
-def compact(store: Path, output: Output) -> None:
+def compact(store: Location, output: Output) -> None:
     """Merge small parts, and lay out anew what another program has written."""
     number = open_store(store).compact()
     output.value({"parts": number}, counted(number, "part"))
@@ -174,7 +181,7 @@ def compact(store: Path, output: Output) -> None:
 @command("embedstore versions photos.store")
 @store_argument
 @figures_output
-def versions(store: Path, output: Output) -> None:
+def versions(store: Location, output: Output) -> None:
     """Print the versions of a store, newest first."""
     rows = open_store(store).versions()
     output.table(rows, columns(rows, _VERSION))
@@ -187,7 +194,7 @@ def versions(store: Path, output: Output) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and what that would cost.")
 @value_output
-def vacuum(store: Path, keep_hours: int, dry_run: bool, output: Output) -> None:
+def vacuum(store: Location, keep_hours: int, dry_run: bool, output: Output) -> None:
     """Delete files that only old versions need.
 
     These versions can no longer be read or restored. A picture that only they hold is embedded, and paid for, again

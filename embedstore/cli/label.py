@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedstore.cli import completion
-from embedstore.cli.options import Count, command, number, open_store, store_argument
+from embedstore.cli.options import Count, Location, command, number, open_store, store_argument
 from embedstore.cli.output import (
     Column,
     Output,
@@ -112,7 +112,7 @@ def review(
 @click.option("--undo", is_flag=True, help="Take back what came last; again for what came before that.")
 @figures_output
 def labels(
-    store: Path,
+    store: Location,
     concept: str | None,
     source: str | None,
     picked: str | None,
@@ -148,7 +148,7 @@ def _list(store: EmbedStore, concept: str | None, output: Output) -> None:
     found = label_log.histories(store.reader.ledger, concept, store.rows)
     rows = label_log.counts(found, store.rows).to_pylist()
     if not rows:
-        words = quote(str(store.path))
+        words = quote(store.location)
         output.say(f"no labels yet; `embedstore review {words} NAME` picks pictures, --import takes labels in")
     output.table(rows, columns(rows, _COUNTED))
     for history, whole in zip(found, every, strict=True):
@@ -166,7 +166,7 @@ def _list(store: EmbedStore, concept: str | None, output: Output) -> None:
             output.say(f"{history.concept}: {both} answered yes at one time and no at another; the last answer counts")
 
 
-def _say_added(batches: list[Batch], output: Output, store: Path) -> None:
+def _say_added(batches: list[Batch], output: Output, store: Location) -> None:
     """Say what an import has brought."""
     for batch in batches:
         known = "" if batch.answered or batch.open else "; the store knew all of it"

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+Location = Path | str
+"""Where a store is: its path, or the URL of a place in a bucket, of which no path may be made."""
 
 
 class Count(click.IntRange):
@@ -43,6 +45,17 @@ class Number(click.FloatRange):
     name = "number"
 
 
+class Place(click.Path):
+    """A store, or something else with a path, as a `Location`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Let a URL be; make a path of what is none."""
+        from embedstore.storage.bucket import is_url
+
+        return value if isinstance(value, str) and is_url(value) else super().convert(value, param, ctx)
+
+
+STORE = Place(path_type=Path)
 MOST_FROM_STDIN = 100 << 20
 _STREAM = re.compile(r"-|/dev/stdin|(/dev|/proc/self)/fd/\d+")
 """What a person means to be read as it comes: stdin, and what a shell makes of ``<(...)``."""
@@ -125,7 +138,51 @@ def _use_domain(ctx: click.Context, param: click.Parameter, domain: str | None) 
     ctx.call_on_close(restore)
 
 
-store_argument = click.argument("store", type=PATH, metavar="STORE", shell_complete=completion.stores)
+def _use_cache(variable: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """Return what lets an option's value stand where the environment's would, for this command."""
+
+    def use(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        if value is None:
+            return
+        from embedstore import settings
+
+        if variable == settings.CACHE_BYTES:
+            settings.bytes_of(value)
+        before = os.environ.get(variable)
+        os.environ[variable] = str(value)
+
+        def restore() -> None:
+            os.environ.pop(variable, None)
+            if before is not None:
+                os.environ[variable] = before
+
+        ctx.call_on_close(restore)
+
+    return use
+
+
+cache_options = options(
+    click.option(
+        "--cache-dir",
+        type=PATH,
+        callback=_use_cache("EMBEDSTORE_CACHE_DIR"),
+        expose_value=False,
+        metavar="FOLDER",
+        help="Of a store in a bucket (s3://...): keep what is read of it below FOLDER (also: EMBEDSTORE_CACHE_DIR).",
+    ),
+    click.option(
+        "--cache-size",
+        callback=_use_cache("EMBEDSTORE_CACHE_BYTES"),
+        expose_value=False,
+        metavar="SIZE",
+        help="The most that its parts may take there, such as 50GB (also: EMBEDSTORE_CACHE_BYTES).  "
+        "[default: 50GB, or half of what is free]",
+    ),
+)
+"""What a store in a bucket keeps on this machine."""
+store_argument = options(
+    click.argument("store", type=STORE, metavar="STORE", shell_complete=completion.stores), cache_options
+)
 where_option = click.option(
     "--where",
     metavar="EXPR",
@@ -261,12 +318,12 @@ def _standard_input() -> bytes:
     return content
 
 
-def require_store_first(store: Path, sources: Sequence[str], model: str | None) -> None:
+def require_store_first(store: Location, sources: Sequence[str], model: str | None) -> None:
     """Refuse pictures in the place of the store, or a store in theirs, by a UsageError that says the way on."""
     from embedstore.storage.folder import StoreFolder
 
-    stores = [name for name in sources if StoreFolder.is_at(Path(name))]
-    if not store.exists() or StoreFolder.is_at(store):
+    stores = [name for name in sources if StoreFolder.is_at(name)]
+    if isinstance(store, str) or not store.exists() or StoreFolder.is_at(store):
         if stores:
             raise click.UsageError(
                 f"{stores[0]} is a store, and pictures are expected: name where they are, and let --reuse {stores[0]} "
@@ -280,7 +337,7 @@ def require_store_first(store: Path, sources: Sequence[str], model: str | None) 
         raise click.UsageError(f"{store} is no store. The store comes first, then what is added: `{swapped}`")
 
 
-def open_store(path: Path, version: int | None = None, executor: str | None = None) -> EmbedStore:
+def open_store(path: Location, version: int | None = None, executor: str | None = None) -> EmbedStore:
     """Open a store, or an older version of it."""
     from embedstore.store import EmbedStore
 

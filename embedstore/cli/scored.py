@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from embedstore.cli import completion
-from embedstore.cli.options import PATH, open_store, options, store_argument, where_option
+from embedstore.cli.options import STORE, Location, open_store, options, store_argument, where_option
 from embedstore.cli.output import Output
 from embedstore.errors import NoLabelsError
 
@@ -36,7 +35,7 @@ _OWN_HELP = "  [default: what the store keeps of the class, see `labels`]"
 from_option = click.option(
     "--from",
     "origin",
-    type=PATH,
+    type=STORE,
     metavar="STORE",
     shell_complete=completion.stores,
     help="Another store, which keeps the classifier.",
@@ -78,11 +77,11 @@ def scored_options(labels_required: bool) -> Callable[[F], F]:
 
 
 def scored(
-    store: Path,
+    store: Location,
     name: str,
     labels: Any,
     where: str | None,
-    origin: Path | None,
+    origin: Location | None,
     label: str | None,
     labels_required: bool,
     threshold: float | None = None,
@@ -118,7 +117,7 @@ def labels_or_own(store: EmbedStore, classifier: Classifier, labels: Any, label:
 
 
 def warn_of_shift(
-    store: EmbedStore, classifier: Classifier, where: str | None, output: Output, origin: Path | None = None
+    store: EmbedStore, classifier: Classifier, where: str | None, output: Output, origin: Location | None = None
 ) -> None:
     """Say where the scores of another store than a classifier's own differ from those of its calibration."""
     if classifier.store_id == store.id:
@@ -131,7 +130,7 @@ def warn_of_shift(
             output.say(f"warning: {label}: {advice}")
             differ = True
     if differ and origin is not None:
-        home, name, there = (quote(str(word)) for word in (origin, classifier.name, store.path))
+        home, name, there = (quote(str(word)) for word in (origin, classifier.name, store.location))
         output.say(f"what to do then: embedstore carry {home} {name} --to {there}")
 
 
@@ -144,12 +143,12 @@ def require_not_its_own(store: EmbedStore, classifier: Classifier) -> None:
     kept = store.classifier(classifier.name)
     if kept.store_id == store.id and kept.to_dict() != classifier.to_dict():
         raise ClassifierError(
-            f"{store.path} keeps a classifier {classifier.name!r} that was calibrated there, which knows more of it; "
-            "--no-save only says what would be done, --force replaces it"
+            f"{store.location} keeps a classifier {classifier.name!r} that was calibrated there, which knows more of "
+            "it; --no-save only says what would be done, --force replaces it"
         )
 
 
-def find_classifier(store: EmbedStore, name: str, origin: Path | None = None) -> Classifier:
+def find_classifier(store: EmbedStore, name: str, origin: Location | None = None) -> Classifier:
     """Return a classifier by name, of this store or of another, or from a JSON file."""
     from embedstore.deciding.classifier import Classifier
 

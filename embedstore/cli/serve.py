@@ -5,11 +5,9 @@ The page is made by the package `page`, which alone imports a web server.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from embedstore.cli.options import Count, command, open_store, store_argument, version_option
+from embedstore.cli.options import Count, Location, command, open_store, store_argument, version_option
 from embedstore.cli.output import Output, quiet_output, tell
 
 
@@ -22,7 +20,7 @@ from embedstore.cli.output import Output, quiet_output, tell
 @click.option("--open", "in_browser", is_flag=True, help="Open the page in the browser.")
 @version_option
 @quiet_output
-def serve(store: Path, host: str, port: int, in_browser: bool, version: int | None, output: Output) -> None:
+def serve(store: Location, host: str, port: int, in_browser: bool, version: int | None, output: Output) -> None:
     """Show a store in the browser: ask, drag the threshold, label, calibrate and save.
 
     The last line names the address; who has it whole sees the pictures. Nothing leaves this machine. Ctrl-C ends it.

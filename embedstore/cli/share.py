@@ -6,13 +6,12 @@ What is to be sent or taken, and whether it has arrived, is the business of the 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 
 from embedstore.cli import completion
-from embedstore.cli.options import Number, api_key_option, example, open_store, store_argument, where_option
+from embedstore.cli.options import Location, Number, api_key_option, example, open_store, store_argument, where_option
 from embedstore.cli.output import Output, value_output
 
 
@@ -81,7 +80,7 @@ def _topic_model(ctx: click.Context, param: click.Parameter, value: str | None) 
 )
 @api_key_option
 @value_output
-def atlas(store: Path, dataset: str, dry_run: bool, output: Output, **options: Any) -> None:
+def atlas(store: Location, dataset: str, dry_run: bool, output: Output, **options: Any) -> None:
     """Send what a dataset of Nomic's Atlas lacks, and see it there.
 
     NAME alone is a dataset of the key's own organisation. It is made, private, when it is not there. Only rows that
@@ -100,7 +99,7 @@ def atlas(store: Path, dataset: str, dry_run: bool, output: Output, **options: A
 
 
 def add_by_atlas(
-    store: Path,
+    store: Location,
     sources: tuple[str, ...],
     dataset: str,
     dry_run: bool,
@@ -126,7 +125,7 @@ def add_by_atlas(
 
 
 def add_from_atlas(
-    store: Path,
+    store: Location,
     sources: tuple[str, ...],
     model: str | None,
     space: str | None,

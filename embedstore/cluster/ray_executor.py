@@ -180,7 +180,7 @@ def executor_of(word: str) -> RayExecutor:
 
 def _unseen(part: Part, node: str) -> Exception:
     """Return what it means that a node does not see a part."""
-    if part.path.exists():
+    if part.cache is None and part.exists():
         return StoreNotFoundError(
             f"{node} sees no file {part.path}, which is there for this process: every node of the cluster must see "
             "the store's folder at the same path, on a file system that they share; mount it there, or ask without Ray"

@@ -97,7 +97,7 @@ def _opened(part: Part) -> Part | None:
     """Return a part as this process has it mapped already, if it has; None where the file is not seen here."""
     kept = _known.get(part.path)
     if kept is None or (kept.rows, kept.dim, kept.blocks) != (part.rows, part.dim, part.blocks):
-        if not part.path.exists():
+        if not part.exists():
             return None
         kept = part
         if part.mapped:  # what had to be decoded is not worth its memory

@@ -307,7 +307,10 @@ class ScoredRows:
 def place_of(reader: Reader) -> str:
     """Return the name of the folder that a reader's rows lie in; "an empty store" where there are none."""
     parts = reader.rows.snapshot.parts
-    return parts[0].path.absolute().parents[1].name if parts else "an empty store"
+    if not parts:
+        return "an empty store"
+    cache = parts[0].cache
+    return parts[0].path.absolute().parents[1].name if cache is None else cache.bucket.url.split("/")[-2]
 
 
 def _in_words(label: str, positive: bool) -> str:

@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -271,8 +270,8 @@ def _reused(folder: StoreFolder, reuse: Sequence[Any]) -> list[Rows]:
     reused = []
     for other in reuse:
         is_open = hasattr(other, "folder")
-        there = other.folder if is_open else StoreFolder.open(Path(other))
-        folder.space.require(there.space, f"the store {there.path} named by reuse")
+        there = other.folder if is_open else StoreFolder.open(other)
+        folder.space.require(there.space, f"the store {there.location} named by reuse")
         reused.append(other.rows if is_open else Rows(there.snapshot()))
     return reused
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from embedstore.files import IN_MEMORY, holder_of, is_in_memory
 from embedstore.ingest.reports import Counts, Origin
 from embedstore.sources import Failure, Record
-from embedstore.storage.folder import SCHEMA
+from embedstore.storage.folder import own_columns
 from embedstore.storage.metadata import Columns, equal
 from embedstore.storage.older_versions import OlderPictures
 from embedstore.storage.rows import Rows
@@ -148,7 +148,7 @@ class KnownRecords:
         return identity
 
     def _metadata(self, position: int) -> dict[str, Any]:
-        names = [name for name in self._rows.columns if name not in SCHEMA.names]
+        names = [name for name in self._rows.columns if name not in own_columns().names]
         return {name: self._value(name, position) for name in names}
 
     def _value(self, column: str, position: int) -> Any:

@@ -22,7 +22,7 @@ from embedstore.ingest.reports import AddReport
 from embedstore.ingest.row_writer import recover
 from embedstore.sources import VectorBatch, vector_batches
 from embedstore.storage.changes import fitted, merged_schema
-from embedstore.storage.folder import SCHEMA, StoreFolder
+from embedstore.storage.folder import StoreFolder, own_columns
 from embedstore.storage.metadata import column_name, require_distinct, storable_types
 from embedstore.storage.parts import rows_per_part
 from embedstore.storage.rows import Rows
@@ -105,7 +105,7 @@ def _add_batch(folder: StoreFolder, held: list[tuple[pa.Table, Vectors]], named:
         report.added += int((~known | replaced).sum())
         if not same.all():
             new = (rows.filter(pa.array(~same)), found[~same]) if same.any() else (rows, found)
-            folder.upsert(*new, replaces=bool(known.any() or taken.any()), by_uri=named)
+            folder.upsert(*new, replaces=bool(known.any() or taken.any()), by_uri=named, newest=newest)
 
 
 def _names_uris(batch: VectorBatch) -> bool:
@@ -196,11 +196,11 @@ def _rows(batch: VectorBatch, known: Sequence[str], now: datetime) -> pa.Table:
         uris = keys = given.column("uri").to_pylist()
     columns: dict[str, Any] = {"id": _ids(given, keys), "uri": uris, "added_at": [now] * count}
     for name in ("content_hash", "width", "height"):
-        kind = SCHEMA.field(name).type
+        kind = own_columns().field(name).type
         columns[name] = given.column(name).cast(kind) if name in names else pa.nulls(count, kind)
     others = [name for name in names if name not in _MEANT]
     require_distinct(others)
-    table, kept = pa.table(columns, schema=SCHEMA), storable_types(given.select(others))
+    table, kept = pa.table(columns, schema=own_columns()), storable_types(given.select(others))
     for field in kept.schema:
         table = table.append_column(field.with_name(column_name(field.name, known)), kept.column(field.name))
     return table

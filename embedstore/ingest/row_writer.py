@@ -21,7 +21,7 @@ from embedstore.ingest.deduplication import Decision, KnownRecords
 from embedstore.sources import Record
 from embedstore.storage import arrow_columns, parts
 from embedstore.storage.arrow_columns import EMBEDDING
-from embedstore.storage.folder import SCHEMA, StoreFolder
+from embedstore.storage.folder import StoreFolder, own_columns
 from embedstore.storage.metadata import Columns
 from embedstore.storage.older_versions import OlderPictures
 from embedstore.storage.rows import Rows
@@ -206,9 +206,9 @@ class RowWriter:
             "height": [row.height for row in rows],
             "added_at": [datetime.now(UTC)] * len(rows),
         }
-        table = pa.table(base, schema=SCHEMA)
+        table = pa.table(base, schema=own_columns())
         metadata = self.columns.table([row.decision.metadata for row in rows])
-        schema = pa.schema([*SCHEMA, *metadata.schema])
+        schema = pa.schema([*own_columns(), *metadata.schema])
         return pa.Table.from_arrays([*table.columns, *metadata.columns], schema=schema)
 
 

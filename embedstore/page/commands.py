@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from embedstore.deciding.classifier import Classifier
@@ -17,7 +16,7 @@ from embedstore.page.scored_query import ScoredQuery
 
 
 def written(
-    store: Path,
+    store: str,
     query: ScoredQuery,
     threshold: float,
     truth: Truth | None,
@@ -28,7 +27,7 @@ def written(
 
     Parameters
     ----------
-    store : Path
+    store : str
     query : ScoredQuery
     threshold : float
     truth : Truth or None
@@ -153,7 +152,7 @@ def _picture(term: Mapping[str, Any]) -> str:
     return f"PICTURE is the file of the picture {term['picture'][:8]}"
 
 
-def _of_saved(store: Path, query: ScoredQuery, threshold: float) -> dict[str, str]:
+def _of_saved(store: str, query: ScoredQuery, threshold: float) -> dict[str, str]:
     """Return the lines for a classifier that the store keeps."""
     name, label = query.shown["classifier"], query.shown.get("class")
     of_class = f".of_class({label!r})" if label else ""

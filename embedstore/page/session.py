@@ -146,7 +146,7 @@ class Session:
             **dict.fromkeys(("label", "save"), not os.access(self.store.path, os.W_OK)),
         }
         abilities = [ability for ability in ABILITIES if not without.get(ability)]
-        name = self.store.path.absolute().name
+        name = self.store.folder.name
         return told_of_store(name, reader, abilities, self._summaries(), self._concepts(reader))
 
     def _score(self, args: Arguments) -> Answer:
@@ -281,7 +281,7 @@ class Session:
     def _commands(self, args: Arguments) -> dict[str, Any]:
         query = self._of(args)
         return commands.written(
-            self.store.path,
+            self.store.location,
             query,
             args.threshold(),
             truth_of(args.get("labels")),

@@ -1,7 +1,9 @@
 """Changes to the rows of a table: take paid rows in, remove rows, restore older ones, merge small parts.
 
-Each is one commit. Whoever calls holds the store's lock, because the log does not check removes for conflicts. No byte
-is copied from one part to another before it was compared with its checksum, so that damage is never passed on as sound.
+Each is one commit, computed from one version: a `Draft` of it. Whoever calls holds the store's lock; where somebody who
+does not, another machine or program, has made a version meanwhile, the draft goes and the change is computed again from
+the newest version, as if it had come after. No byte is copied from one part to another before it was compared with its
+checksum, so that damage is never passed on as sound.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +20,7 @@ from embedstore.errors import DamagedStoreError, InputError
 from embedstore.storage import arrow_columns, parts
 from embedstore.storage.arrow_columns import EMBEDDING, pa
 from embedstore.storage.parts import Part
-from embedstore.storage.table import DeltaFolder, Snapshot, conform
+from embedstore.storage.table import DeltaFolder, OvertakenError, Snapshot, conform
 from embedstore.vectors import Mask, Vectors
 
 Batch = tuple["pa.Table", Vectors]
@@ -35,6 +38,59 @@ _PLACE = re.compile(r"#\d+$")
 COMPACT_ROWS = 400_000
 """Largest part that `compact` makes of smaller ones: 1.2 GB at 768 components."""
 
+TRIES = 20
+"""How often a change is computed before it gives way to those who keep making versions."""
+
+_LONGEST_PAUSE = 2.0
+
+
+class Draft:
+    """A change that is being computed from one version, `base`, with the parts that were written for it."""
+
+    def __init__(self, table: DeltaFolder, base: Snapshot) -> None:
+        self.table, self.base = table, base
+        self._written: list[Part] = []
+        self._offered = False
+
+    def write(self, batches: Iterator[Batch], schema: pa.Schema) -> Part:
+        """Write a part for this change."""
+        self._written.append(self.table.new_part(batches, schema))
+        return self._written[-1]
+
+    def commit(self, added: Sequence[Part], removed: Sequence[Part], operation: str, **options: Any) -> Snapshot:
+        """Make the version; OvertakenError where `base` is not the newest any more."""
+        self._offered = True
+        return self.table.commit(added, removed, base=self.base, operation=operation, **options)
+
+    def __enter__(self) -> Draft:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Delete the parts of a draft that came to nothing; whether one did that failed otherwise nobody knows."""
+        if isinstance(error, OvertakenError) or (error is not None and not self._offered):
+            self.table.discard(self._written)
+
+
+def _settled(table: DeltaFolder, newest: Snapshot, change: Callable[[Draft], Snapshot]) -> Snapshot:
+    """Make a change to `newest`, or to what is the newest by then; StoreLockedError where others never pause."""
+    from tenacity import (  # late, as below
+        Retrying,
+        retry_if_exception_type,
+        stop_after_attempt,
+        wait_random_exponential,
+    )
+
+    tries = Retrying(
+        retry=retry_if_exception_type(OvertakenError),
+        stop=stop_after_attempt(TRIES),
+        wait=wait_random_exponential(multiplier=0.02, max=_LONGEST_PAUSE),
+        reraise=True,
+    )
+    for attempt in tries:
+        with attempt, Draft(table, newest if attempt.retry_state.attempt_number == 1 else table.snapshot()) as draft:
+            return change(draft)
+    raise AssertionError("tenacity gives a result or raises")  # pragma: no cover
+
 
 def fold(table: DeltaFolder, batches: Sequence[pa.Table], transaction: tuple[str, int]) -> Snapshot:
     """Turn batches of paid rows, with their embedding, into one part; rows that the table has already are replaced.
@@ -42,9 +98,17 @@ def fold(table: DeltaFolder, batches: Sequence[pa.Table], transaction: tuple[str
     Of several rows with one id or one uri the last one counts, here and in the table.
     The commit carries the transaction, so that whoever finds the batches again knows that they are in.
     """
-    rows = _last_of_each(_concatenated(batches, table.snapshot().schema))
-    vectors = arrow_columns.vectors_of(rows.column(EMBEDDING), table.dim, "the ledger")
-    return upsert(table, rows.drop_columns([EMBEDDING]), vectors, transaction=transaction)
+    newest = table.snapshot()
+
+    def change(draft: Draft) -> Snapshot:
+        if draft.base is not newest and table.applied(transaction[0]) >= transaction[1]:
+            return draft.base  # an earlier try, whose answer was lost, has arrived after all
+        rows = _last_of_each(_concatenated(batches, draft.base.schema))
+        vectors = arrow_columns.vectors_of(rows.column(EMBEDDING), table.dim, "the ledger")
+        rows = rows.drop_columns([EMBEDDING])
+        return _upsert(draft, rows, vectors, ("id", "uri"), transaction)
+
+    return merge_small(table, _settled(table, newest, change))
 
 
 def without_metadata(batch: pa.Table, own: Sequence[str]) -> pa.Table:
@@ -62,6 +126,7 @@ def upsert(
     transaction: tuple[str, int] | None = None,
     replaces: bool = True,
     by_uri: bool = True,
+    newest: Snapshot | None = None,
 ) -> Snapshot:
     """Add rows in one commit, in place of those with the same ids, or the same uris.
 
@@ -77,27 +142,59 @@ def upsert(
         False when the caller knows that no id is in the table, and no uri.
     by_uri : bool
         False where a uri tells only from which row of a source a row came, so that others may have the same.
+    newest : Snapshot, optional
+        The version of which the caller knows what `replaces` says; by default the one that is the newest now.
     """
-    snapshot = table.snapshot()
-    schema = merged_schema(snapshot.schema, rows.schema)
-    new_fields = [field for field in schema if field.name not in snapshot.schema.names]
+    known = newest or table.snapshot()
+    keys = ("id", "uri") if by_uri else ("id",)
+
+    def change(draft: Draft) -> Snapshot:
+        return _upsert(draft, rows, vectors, keys if replaces or draft.base is not known else (), transaction)
+
+    return merge_small(table, _settled(table, known, change))
+
+
+def _upsert(
+    draft: Draft, rows: pa.Table, vectors: Vectors, keys: Sequence[str], transaction: tuple[str, int] | None
+) -> Snapshot:
+    """Add rows in place of those that have the same values in the columns `keys`."""
+    schema = merged_schema(draft.base.schema, rows.schema)
+    new_fields = [field for field in schema if field.name not in draft.base.schema.names]
     rows = fitted(rows, schema)
     added: list[Part] = []
     removed: list[Part] = []
-    if replaces:
-        keys = [name for name in ("id", "uri") if name in schema.names and (by_uri or name == "id")]
-        new = {name: values for name in keys if len(values := _values(rows.column(name)))}
-        added, removed = _without(table, snapshot, lambda part: _is_in(part, new))
-    added.append(table.new_part(_grouped(rows, vectors), schema))
-    committed = table.commit(added, removed, operation="add", new_fields=new_fields, transaction=transaction)
-    return merge_small(table, committed)
+    new = {name: found for name in keys if name in schema.names and len(found := _values(rows.column(name)))}
+    if new:
+        added, removed = _without(draft, lambda part: _is_in(part, new))
+    added.append(draft.write(_grouped(rows, vectors), schema))
+    return draft.commit(added, removed, "add", new_fields=new_fields, transaction=transaction)
 
 
-def remove(table: DeltaFolder, snapshot: Snapshot, leaving: Mask) -> Snapshot:
-    """Remove the rows marked in `leaving`, bool of shape (n_rows,)."""
-    starts = dict(zip(snapshot.parts, np.cumsum([0, *(part.rows for part in snapshot.parts)]), strict=False))
-    added, removed = _without(table, snapshot, lambda part: leaving[starts[part] : starts[part] + part.rows])
-    return table.commit(added, removed, operation="remove") if removed else snapshot
+def remove(table: DeltaFolder, newest: Snapshot, leaving: Mask | Callable[[Snapshot], Mask]) -> Snapshot:
+    """Remove rows of `newest`.
+
+    `leaving`, bool of shape (n_rows,), marks them; where another version has become the newest by then, those of the
+    same ids. Or it is called with the version that the change is computed from, and returns such a mask.
+    """
+
+    def change(draft: Draft) -> Snapshot:
+        going = leaving(draft.base) if callable(leaving) else marked_in(draft.base, newest, leaving)
+        those = draft.base.parts
+        starts = dict(zip(those, np.cumsum([0, *(part.rows for part in those)]), strict=False))
+        added, removed = _without(draft, lambda part: going[starts[part] : starts[part] + part.rows])
+        return draft.commit(added, removed, "remove") if removed else draft.base
+
+    return _settled(table, newest, change)
+
+
+def marked_in(snapshot: Snapshot, other: Snapshot, marked: Mask) -> Mask:
+    """Return which rows of a version have the ids of those that are marked in another."""
+    if snapshot is other:
+        return marked
+    import pyarrow.compute as pc  # as below
+
+    ids = other.read(["id"]).column("id").filter(pa.array(marked)).combine_chunks()
+    return np.asarray(pc.is_in(snapshot.read(["id"]).column("id"), value_set=ids).to_numpy())
 
 
 def restore(table: DeltaFolder, newest: Snapshot, older: Snapshot) -> Snapshot:
@@ -105,26 +202,31 @@ def restore(table: DeltaFolder, newest: Snapshot, older: Snapshot) -> Snapshot:
 
     Columns that the table has got since stay, empty. DamagedStoreError where a part that would come back is damaged.
     """
-    now, then = ({part.name for part in snapshot.parts} for snapshot in (newest, older))
-    added = [part for part in older.parts if part.name not in now]
-    removed = [part for part in newest.parts if part.name not in then]
-    if not added and not removed:
-        return newest
-    _require_sound(added)
-    return table.commit(added, removed, operation=f"restore of version {older.version}")
+
+    def change(draft: Draft) -> Snapshot:
+        now, then = ({part.name for part in snapshot.parts} for snapshot in (draft.base, older))
+        added = [part for part in older.parts if part.name not in now]
+        removed = [part for part in draft.base.parts if part.name not in then]
+        if not added and not removed:
+            return draft.base
+        _require_sound(added)
+        return draft.commit(added, removed, f"restore of version {older.version}")
+
+    return _settled(table, newest, change)
 
 
 def merge_small(table: DeltaFolder, snapshot: Snapshot) -> Snapshot:
     """Merge parts smaller than `parts.ROWS_PER_PART` where `_TIER` of one size class have gathered.
 
-    Damaged ones stay as they are, with a warning: what has just been added is not held up by them.
+    Damaged ones stay as they are, with a warning: what has just been added is not held up by them. So do all where
+    another program has changed the table meanwhile: the next change sees to them.
     """
     tiers: dict[int, list[Part]] = {}
     for part in snapshot.parts:
         if part.rows < parts.rows_per_part(table.dim) and part.mapped:
             tiers.setdefault(len(np.base_repr(max(part.rows, 1), _TIER)), []).append(part)
     full = [group for group in tiers.values() if len(group) >= _TIER]
-    damaged = [(part, problems) for group in full for part in group if (problems := part.check())]
+    damaged = [(part, problems) for group in full for part in group if (problems := part.check(afresh=False))]
     for _, problems in damaged:
         _log.warning("%s; the part is not merged with others. Run `embedstore verify STORE --deep`", problems[0])
     spoilt = {part.name for part, _ in damaged}
@@ -132,11 +234,27 @@ def merge_small(table: DeltaFolder, snapshot: Snapshot) -> Snapshot:
     full = [group for group in full if len(group) >= _TIER]
     if not full:
         return snapshot
-    return merge_small(table, _merge(table, snapshot, full))
+    try:
+        with Draft(table, snapshot) as draft:
+            merged = _merge(draft, full)
+    except OvertakenError as error:
+        _log.debug("small parts are left for the next change: %s", error)
+        return table.snapshot()
+    return merge_small(table, merged)
 
 
-def compact(table: DeltaFolder, snapshot: Snapshot) -> Snapshot:
+def compact(table: DeltaFolder, newest: Snapshot) -> Snapshot:
     """Merge parts up to `COMPACT_ROWS`; lay foreign ones out to be mapped, and give old ones checksums."""
+
+    def change(draft: Draft) -> Snapshot:
+        groups = _to_compact(draft.base)
+        return _merge(draft, groups) if groups else draft.base
+
+    return _settled(table, newest, change)
+
+
+def _to_compact(snapshot: Snapshot) -> list[list[Part]]:
+    """Return the parts that `compact` merges, or writes anew by themselves."""
     groups: list[list[Part]] = []
     for part in snapshot.parts:
         if part.rows >= COMPACT_ROWS and part.mapped and part.checked:
@@ -145,8 +263,7 @@ def compact(table: DeltaFolder, snapshot: Snapshot) -> Snapshot:
             groups[-1].append(part)
         else:
             groups.append([part])
-    groups = [group for group in groups if len(group) > 1 or not (group[0].mapped and group[0].checked)]
-    return _merge(table, snapshot, groups) if groups else snapshot
+    return [group for group in groups if len(group) > 1 or not (group[0].mapped and group[0].checked)]
 
 
 def without_rows(table: DeltaFolder, schema: pa.Schema, part: Part, damaged: Mask) -> list[Part]:
@@ -229,27 +346,27 @@ def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return conform(rows, schema)
 
 
-def _merge(table: DeltaFolder, snapshot: Snapshot, groups: Sequence[Sequence[Part]]) -> Snapshot:
+def _merge(draft: Draft, groups: Sequence[Sequence[Part]]) -> Snapshot:
     _require_sound([part for group in groups for part in group])
-    added = [table.new_part(_regrouped(group, snapshot.schema, table.dim), snapshot.schema) for group in groups]
+    schema, dim = draft.base.schema, draft.base.dim
+    added = [draft.write(_regrouped(group, schema, dim), schema) for group in groups]
     removed = [part for group in groups for part in group]
-    return table.commit(added, removed, operation="compact", data_change=False)
+    return draft.commit(added, removed, "compact", data_change=False)
 
 
-def _without(
-    table: DeltaFolder, snapshot: Snapshot, leaving_of: Callable[[Part], Mask]
-) -> tuple[list[Part], list[Part]]:
+def _without(draft: Draft, leaving_of: Callable[[Part], Mask]) -> tuple[list[Part], list[Part]]:
     """Write each part that loses rows anew; return the parts to add and those to take out."""
-    losing = [(part, leaving) for part in snapshot.parts if (leaving := np.asarray(leaving_of(part))).any()]
+    schema = draft.base.schema
+    losing = [(part, leaving) for part in draft.base.parts if (leaving := np.asarray(leaving_of(part))).any()]
     kept = [(part, ~leaving) for part, leaving in losing if not leaving.all()]
     _require_sound([part for part, _ in kept])
-    added = [table.new_part(_kept(part, snapshot.schema, keep), snapshot.schema) for part, keep in kept]
+    added = [draft.write(_kept(part, schema, keep), schema) for part, keep in kept]
     return added, [part for part, _ in losing]
 
 
 def _require_sound(old: Sequence[Part]) -> None:
     """Refuse to copy rows out of parts whose bytes do not fit their checksums."""
-    problems = [problem for part in old for problem in part.check()]
+    problems = [problem for part in old for problem in part.check(afresh=False)]
     if problems:
         more = f" (and {len(problems) - 1} more like this)" if len(problems) > 1 else ""
         raise DamagedStoreError(

@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import xxhash
@@ -121,46 +120,44 @@ def layout_version(said: bytes | None) -> int:
     return int(content["version"]) if known else 0
 
 
-def seal_fits(path: Path) -> bool | None:
-    """Tell whether a footer fits the sum that it carries; None where it carries none. Raises OSError."""
-    with path.open("rb") as file:
-        return _fits(_footer(file))
+def seal_fits(file: BinaryIO) -> bool | None:
+    """Tell whether the footer of a file fits the sum that it carries; None where it carries none. Raises OSError."""
+    return _fits(_footer(file))
 
 
-def damages(path: Path, said: bytes) -> Iterator[tuple[int | None, str]]:
+def damages(file: BinaryIO, said: bytes) -> Iterator[tuple[int | None, str]]:
     """Read a whole part whose seal fits, and yield what else does not fit its checksum.
 
     That is the number of a row group, or None for what belongs to none, and what is damaged, in words.
 
     Parameters
     ----------
-    path : Path
+    file : binary file
     said : bytes
         The layout in its footer.
     """
     content = json.loads(said)
-    with path.open("rb") as file:
-        footer = _footer(file)
-        at = 0
-        groups = zip(content["blocks"], content["sums"], strict=True)
-        for number, ((offset, rows), (end, vectors, rest)) in enumerate(groups):
-            block, others = xxhash.xxh3_64(), xxhash.xxh3_64()
-            block_end = offset + rows * content["dim"] * 4
-            for digest, start, stop in ((others, at, offset), (block, offset, block_end), (others, block_end, end)):
-                _add(digest, file, start, stop)
-            if block.hexdigest() != vectors:
-                yield number, "the vectors are damaged (checksum)"
-            if others.hexdigest() != rest:
-                yield number, "the other columns are damaged (checksum)"
-            at = end
-        size = os.fstat(file.fileno()).st_size
-        if at == 0:
-            file.seek(0)
-            if file.read(len(_MAGIC)) != _MAGIC:
-                yield None, "its first bytes are damaged"
-            at = len(_MAGIC)
-        if at + len(footer) != size:
-            yield None, f"the file is {size} bytes long, where its row groups and its footer are {at + len(footer)}"
+    footer = _footer(file)
+    at = 0
+    groups = zip(content["blocks"], content["sums"], strict=True)
+    for number, ((offset, rows), (end, vectors, rest)) in enumerate(groups):
+        block, others = xxhash.xxh3_64(), xxhash.xxh3_64()
+        block_end = offset + rows * content["dim"] * 4
+        for digest, start, stop in ((others, at, offset), (block, offset, block_end), (others, block_end, end)):
+            _add(digest, file, start, stop)
+        if block.hexdigest() != vectors:
+            yield number, "the vectors are damaged (checksum)"
+        if others.hexdigest() != rest:
+            yield number, "the other columns are damaged (checksum)"
+        at = end
+    size = file.seek(0, os.SEEK_END)
+    if at == 0:
+        file.seek(0)
+        if file.read(len(_MAGIC)) != _MAGIC:
+            yield None, "its first bytes are damaged"
+        at = len(_MAGIC)
+    if at + len(footer) != size:
+        yield None, f"the file is {size} bytes long, where its row groups and its footer are {at + len(footer)}"
 
 
 def _add(digest: Any, file: BinaryIO, start: int, stop: int) -> None:

@@ -32,15 +32,18 @@ from embedstore.errors import (
     StoreLockedError,
     StoreNotFoundError,
     did_you_mean,
+    option,
     spelt,
 )
 from embedstore.space import Space
 from embedstore.storage import changes, journal, parts, thumbnails
 from embedstore.storage.arrow_columns import pa
+from embedstore.storage.bucket import is_url
 from embedstore.storage.commits import location
 from embedstore.storage.creation import discard, is_free, whole_folder
 from embedstore.storage.ledger import Ledger, PaidBatch
 from embedstore.storage.older_versions import VacuumReport, only_in
+from embedstore.storage.remote_place import CLASSIFIERS, IMAGES, MANIFEST, RemotePlace
 from embedstore.storage.rows import Rows
 from embedstore.storage.running import Running
 from embedstore.storage.table import DeltaFolder, Snapshot
@@ -49,10 +52,8 @@ from embedstore.vectors import Mask, Vectors
 _log = logging.getLogger("embedstore")
 
 FORMAT_VERSION = 1
-MANIFEST = "store.json"
-IMAGES = "images"
 _LEDGER = ("ledger.sqlite", "ledger.sqlite-journal")
-_NEW = (IMAGES, "index", "classifiers", *_LEDGER, ".lock", ".running", "failures.csv", thumbnails.FOLDER, MANIFEST)
+_NEW = (IMAGES, "index", CLASSIFIERS, *_LEDGER, ".lock", ".running", "failures.csv", thumbnails.FOLDER, MANIFEST)
 """What a store without rows may hold; the last makes a folder a store."""
 
 
@@ -62,13 +63,6 @@ def own_columns() -> pa.Schema:
     texts = [pa.field(name, pa.string()) for name in ("id", "uri", "content_hash")]
     numbers = [pa.field(name, pa.int64()) for name in ("width", "height")]
     return pa.schema([*texts, *numbers, pa.field("added_at", pa.timestamp("us", tz="UTC"))])
-
-
-def __getattr__(name: str) -> Any:
-    """Give the columns the name ``SCHEMA``, made when asked for: opening a store needs none of them."""
-    if name == "SCHEMA":
-        return own_columns()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 _OLD_FOLDERS = ("queries", "atlas")  # of stores that an earlier version has made; the ledger holds such things now
@@ -146,6 +140,22 @@ class Manifest:
             raise DamagedStoreError(f"{file} cannot be read ({error}); {_repaired(path)}") from error
 
 
+def _manifest_of(remote: RemotePlace) -> Manifest:
+    """Read the manifest of a store in a bucket; raises as `StoreFolder.open`."""
+    try:
+        return Manifest.from_text(remote.bucket.read(MANIFEST))
+    except FormatVersionError as error:
+        raise FormatVersionError(f"{remote.url}: {error}") from error
+    except FileNotFoundError as error:
+        if remote.has_parts():
+            raise DamagedStoreError(f"{remote.url}/{MANIFEST} is gone; restore it from a copy") from error
+        raise StoreNotFoundError(
+            f"{remote.url} is no store: there is no {MANIFEST}. {_way(remote.url, 'FOLDER')}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedStoreError(f"{remote.url}/{MANIFEST} cannot be read ({error}); restore it from a copy") from error
+
+
 def _repaired(path: Path) -> str:
     return f"`embedstore repair {quote(str(path))}` writes it anew from its copy"
 
@@ -168,7 +178,7 @@ def _what_else(path: Path) -> str:
     )
 
 
-def _way(path: Path, source: str) -> str:
+def _way(path: Path | str, source: str) -> str:
     """Say how a store of a source is made at a path."""
     return spelt(
         f"EmbedStore.create({str(path)!r}, model='objects') makes one (or another model), and its `add` fills it",
@@ -191,10 +201,18 @@ class StoreFolder:
     about : Manifest
     pinned : int, optional
         A version that is only to be read: changes are refused.
+    remote : RemotePlace, optional
+        Where the store is, if that is in a bucket: `path` is its home on this machine then.
 
     Attributes
     ----------
     path : Path
+        What must not be lost is here: all of a store on this machine, of one in a bucket what this machine has paid
+        for, asked and labelled.
+    location : str
+        What people call it: the path as given, or the URL.
+    cache : Path
+        What can be made again is here.
     about : Manifest
     pinned : int or None
     space : Space
@@ -210,25 +228,54 @@ class StoreFolder:
         Who works on the store now.
     thumbnails : Thumbnails
         Small copies of pictures that no file holds; disposable.
-    index, classifiers, failures, set_aside : Path
-        Index files and layout notes; saved classifiers; the list of what the last add could not take; paid rows that
-        were found damaged.
+    index, failures, set_aside : Path
+        Index files and layout notes; the list of what the last add could not take; paid rows that were found damaged.
     """
 
-    def __init__(self, path: Path, about: Manifest, pinned: int | None = None) -> None:
-        self.path, self.about = path, about
+    def __init__(
+        self, path: Path, about: Manifest, pinned: int | None = None, remote: RemotePlace | None = None
+    ) -> None:
+        self.path, self.about, self.remote = path, about, remote
+        self.location = str(path) if remote is None else remote.url
         self.space, self.id, self.created_at = about.space, about.store_id, about.created_at
         place = path.absolute()  # what is relative, such as s3:x or file:x, other libraries take for an address
-        self.index, self.classifiers = place / "index", place / "classifiers"
+        self.cache = place if remote is None else remote.cache(self.id)
+        self.index = self.cache / "index"
         self.failures, self.set_aside = path / "failures.csv", path / "set-aside"
         self.ledger, self.running = Ledger(place / "ledger.sqlite"), Running(place / ".running")
-        self.thumbnails = thumbnails.Thumbnails(place / thumbnails.FOLDER)
-        self.images = DeltaFolder(place / IMAGES, self.space.dim, self.index / "images.json", self.ledger)
+        self.thumbnails = thumbnails.Thumbnails(self.cache / thumbnails.FOLDER)
+        parts_here = None if remote is None else remote.images(self.id)
+        notes = self.ledger if remote is None else None  # the bucket is the truth, also when it is set back
+        self.images = DeltaFolder(self.cache / IMAGES, self.space.dim, self.index / "images.json", notes, parts_here)
         self.pinned = pinned
 
+    @property
+    def name(self) -> str:
+        """The last part of where the store is."""
+        return self.path.absolute().name if self.remote is None else self.location.rpartition("/")[2]
+
+    @property
+    def classifiers(self) -> Path:
+        """The folder of the saved classifiers; those of a store in a bucket, as they are there now."""
+        folder = self.cache / CLASSIFIERS
+        if self.remote is not None:
+            self.remote.pull_classifiers(folder)
+        return folder
+
+    def publish_classifier(self, file: Path) -> None:
+        """Let a classifier that was saved in `classifiers` be that of all machines."""
+        if self.remote is not None:
+            self.remote.publish_classifier(file)
+
     @classmethod
-    def create(cls, path: Path, space: Space) -> StoreFolder:
-        """Make the folder of an empty store, whole or not at all.
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        space: Space,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int | str | None = None,
+    ) -> StoreFolder:
+        """Make the folder of an empty store, whole or not at all; or a store in a bucket, at a URL.
 
         Raises
         ------
@@ -239,15 +286,20 @@ class StoreFolder:
         InputError
             The path has signs in it that the table's library reads otherwise.
         """
-        cls.require_free(path)
         about = Manifest(uuid.uuid4().hex, datetime.now(UTC).isoformat(timespec="seconds"), space)
+        if is_url(path):
+            remote = RemotePlace(os.fspath(path), cache_dir, cache_bytes)
+            remote.create(about.to_text(), own_columns(), space.dim)
+            return cls._of_remote(remote, about)
+        path = Path(path)
+        cls.require_free(path)
         new = cls(path, about)
         location(new.images.path)
         try:
             with whole_folder(path, _NEW) as beside:
                 made = cls(beside, about)
                 made.index.mkdir()
-                made.classifiers.mkdir()
+                (made.cache / CLASSIFIERS).mkdir()
                 made.images.create(own_columns())
                 made.ledger.keep_manifest(about.to_text())
                 about.write(beside)
@@ -258,8 +310,14 @@ class StoreFolder:
         return new
 
     @classmethod
-    def open(cls, path: Path, pinned: int | None = None) -> StoreFolder:
-        """Open the folder of a store; nothing is written.
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        pinned: int | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int | str | None = None,
+    ) -> StoreFolder:
+        """Open the folder of a store; nothing is written, but for what mirrors a bucket on this machine.
 
         Raises
         ------
@@ -270,19 +328,37 @@ class StoreFolder:
         DamagedStoreError
             ``store.json`` is not what it should be.
         """
-        return cls(path, Manifest.read(path), pinned)
+        if is_url(path):
+            remote = RemotePlace(os.fspath(path), cache_dir, cache_bytes)
+            return cls._of_remote(remote, _manifest_of(remote), pinned)
+        return cls(Path(path), Manifest.read(Path(path)), pinned)
+
+    @classmethod
+    def _of_remote(cls, remote: RemotePlace, about: Manifest, pinned: int | None = None) -> StoreFolder:
+        """Return a store in a bucket, with its folders on this machine."""
+        home, cache = remote.home(about.store_id), remote.cache(about.store_id)
+        location(cache / IMAGES)
+        home.mkdir(parents=True, exist_ok=True)
+        (cache / IMAGES).mkdir(parents=True, exist_ok=True)
+        return cls(home, about, pinned, remote)
 
     def discard_if_unused(self) -> bool:
         """Delete the store if it never had a row, none waits, and nobody works on it; return whether it is gone."""
         with self.writing() as newest:
-            used = newest.version or self.ledger.waiting() or self.running.anybody()
-            if not used:
-                discard(self.path, _NEW)
-        return not used
+            if newest.version or self.ledger.waiting() or self.running.anybody():
+                return False
+            if self.remote is not None:
+                return self.remote.discard(self.id)
+            discard(self.path, _NEW)
+        return True
 
     @staticmethod
-    def require_free(path: Path) -> None:
+    def require_free(path: str | os.PathLike[str]) -> None:
         """Refuse to make a store over something else, with StoreExistsError."""
+        if is_url(path):
+            RemotePlace(os.fspath(path)).require_free()
+            return
+        path = Path(path)
         if not is_free(path, _NEW):
             if StoreFolder.is_at(path):
                 raise StoreExistsError(
@@ -297,9 +373,9 @@ class StoreFolder:
             raise StoreExistsError(f"{path} is there already, and no folder; choose another path for the store")
 
     @staticmethod
-    def is_at(path: Path) -> bool:
-        """Tell whether there is a store at a path."""
-        return (path / MANIFEST).exists()
+    def is_at(path: str | os.PathLike[str]) -> bool:
+        """Tell whether there is a store at a path, or at the URL of a place in a bucket."""
+        return RemotePlace(os.fspath(path)).is_store() if is_url(path) else (Path(path) / MANIFEST).exists()
 
     def snapshot(self) -> Snapshot:
         """Return the version that is to be read: the pinned one, else the newest."""
@@ -311,7 +387,10 @@ class StoreFolder:
 
     @contextmanager
     def writing(self) -> Iterator[Snapshot]:
-        """Hold the store's lock; gives the newest version, which stays so until it is let go.
+        """Hold the store's lock; gives the newest version.
+
+        It stays so until the lock is let go, but for those who do not ask for it: another program, or another machine
+        where the store is in a bucket. What is computed from it is computed again then; see `changes`.
 
         Raises
         ------
@@ -337,8 +416,15 @@ class StoreFolder:
                 yield
         except Timeout as error:
             raise StoreLockedError(
-                f"another process is writing to {self.path}; wait for it, or end it and try again"
+                f"another process is writing to {self.location}; wait for it, or end it and try again"
             ) from error
+
+    def on_this_machine(self) -> dict[str, Any] | None:
+        """Say where a store in a bucket has its folders here, and how full the cache is; None for one that is here."""
+        if self.remote is None:
+            return None
+        where = {"home": str(self.path), "cache": str(self.cache)}
+        return {**where, "cached_bytes": self.images.cached_bytes(), "cache_bytes": self.remote.limit}
 
     def has_orphans(self) -> bool:
         """Tell whether rows wait that no living run has paid for."""
@@ -385,9 +471,11 @@ class StoreFolder:
         if held:
             self.ledger.settle([batch.id for batch in held])
 
-    def upsert(self, rows: pa.Table, vectors: Vectors, *, replaces: bool, by_uri: bool = True) -> Snapshot:
+    def upsert(
+        self, rows: pa.Table, vectors: Vectors, *, replaces: bool, by_uri: bool = True, newest: Snapshot | None = None
+    ) -> Snapshot:
         """Add rows with their vectors in one commit; the caller holds `writing`. See `changes.upsert`."""
-        return changes.upsert(self.images, rows, vectors, replaces=replaces, by_uri=by_uri)
+        return changes.upsert(self.images, rows, vectors, replaces=replaces, by_uri=by_uri, newest=newest)
 
     def leaving(self, rows: Rows, ids: Sequence[str] | None, where: Any) -> Mask:
         """Return which rows `remove` would remove, bool of shape (n_rows,)."""
@@ -402,9 +490,23 @@ class StoreFolder:
     def remove(self, ids: Sequence[str] | None, where: Any) -> int:
         """Remove records by id or by a condition, in one commit; return how many. See `EmbedStore.remove`."""
         with self.writing() as newest:
-            leaving = self.leaving(Rows(newest), ids, where)
+            first = self.leaving(Rows(newest), ids, where)
+            removed = 0
+
+            def leaving(snapshot: Snapshot) -> Mask:
+                nonlocal removed
+                mask = first if snapshot is newest else self._leaving_still(newest, first, snapshot, where)
+                removed = int(mask.sum())
+                return mask
+
             changes.remove(self.images, newest, leaving)
-        return int(leaving.sum())
+        return removed
+
+    def _leaving_still(self, newest: Snapshot, first: Mask, snapshot: Snapshot, where: Any) -> Mask:
+        """Return which rows of a version `remove` removes, that another program has made meanwhile."""
+        if isinstance(where, str):
+            return self.leaving(Rows(snapshot), None, where)
+        return changes.marked_in(snapshot, newest, first)
 
     def restore(self, version: int) -> Snapshot:
         """Make a new version with the rows of an older one; see `EmbedStore.restore`."""
@@ -418,6 +520,11 @@ class StoreFolder:
 
     def vacuum(self, keep_hours: int, dry_run: bool) -> VacuumReport:
         """Delete files that only versions older than `keep_hours` hours need; a dry run says what that would cost."""
+        if self.remote is not None and keep_hours < 1:
+            raise InputError(
+                f"{self.location} is in a bucket, where other machines may have put a part whose commit is still to "
+                f"come; keep the files of an hour at least: {option('keep_hours', 1)}"
+            )
         if dry_run:
             return self.vacuum_plan(keep_hours)
         with self.writing():

@@ -15,6 +15,7 @@ import xxhash
 
 from embedstore import files
 from embedstore.storage.arrow_columns import pa
+from embedstore.storage.part_cache import PartCache
 from embedstore.storage.parts import Block, Part
 
 _FORMAT = 3
@@ -32,10 +33,12 @@ class LayoutNote:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self, folder: Path, version: int, commit: str, dim: int) -> tuple[list[Part], bytes] | None:
+    def read(
+        self, folder: Path, version: int, commit: str, dim: int, cache: PartCache | None = None
+    ) -> tuple[list[Part], bytes] | None:
         """Return the parts in `folder`, and the columns as Arrow writes them; None when the note is not of this commit.
 
-        `commit` is the xxh3 of the bytes of the newest commit.
+        `commit` is the xxh3 of the bytes of the newest commit. Parts of a `cache` need not be in the folder.
         """
         try:
             raw = self.path.read_bytes()
@@ -48,10 +51,11 @@ class LayoutNote:
             found = []
             for entry in note["parts"]:
                 path = folder / entry["name"]
-                if path.stat().st_size != entry["size"]:
+                if cache is None and path.stat().st_size != entry["size"]:
                     return None
                 blocks = None if entry["blocks"] is None else [Block(*block) for block in entry["blocks"]]
-                found.append(Part(path, entry["rows"], dim, blocks))
+                known = None if cache is None else int(entry["size"])
+                found.append(Part(path, entry["rows"], dim, blocks, known, cache))
             return found, base64.b64decode(note["columns"])
         except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return None  # a note that cannot be read is made again from the log

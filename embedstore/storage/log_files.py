@@ -143,7 +143,7 @@ class Log:
                 f"{self.folder.parent} has no table; make a store with `embedstore add STORE SOURCE`"
             ) from error
         if not commits:
-            raise DamagedStoreError(self._advice(f"{self.folder} holds no commit"))
+            raise DamagedStoreError(self.advice(f"{self.folder} holds no commit"))
         return max(commits)
 
     def checksum(self, version: int) -> str:
@@ -168,7 +168,7 @@ class Log:
         self._require_newest(noted, commits, checkpoints)
         base, found, broken = -1, list[Path](), ""
         for number in sorted((n for n in checkpoints if n <= version), reverse=True):
-            damage = next(filter(None, (_damage(path, noted) for path in checkpoints[number])), None)
+            damage = next(filter(None, (damage_of(path, noted) for path in checkpoints[number])), None)
             if damage is None:
                 base, found = number, list(checkpoints[number])
                 break
@@ -176,13 +176,13 @@ class Log:
         for number in range(max(base, 0), version + 1):
             if number in commits:
                 path = self.folder / commits[number][0]
-                if damage := _damage(path, noted):
-                    raise DamagedStoreError(self._advice(damage))
+                if damage := damage_of(path, noted):
+                    raise DamagedStoreError(self.advice(damage))
                 found.append(path)
             elif number != base:
                 if not broken and number < min(commits) and any(n > version for n in checkpoints):
                     raise InputError(f"version {version} needs files that vacuum has removed; choose a later version")
-                raise DamagedStoreError(self._advice(broken or f"{self.folder / commit_name(number)} is not there"))
+                raise DamagedStoreError(self.advice(broken or f"{self.folder / commit_name(number)} is not there"))
         if broken:
             _log.warning("%s; the table is read without it", broken)
         return found, not broken
@@ -220,8 +220,8 @@ class Log:
             return [f"{self.folder} is not there"]
         if not commits:
             return [f"{self.folder} holds no commit"]
-        damage = [_damage(path, noted) for path in commits.values()]
-        damage += [_damage(path, noted) for paths in checkpoints.values() for path in paths]
+        damage = [damage_of(path, noted) for path in commits.values()]
+        damage += [damage_of(path, noted) for paths in checkpoints.values() for path in paths]
         damage.append(self._hint_damage(noted, checkpoints))
         if not any(damage):
             unnoted = [number for number, paths in checkpoints.items() if any(path.name not in noted for path in paths)]
@@ -250,7 +250,7 @@ class Log:
         commits, checkpoints = self.commits(), self.checkpoints()
         for number in sorted(commits.keys() | checkpoints.keys()):
             for path in filter(None, [commits.get(number), *checkpoints.get(number, ())]):
-                if _damage(path, noted):
+                if damage_of(path, noted):
                     history.unreadable.append(path.name)
                     continue
                 for action in _actions(path):
@@ -313,6 +313,9 @@ class Log:
         self.sync()
         self._note({path.name: _checksum(path) for path in commits.values()})
 
+    def complete(self) -> None:
+        """Have the files of all versions in the folder; there is nothing to do where that is the log itself."""
+
     def sync(self) -> None:
         """Make the log outlast a power cut, whoever has written it."""
         for path in [*self.commits().values(), *(path for paths in self.checkpoints().values() for path in paths)]:
@@ -367,7 +370,7 @@ class Log:
         known = [int(match[1]) for name in noted if (match := _COMMIT.fullmatch(name))]
         if (seen := max([*known, *checkpoints], default=-1)) > last:
             raise DamagedStoreError(
-                self._advice(f"{self.folder / commit_name(seen)} is not there: this log has had a version {seen}")
+                self.advice(f"{self.folder / commit_name(seen)} is not there: this log has had a version {seen}")
             )
 
     def _hint_damage(self, noted: Mapping[str, int], checkpoints: Mapping[int, list[Path]]) -> str | None:
@@ -381,7 +384,8 @@ class Log:
         except (OSError, ValueError, KeyError, TypeError) as error:
             return f"{path} cannot be read ({error})"
 
-    def _advice(self, what: str) -> str:
+    def advice(self, what: str) -> str:
+        """Return what was found, with what to do about it."""
         store = self.folder.parent.parent
         return f"{what}; run `embedstore repair {quote(str(store))}`, or restore the file from a copy"
 
@@ -391,6 +395,17 @@ def commit_name(version: int) -> str:
     return f"{version:020}.json"
 
 
+def version_of(name: str) -> int:
+    """Return the version of a file of the log; -1 for one of none."""
+    match = _COMMIT.fullmatch(name) or _CHECKPOINT.fullmatch(name)
+    return int(match[1]) if match else -1
+
+
+def is_of_log(name: str) -> bool:
+    """Tell whether a name is that of a file of a log: a commit, a checkpoint, or the hint at the last of these."""
+    return name == LAST_CHECKPOINT or version_of(name) >= 0
+
+
 def parts_added(commit: Path) -> set[str]:
     """Return the names of the parts that a commit adds."""
     return {urllib.parse.unquote(action["add"]["path"]) for action in _actions(commit) if action.get("add")}
@@ -398,8 +413,7 @@ def parts_added(commit: Path) -> set[str]:
 
 def _is_before(name: str, first: int) -> bool:
     """Tell whether a file is of a version before the oldest commit: a vacuum that was cut short still notes it."""
-    match = _COMMIT.fullmatch(name) or _CHECKPOINT.fullmatch(name)
-    return match is not None and int(match[1]) < first
+    return -1 < version_of(name) < first
 
 
 def _checksum(path: Path) -> int:
@@ -422,10 +436,10 @@ def _actions(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _damage(path: Path, noted: Mapping[str, int]) -> str | None:
+def damage_of(path: Path, noted: Mapping[str, int] | None = None) -> str | None:
     """Return what is wrong with a commit or a file of a checkpoint, in words; None for a sound one."""
     try:
-        if path.name in noted:
+        if noted and path.name in noted:
             return None if _checksum(path) == noted[path.name] else f"{path} is damaged (checksum)"
         actions = _actions(path)
         if not any(actions):

@@ -3,7 +3,8 @@
 `write` lays a table out so that the values of each row group's ``embedding`` column stand as one plain block in
 the file; `open_part` finds the blocks and `Part.vectors` maps them without decoding. A file of another writer has
 no such blocks: it is decoded instead, with the same numbers. `Part.check` compares every byte with its checksum, which
-reading for a search does not. Which parts belong to a table is `table`'s business.
+reading for a search does not. Where the file is, here or in a bucket, is left to `part_file`; which parts belong to a
+table is `table`'s business.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ import mmap
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedstore.errors import DamagedStoreError, StoreError, VersionGoneError, spelt
-from embedstore.storage import checksums, log_files
+from embedstore.errors import DamagedStoreError
+from embedstore.storage import checksums
 from embedstore.storage.arrow_columns import EMBEDDING, embedding_field, list_array, pa, pick, vectors_of
-from embedstore.storage.log_files import Log
+from embedstore.storage.part_file import PartFile, as_parquet, fetch_columns, parquet_reader
 from embedstore.vectors import Mask, Vectors, rounding
+
+if TYPE_CHECKING:
+    from embedstore.storage.part_cache import PartCache
 
 ROWS_PER_GROUP = 4_096
 """Rows of a row group. Each row of an answer costs the decoding of its row group; larger ones scan no faster."""
@@ -50,22 +53,39 @@ class Block:
 class Part:
     """One Parquet file of a table, mapped when its vectors are first asked for.
 
+    A part in a bucket is mapped anew each time: a mapping that is kept would keep the disk space of a file that the
+    cache has evicted.
+
     Parameters
     ----------
     path : Path
+        Where it lies; of a part in a bucket, where it would lie on this machine.
     rows : int
         Number of rows.
     dim : int
         Number of components of a vector.
     blocks : sequence of Block, or None
         Where the vectors lie; None for a file in a foreign layout, which is decoded.
+    size : int, optional
+        Bytes of the file, for a part in a bucket.
+    cache : PartCache, optional
+        For a part in a bucket: what fetches it.
     """
 
-    def __init__(self, path: Path, rows: int, dim: int, blocks: Sequence[Block] | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        rows: int,
+        dim: int,
+        blocks: Sequence[Block] | None,
+        size: int | None = None,
+        cache: PartCache | None = None,
+    ) -> None:
         self.path = path
         self.rows = rows
         self.dim = dim
         self.blocks = None if blocks is None else tuple(blocks)
+        self._file = PartFile(path, size, cache)
         self._groups: list[Vectors] | None = None
 
     def __repr__(self) -> str:
@@ -73,7 +93,7 @@ class Part:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process, which may be in another folder, as a path: the vectors stay in the file."""
-        return (Part, (self.path.absolute(), self.rows, self.dim, self.blocks))
+        return (Part, (self.path.absolute(), self.rows, self.dim, self.blocks, self._file.known_size, self.cache))
 
     @property
     def name(self) -> str:
@@ -81,9 +101,18 @@ class Part:
         return self.path.name
 
     @property
+    def cache(self) -> PartCache | None:
+        """What fetches a part in a bucket."""
+        return self._file.cache
+
+    @property
     def size(self) -> int:
         """Bytes of the file."""
-        return self.path.stat().st_size
+        return self._file.size
+
+    def exists(self) -> bool:
+        """Tell whether the file is there: on this machine, or in the bucket."""
+        return self._file.exists()
 
     @property
     def mapped(self) -> bool:
@@ -93,14 +122,20 @@ class Part:
     @functools.cached_property
     def checked(self) -> bool:
         """Whether the file has checksums: parts of the first layout and of other writers have none."""
-        with _reading(self.path):
-            return bool(checksums.seal_fits(self.path))
+        with self._file.pieces() as file:
+            return bool(checksums.seal_fits(file))
 
-    def check(self) -> list[str]:
+    def check(self, afresh: bool = True) -> list[str]:
         """Read every byte of the file and return what does not fit its checksum, in words; [] for a sound part.
 
-        Of a part without checksums only the footer is looked at.
+        Of a part without checksums only the footer is looked at. A part in a bucket is fetched for it, also where it is
+        on this machine unless `afresh` is False: then that file is checked, and fetched again where it is damaged.
         """
+        if self.cache is not None and (afresh or self._problems()):
+            self._file.drop()
+        return self._problems()
+
+    def _problems(self) -> list[str]:
         try:
             fresh, found = self._damages()
         except DamagedStoreError as error:
@@ -126,11 +161,10 @@ class Part:
 
     def _damages(self) -> tuple[Part, list[tuple[int | None, str]]]:
         """Read every byte; return the part as its file is now, and what does not fit its checksum."""
-        fresh = open_part(self.path, self.dim)
-        with _open_parquet(self.path) as file:
-            said = (file.metadata.metadata or {}).get(checksums.LAYOUT_KEY)
-        with _reading(self.path):
-            return fresh, list(checksums.damages(self.path, said)) if fresh.checked and said else []
+        with self._file.whole() as file:
+            fresh = open_part(self.path, self.dim, self._file.known_size, self.cache)
+            said = (as_parquet(file).metadata.metadata or {}).get(checksums.LAYOUT_KEY)
+            return fresh, list(checksums.damages(file, said)) if fresh.checked and said else []
 
     def groups(self) -> list[Vectors]:
         """Return the vectors, one read-only float32 array of shape (rows, dim) for each row group, in row order.
@@ -142,9 +176,12 @@ class Part:
         VersionGoneError
             The file is not there because newer versions have no use for it.
         """
-        if self._groups is None:
-            self._groups = self._map() if self.blocks is not None else self._decode()
-        return self._groups
+        if self._groups is not None:
+            return self._groups
+        found = self._map() if self.blocks is not None else self._decode()
+        if self.cache is None or self.blocks is None:
+            self._groups = found
+        return found
 
     def vectors(self) -> Vectors:
         """Return all vectors, shape (rows, dim): a view for a part of one row group, else a copy."""
@@ -166,20 +203,23 @@ class Part:
 
     def columns(self) -> pa.Schema:
         """Return the columns in the file."""
-        with _open_parquet(self.path) as file:
-            return file.schema_arrow
+        with self._file.pieces() as raw:
+            return as_parquet(raw).schema_arrow
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Decode columns (default: all) to an Arrow table of `rows` rows; columns not in the file are left out."""
-        with _open_parquet(self.path) as file:
+        with self._file.pieces() as raw:
+            file = as_parquet(raw)
             present = set(file.schema_arrow.names)
             wanted = None if columns is None else [name for name in columns if name in present]
+            fetch_columns(raw, file.metadata, wanted)
             return file.read(columns=wanted)
 
     def read_rows(self, rows: Sequence[int] | np.ndarray[Any, Any], columns: Sequence[str]) -> pa.Table:
         """Decode `columns` of the row numbers `rows`, in the order given, touching only their row groups."""
         wanted = np.asarray(rows, dtype=np.int64)
-        with _open_for_rows(self.path) as file:
+        with self._file.pieces() as raw:
+            file = parquet_reader(raw)
             names = [file.metadata.schema.column(number).path for number in range(file.metadata.num_columns)]
             # What is nested has a leaf for each of its fields.
             leaves = [n for n, name in enumerate(names) if any(f"{name}.".startswith(f"{own}.") for own in columns)]
@@ -187,10 +227,9 @@ class Part:
             starts = np.concatenate([[0], np.cumsum(sizes)])
             group_of = np.searchsorted(starts, wanted, side="right") - 1
             groups, rank = np.unique(group_of, return_inverse=True)
+            fetch_columns(raw, file.metadata, columns, groups.tolist())
             # Whoever reads several parts has a thread for each; Arrow's own would get in their way.
-            table = file.read_row_groups(
-                [int(group) for group in groups], column_indices=leaves, use_threads=len(groups) > _MANY_GROUPS
-            )
+            table = file.read_row_groups(groups.tolist(), column_indices=leaves, use_threads=len(groups) > _MANY_GROUPS)
             read_starts = np.concatenate([[0], np.cumsum([sizes[group] for group in groups])])
             return pick(table, read_starts[rank] + wanted - starts[group_of])
 
@@ -215,7 +254,7 @@ class Part:
     def _map(self) -> list[Vectors]:
         if not self.blocks:
             return []
-        with _reading(self.path), self.path.open("rb") as file:
+        with self._file.whole() as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         views = []
         for block in self.blocks:
@@ -230,9 +269,10 @@ class Part:
         return views
 
     def _decode(self) -> list[Vectors]:
-        with _open_parquet(self.path) as file:
-            count = file.metadata.num_row_groups
-            columns = [file.read_row_group(number, columns=[EMBEDDING]).column(0) for number in range(count)]
+        with self._file.whole() as file:
+            parquet = as_parquet(file)
+            count = parquet.metadata.num_row_groups
+            columns = [parquet.read_row_group(number, columns=[EMBEDDING]).column(0) for number in range(count)]
         return [vectors_of(column, self.dim, self.name) for column in columns]
 
 
@@ -290,30 +330,34 @@ def write(path: Path, batches: Iterator[tuple[pa.Table, Vectors]], metadata_sche
     return Part(path, sum(block.rows for block in blocks), dim, blocks)
 
 
-def open_part(path: Path, dim: int) -> Part:
-    """Read a file's footer and return it as a `Part`, mapped when the layout allows.
+def open_part(path: Path, dim: int, size: int | None = None, cache: PartCache | None = None) -> Part:
+    """Read a file's footer and return it as a `Part`, mapped when the layout allows; see there for the parameters.
 
     Raises
     ------
     DamagedStoreError
         The file is not there, is no Parquet file, or its footer does not fit its checksum.
     """
-    with _reading(path):
-        sealed = checksums.seal_fits(path)
     ours = _OWN_NAME.fullmatch(path.name) is not None
     version, metadata = 0, None
-    if not (ours and sealed is False):
-        with _open_parquet(path) as file:
-            metadata = file.metadata
-        # Another engine may have carried our footer's words along into a file of its own name.
-        said = None if sealed is False else (metadata.metadata or {}).get(checksums.LAYOUT_KEY)
-        version = checksums.layout_version(said)
+    if cache is not None and size is None:
+        with PartFile(path, None, cache).reading():
+            size = cache.bucket.size(cache.name_of(path))
+    with PartFile(path, size, cache).pieces() as file:
+        sealed = checksums.seal_fits(file)
+        if not (ours and sealed is False):
+            metadata = as_parquet(file).metadata
+            # Another engine may have carried our footer's words along into a file of its own name.
+            said = None if sealed is False else (metadata.metadata or {}).get(checksums.LAYOUT_KEY)
+            version = checksums.layout_version(said)
     if metadata is None or (ours and not (sealed or version == 1)):
         raise DamagedStoreError(
             f"part {path.name}: the footer is damaged (checksum), or the file was cut short; restore the file from a "
             "copy, or run `embedstore repair STORE`"
         )
-    return Part(path, metadata.num_rows, dim, _blocks(metadata, dim) if version in (1, 2) else None)
+    part = Part(path, metadata.num_rows, dim, _blocks(metadata, dim) if version in (1, 2) else None, size, cache)
+    part.checked = bool(sealed)
+    return part
 
 
 def _blocks(metadata: Any, dim: int) -> list[Block] | None:
@@ -384,62 +428,3 @@ def _lead(rows: int, dim: int) -> int:
     chunk = pq.read_metadata(pa.BufferReader(trial.getvalue())).row_group(0).column(0)
     magic = 4
     return int(chunk.data_page_offset + chunk.total_compressed_size - rows * dim * 4 - magic)
-
-
-@contextmanager
-def _open_parquet(path: Path) -> Iterator[Any]:
-    import pyarrow.parquet as pq
-
-    with _reading(path), pq.ParquetFile(path) as file:
-        yield file
-
-
-@contextmanager
-def _open_for_rows(path: Path) -> Iterator[Any]:
-    """Open a file with the reader that pyarrow's ParquetFile has inside.
-
-    `pyarrow.parquet` itself imports file systems, and SSL with them, for longer than the rows of an answer take.
-    """
-    with _reading(path):
-        try:
-            from pyarrow._parquet import ParquetReader
-        except ImportError:  # it has no public name, and may move
-            import pyarrow.parquet as pq
-
-            with pq.ParquetFile(path) as file:
-                yield file.reader
-            return
-        with pa.OSFile(str(path)) as source:
-            reader = ParquetReader()
-            reader.open(source)
-            yield reader
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn the errors of a file that is not there, or is not what it should be, into ours."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise _missing(path) from error
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DamagedStoreError(
-            f"part {path.name} cannot be read: {error}; run `embedstore verify STORE --deep`, "
-            "or restore the file from a copy"
-        ) from error
-
-
-def _missing(path: Path) -> StoreError:
-    """Return what it means that a part is not there: damage, or that the reader's version is past."""
-    try:
-        history = Log(path.parent / log_files.NAME).history()
-    except OSError:
-        history = None
-    if history is not None and not history.unreadable and path.name not in history.live:
-        return VersionGoneError(
-            f"the version of the store that is being read is gone: compact and vacuum have replaced its part "
-            f"{path.name}. Go on from the newest version: {spelt('store.refresh()', 'run the command again')}"
-        )
-    return DamagedStoreError(
-        f"part {path.name} is in the table's log but not on the disk; restore it, or open an older version"
-    )

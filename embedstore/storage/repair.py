@@ -7,6 +7,7 @@ groups, a damaged ledger what can be read of it. Damaged files are set aside. Wh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -17,12 +18,14 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore import files
-from embedstore.errors import DamagedStoreError, EmbedStoreError, StoreLockedError
+from embedstore.errors import DamagedStoreError, EmbedStoreError, InputError, StoreLockedError
 from embedstore.storage import changes
-from embedstore.storage.folder import SCHEMA, Manifest, StoreFolder
+from embedstore.storage.bucket import is_url
+from embedstore.storage.folder import Manifest, StoreFolder, own_columns
 from embedstore.storage.ledger import Ledger
 from embedstore.storage.parts import Part, open_part
 from embedstore.storage.table import Snapshot
+from embedstore.vectors import Mask
 from embedstore.wording import counted
 
 Mend = Callable[[StoreFolder, Snapshot, bool], tuple[list[str], list[str]]]
@@ -58,12 +61,12 @@ class RepairReport:
         return "\n".join(lines + [f"cannot be rebuilt: {what}" for what in self.lost])
 
 
-def repair(path: Path, *, dry_run: bool = False, further: Iterable[Mend] = ()) -> RepairReport:
+def repair(path: str | os.PathLike[str], *, dry_run: bool = False, further: Iterable[Mend] = ()) -> RepairReport:
     """Mend the store at a path.
 
     Parameters
     ----------
-    path : Path
+    path : path
     dry_run : bool
         Only say what would be done; nothing is written.
     further : iterable of Mend
@@ -81,8 +84,15 @@ def repair(path: Path, *, dry_run: bool = False, further: Iterable[Mend] = ()) -
         ``store.json`` is damaged and there is no copy of it: nothing tells whose vectors these are.
     StoreLockedError
         Another process works on the store.
+    InputError
+        The store is in a bucket.
     """
-    report = RepairReport(dry_run=dry_run)
+    if is_url(path):
+        raise InputError(
+            f"{os.fspath(path)} is in a bucket, and a store is mended where its files are: copy it down, run "
+            "`embedstore repair COPY`, and copy that to a new place: README, Stores on S3, says how"
+        )
+    report, path = RepairReport(dry_run=dry_run), Path(path)
     folder = _opened(path, report)
     if dry_run:
         _Job(folder, report).run(further)
@@ -179,7 +189,7 @@ class _Job:
         if history.unreadable or not history.added:
             what += "; rows that it has removed may be back"
         columns = images.columns_of(history, found)
-        schema = pa.schema([*columns, *(field for field in SCHEMA if field.name not in columns.names)])
+        schema = pa.schema([*columns, *(field for field in own_columns() if field.name not in columns.names)])
         if self._step(f"{what}; the old log is set aside, and older versions end"):
             aside = images.rebuild(found, schema, list(history.transactions.items()))
             if aside.exists():
@@ -210,10 +220,16 @@ class _Job:
         if removed and self._report.dry_run:
             return snapshot
         if removed:
-            snapshot = self._images.commit(added, removed, operation="repair")
+            snapshot = self._images.commit(added, removed, base=snapshot, operation="repair")
             for part in removed:
                 self._set_aside(part.path)
-        twice = np.logical_or.reduce(list(changes.copies(snapshot).values()))
+        twice = _twice(snapshot)
         if twice.any() and self._step(f"remove {int(twice.sum()):,} older copies of rows that stand in several parts"):
-            snapshot = changes.remove(self._images, snapshot, twice)
+            snapshot = changes.remove(self._images, snapshot, _twice)
         return snapshot
+
+
+def _twice(snapshot: Snapshot) -> Mask:
+    """Return which rows have a later copy."""
+    copies: Mask = np.logical_or.reduce(list(changes.copies(snapshot).values()))
+    return copies

@@ -9,26 +9,27 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from embedstore import files
 from embedstore.errors import DamagedStoreError, InputError, StoreError, StoreLockedError, VersionGoneError
 from embedstore.storage import arrow_columns, log_files, parts
 from embedstore.storage.arrow_columns import EMBEDDING, pa
+from embedstore.storage.bucket import Listed
 from embedstore.storage.commits import location, write_commit
 from embedstore.storage.layout_note import LayoutNote
 from embedstore.storage.log_files import History, Log, Notes
+from embedstore.storage.mirror import MirroredLog
+from embedstore.storage.part_cache import PartCache
 from embedstore.storage.parts import Part
 from embedstore.vectors import Vectors
 from embedstore.wording import counted
@@ -37,6 +38,10 @@ _log = logging.getLogger("embedstore")
 _CHECKPOINT_EVERY = 50
 _ATTEMPTS = 5
 _STAGE = "_commit-"
+
+
+class OvertakenError(StoreLockedError):
+    """Another program has made a version after the one that a change was computed from."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,20 @@ class DeltaFolder:
         Where to remember the layout of the newest version; disposable.
     notes : Notes, optional
         Who remembers checksums of the log's files: the ledger.
+    cache : PartCache, optional
+        Of a table in a bucket: what of its parts is in `path`. The log is mirrored there.
     """
 
-    def __init__(self, path: Path, dim: int, note_file: Path, notes: Notes | None = None) -> None:
+    def __init__(
+        self, path: Path, dim: int, note_file: Path, notes: Notes | None = None, cache: PartCache | None = None
+    ) -> None:
         self.path = path
         self.dim = dim
+        self.name = str(path) if cache is None else cache.bucket.url
+        self._cache = cache
         self._note = LayoutNote(note_file)
-        self._files = Log(path / log_files.NAME, notes)
+        log = path / log_files.NAME
+        self._files = Log(log, notes) if cache is None else MirroredLog(log, cache.bucket / log_files.NAME)
 
     def exists(self) -> bool:
         """Tell whether the table has been created."""
@@ -134,7 +146,8 @@ class DeltaFolder:
         if not 0 <= version <= newest:
             raise InputError(f"there is no version {version}; versions go from 0 to {newest}")
         with self._opened(version) as table:
-            missing = sum(not (self.path / name).exists() for name in _names(table))
+            there = self._on_disk()
+            missing = sum(name not in there for name in _names(table))
             if missing:
                 raise InputError(
                     f"version {version} needs {counted(missing, 'file')} that vacuum removed; choose a later version"
@@ -145,13 +158,28 @@ class DeltaFolder:
         """Write a part that no version names yet; `commit` adds it."""
         # The time in front keeps the order of names the order of writing.
         name = f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.parquet"
-        return parts.write(self.path / name, batches, schema, self.dim)
+        part = parts.write(self.path / name, batches, schema, self.dim)
+        if self._cache is None:
+            return part
+        there = Part(part.path, part.rows, part.dim, part.blocks, part.size, self._cache)
+        self._cache.adopt(part.path)
+        return there
+
+    def discard(self, unused: Iterable[Part]) -> None:
+        """Delete parts that were written for a version that was not made."""
+        names = [part.name for part in unused]
+        if self._cache is not None:
+            self._cache.bucket.delete(names)
+            self._cache.drop(names)
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
 
     def commit(
         self,
         add: Sequence[Part],
         remove: Sequence[Part] = (),
         *,
+        base: Snapshot,
         operation: str,
         new_fields: Sequence[pa.Field] = (),
         transaction: tuple[str, int] | None = None,
@@ -162,6 +190,8 @@ class DeltaFolder:
         Parameters
         ----------
         add, remove : sequence of Part
+        base : Snapshot
+            The version that the change was computed from.
         operation : str
             What it was for, kept in the log.
         new_fields : sequence of pyarrow.Field
@@ -170,22 +200,25 @@ class DeltaFolder:
             Name of a series of units of work, and the number of the last one that this commit holds; see `applied`.
         data_change : bool
             False when the same rows are only laid out anew.
+
+        Raises
+        ------
+        OvertakenError
+            `base` is not the newest version any more: what is right for it may be wrong for the newest.
         """
         # Whoever sees the commit, also after a power cut, must find the parts.
         files.sync_folder(self.path)
-        for _ in range(_ATTEMPTS):
-            newest = self.newest_version()
-            try:
-                with self._staged(newest) as (staged, table):
-                    table = write_commit(table, staged, add, remove, operation, new_fields, transaction, data_change)
-                    known = self._note.read(self.path, newest, self._files.checksum(newest), self.dim)
-                    made = self._files.publish(Log(staged / log_files.NAME), newest)
-                    snapshot = self._read(made[-1], table, [*add, *(known[0] if known else ())])
-                break
-            except FileExistsError:
-                _log.info("another program has changed %s meanwhile; trying again", self.path)
-        else:
-            raise StoreLockedError(f"another program keeps changing {self.path}; end it and try again")
+        try:
+            if self.newest_version() != base.version:
+                raise FileExistsError(base.version + 1)
+            with self._staged(base.version) as (staged, table):
+                table = write_commit(table, staged, add, remove, operation, new_fields, transaction, data_change)
+                made = self._files.publish(Log(staged / log_files.NAME), base.version)
+                snapshot = self._read(made[-1], table, [*add, *base.parts])
+        except FileExistsError as error:
+            raise OvertakenError(
+                f"another program has changed {self.name} meanwhile, and keeps doing so; try again when it has ended"
+            ) from error
         if any(number % _CHECKPOINT_EVERY == 0 for number in made):
             self._try_checkpoint(made[-1])
         self._remember(snapshot, self._files.checksum(snapshot.version))
@@ -200,6 +233,7 @@ class DeltaFolder:
     def versions(self) -> list[dict[str, Any]]:
         """Return the versions, newest first: version, timestamp, operation."""
         entries = []
+        self._files.complete()
         with self._opened(self.newest_version()) as table:
             history = table.history()
         for entry in history:
@@ -220,8 +254,8 @@ class DeltaFolder:
         history, found = self._files.history(), []
         for name in sorted(others.keys() & history.added.keys() - history.live - history.rewritten):
             try:
-                if others[name].stat().st_size == history.added[name]:
-                    found.append(parts.open_part(others[name], self.dim))
+                if others[name].size == history.added[name]:
+                    found.append(self.part(name, others[name].size))
             except (StoreError, OSError) as error:  # a vacuum may be deleting them
                 _log.debug("nothing is taken from an older version's part: %s", error)
         return found
@@ -241,20 +275,23 @@ class DeltaFolder:
             needed = set(_names(table))
         for number, path in self._files.commits().items():
             needed |= log_files.parts_added(path) if number > oldest else set()
-        others = [path for name, path in self._on_disk().items() if name not in needed]
-        old = {path: about.st_size for path in others if (about := _stat(path)) and about.st_mtime <= cut}
+        others = {name: file for name, file in self._on_disk().items() if name not in needed}
+        old = {name: file.size for name, file in others.items() if file.modified <= cut}
         if not dry_run:
             self._files.sync()
             self._checkpoint(newest)
-            for path in old:
-                path.unlink(missing_ok=True)
+            if self._cache is not None:
+                self._cache.bucket.delete(old)
+                self._cache.drop(old)
+            for name in old:
+                (self.path / name).unlink(missing_ok=True)
             files.sync_folder(self.path)
             kept = [number for number in self._files.checkpoints() if number <= oldest]
             if kept:
                 self._files.expire(before=max(kept))
             for folder in self.path.glob(f"{_STAGE}*"):
                 shutil.rmtree(folder, ignore_errors=True)
-        return {path.relative_to(self.path).as_posix(): old[path] for path in sorted(old)}
+        return dict(sorted(old.items()))
 
     def check(self) -> list[str]:
         """Read the log and look for the parts that it names; return what is damaged, in words; [] when sound.
@@ -267,8 +304,9 @@ class DeltaFolder:
             problems += [f"{self._files.folder / name} cannot be read" for name in history.unreadable]
             for name in sorted(history.live):
                 if name not in on_disk:
-                    problems.append(f"part {name} is in the table's log but not on the disk; restore it from a copy")
-                elif (size := on_disk[name].stat().st_size) != history.added[name]:
+                    where = "on the disk" if self._cache is None else f"in {self.name}"
+                    problems.append(f"part {name} is in the table's log but not {where}; restore it from a copy")
+                elif (size := on_disk[name].size) != history.added[name]:
                     problems.append(f"part {name} is {size} bytes long; the log says {history.added[name]}")
         return problems
 
@@ -278,11 +316,32 @@ class DeltaFolder:
         Raises DamagedStoreError where a part cannot be read.
         """
         found: set[str] = set()
-        for name, path in self._on_disk().items():
+        for name, file in self._on_disk().items():
             if name not in leaving:
-                table = parts.open_part(path, self.dim).read([column])
+                table = self.part(name, file.size).read([column])
                 found.update(value for values in table.columns for value in values.unique().to_pylist())
         return found
+
+    def names_on_disk(self) -> list[str]:
+        """Return the names of all parts, of whatever version or none."""
+        return sorted(self._on_disk())
+
+    def part(self, name: str, size: int | None = None) -> Part:
+        """Return a part by its name, as its footer has it; `size` in bytes where it is known."""
+        if self._cache is None:
+            return parts.open_part(self.path / name, self.dim)
+        return parts.open_part(
+            self.path / name, self.dim, self._on_disk()[name].size if size is None else size, self._cache
+        )
+
+    def bare_part(self, name: str) -> Part:
+        """Return a part by its name, of which nothing is read yet: its footer may be damaged."""
+        size = None if self._cache is None else self._on_disk()[name].size
+        return Part(self.path / name, 0, self.dim, None, size, self._cache)
+
+    def cached_bytes(self) -> int:
+        """Return how many bytes the parts of a table in a bucket take on this machine."""
+        return 0 if self._cache is None else self._cache.used()
 
     def orphans(self) -> list[str]:
         """Return the names of parts on the disk that no version names; [] while a file of the log cannot be read."""
@@ -339,7 +398,7 @@ class DeltaFolder:
     def _newest(self, newest: int) -> Snapshot:
         for attempt in range(_ATTEMPTS):
             commit = self._files.checksum(newest)
-            if found := self._note.read(self.path, newest, commit, self.dim):
+            if found := self._note.read(self.path, newest, commit, self.dim, self._cache):
                 return Snapshot(newest, tuple(found[0]), found[1], self.dim)
             listed = self._files.names()
             try:
@@ -357,7 +416,7 @@ class DeltaFolder:
     def _read(self, version: int, table: Any, known: Sequence[Part] = ()) -> Snapshot:
         """Read a version from the log, and the layout of each part that is not known from its footer."""
         by_name = {part.name: part for part in known}
-        found = (by_name.get(name) or parts.open_part(self.path / name, self.dim) for name in _names(table))
+        found = (by_name.get(name) or self.part(name, size) for name, size in _sizes(table).items())
         return Snapshot(version, tuple(found), _columns(table), self.dim)
 
     def _remember(self, snapshot: Snapshot, commit: str) -> None:
@@ -400,8 +459,7 @@ class DeltaFolder:
 
     def _unreadable(self, error: Exception) -> DamagedStoreError:
         return DamagedStoreError(
-            f"the log of {self.path} cannot be read: {str(error).splitlines()[0]}; "
-            f"run `embedstore repair {quote(str(self.path.parent))}`"
+            self._files.advice(f"the log of {self.name} cannot be read: {str(error).splitlines()[0]}")
         )
 
     def _checkpoint(self, version: int) -> None:
@@ -424,26 +482,32 @@ class DeltaFolder:
         first = 0 if 0 in made else min((n for n in self._files.checkpoints() if n + 1 >= min(made)), default=newest)
         return max([first, *(number for number, at in made.items() if at <= moment)])
 
-    def _besides(self, current: Snapshot) -> dict[str, Path]:
+    def _besides(self, current: Snapshot) -> dict[str, Listed]:
         """Return the Parquet files in the folder that a version does not need."""
         needed = {part.name for part in current.parts}
-        return {name: path for name, path in self._on_disk().items() if name not in needed}
+        return {name: file for name, file in self._on_disk().items() if name not in needed}
 
-    def _on_disk(self) -> dict[str, Path]:
-        """Return the Parquet files in the folder, by the name that the log would have for them."""
-        found = {path.relative_to(self.path): path for path in self.path.rglob("*.parquet")}
-        return {at.as_posix(): path for at, path in found.items() if at.parts[0][0] not in "_."}
+    def _on_disk(self) -> dict[str, Listed]:
+        """Return the Parquet files in the folder, or in the bucket, by the name that the log would have for them."""
+        listed = _files_in(self.path) if self._cache is None else self._cache.bucket.list()
+        return {file.name: file for file in listed if file.name.endswith(".parquet") and file.name[0] not in "_."}
 
 
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None  # another vacuum has just deleted it
+def _files_in(folder: Path) -> Iterator[Listed]:
+    for path in folder.rglob("*.parquet"):
+        with suppress(FileNotFoundError):  # a vacuum has just deleted it
+            about = path.stat()
+            yield Listed(path.relative_to(folder).as_posix(), about.st_size, about.st_mtime)
+
+
+def _sizes(table: Any) -> dict[str, int]:
+    """Return the names of a version's parts, in the order of writing, with their bytes."""
+    actions = table.get_add_actions(flatten=True)
+    return dict(sorted(zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True)))
 
 
 def _names(table: Any) -> list[str]:
-    return sorted(table.get_add_actions(flatten=True).column("path").to_pylist())
+    return list(_sizes(table))
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from embedstore.errors import DamagedStoreError, EmbedStoreError, InputError
 from embedstore.files import holder_of
 from embedstore.storage import changes
 from embedstore.storage.folder import StoreFolder
-from embedstore.storage.parts import Part, open_part
+from embedstore.storage.parts import Part
 from embedstore.storage.rows import Rows
 from embedstore.storage.table import Snapshot
 from embedstore.vectors import UNIT_TOLERANCE, norms
@@ -108,12 +109,14 @@ class VerifyReport:
         return f"{counted(len(self.problems), 'problem')}; `embedstore repair STORE` says what can be mended"
 
 
-def verify(path: Path, deep: bool = False, version: int | None = None, further: Iterable[Check] = ()) -> VerifyReport:
+def verify(
+    path: str | os.PathLike[str], deep: bool = False, version: int | None = None, further: Iterable[Check] = ()
+) -> VerifyReport:
     """Check the store at a path, also one that cannot be opened.
 
     Parameters
     ----------
-    path : Path
+    path : path
     deep : bool
         Read every byte again, of the store and of the pictures, and compare with its checksum. Without, that is done
         to the log, the ledger and the notes; of the parts the places and the lengths of the vectors are checked.
@@ -151,7 +154,7 @@ def verify(path: Path, deep: bool = False, version: int | None = None, further: 
         _check_version(folder, snapshot, report, deep)
         for further_check in further:
             of_this = functools.partial(further_check, folder, snapshot)
-            report.problems += _found(report, str(path), of_this) or []
+            report.problems += _found(report, folder.location, of_this) or []
     report.problems = list(dict.fromkeys(report.problems))
     return report
 
@@ -178,24 +181,23 @@ def _check_version(folder: StoreFolder, snapshot: Snapshot, report: VerifyReport
     """Check the parts of a version, and the rows in them if they can be read."""
     sound = True
     for part in snapshot.parts:
-        problems = _found(report, f"images/{part.name}", functools.partial(_check_part, part, report, deep))
+        problems = _found(report, f"images/{part.name}", functools.partial(_check_part, folder, part, report, deep))
         sound = sound and problems == []
         report.problems += problems or []
     if deep:
         current = {part.name for part in snapshot.parts} | set(report.unnamed_parts)
-        for file in sorted(folder.images.path.glob("*.parquet")):
-            if file.name not in current:
-                check = Part(file, 0, snapshot.dim, None).check
-                problems = _found(report, f"images/{file.name}", check) or []
+        for name in folder.images.names_on_disk():
+            if name not in current:
+                problems = _found(report, f"images/{name}", folder.images.bare_part(name).check) or []
                 report.problems += [f"{problem}; only older versions need it" for problem in problems]
     if sound:
         report.problems += _found(report, "images", lambda: _check_rows(Rows(snapshot), report, deep)) or []
 
 
-def _check_part(part: Part, report: VerifyReport, deep: bool) -> list[str]:
+def _check_part(folder: StoreFolder, part: Part, report: VerifyReport, deep: bool) -> list[str]:
     """Count a part, and return what is wrong with it."""
     problems = part.check() if deep else []
-    fresh = open_part(part.path, part.dim)
+    fresh = folder.images.part(part.name, part.size)
     report.parts += 1
     report.rows += fresh.rows
     report.mapped_parts += fresh.mapped
