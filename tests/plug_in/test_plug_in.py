@@ -1,8 +1,9 @@
 """A plug-in of 45 lines, built as a wheel and installed for real into a fresh environment, used by the command line.
 
-The environment is a new one of `venv`. The plug-in is installed there by ``pip install``, that of the tests as a second
-pip would take seconds to unpack, with no index and no look at the network; embedstore and the libraries come from the environment of the tests, by a ``.pth``
-file: a copy of them would take a minute and a gigabyte, and prove nothing more of the plug-in.
+The environment is a new one of `venv`. The plug-in is installed there by ``pip install``, with no index and no look at
+the network, by the pip of the tests, as unpacking a second one would take seconds; embedstore and the libraries come
+from the environment of the tests, by a ``.pth`` file: a copy of them would take a minute and a gigabyte, and prove
+nothing more of the plug-in.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site / "of_the_tests.pth").write_text("\n".join(shared) + "\n")
     before = command(fresh, "models")
     assert "tiny" not in before.stdout
-    pip_run([sys.executable, "-m", "pip", "--python", str(fresh), "install", "--no-deps", "--no-index", "-q", str(wheel)])
+    pip_run(
+        [sys.executable, "-m", "pip", "--python", str(fresh), "install", "--no-deps", "--no-index", "-q", str(wheel)]
+    )
     assert (site / "embedstore_tiny" / "__init__.py").exists()
     return fresh
 
