@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from tiny_models import write_tiny_models
 
 from embedstore.store import EmbedStore
 from embedstore.testing import NomicServer
+
+if TYPE_CHECKING:
+    from ray_nodes import Nodes
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("embedstore", deadline=None)
@@ -104,3 +108,25 @@ def api_store(server: NomicServer, tmp_path: Path, pictures: Path) -> EmbedStore
     made = EmbedStore.create(tmp_path / "s.store", model="nomic")
     made.add(pictures)
     return made
+
+
+@pytest.fixture(scope="session")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Two Ray nodes in processes of their own, which this process is connected to; once, as their start takes long."""
+    from ray_nodes import Nodes
+
+    from embedstore.cluster import ray_executor
+
+    with pytest.MonkeyPatch.context() as patched, Nodes() as running:
+        patched.setenv("RAY_AUTH_MODE", "token")
+        patched.setenv("RAY_AUTH_TOKEN", running.token)
+        import ray
+
+        try:
+            with pytest.MonkeyPatch.context() as elsewhere:
+                # Ray lets workers import from the driver's folder.
+                elsewhere.chdir(tmp_path_factory.mktemp("elsewhere"))
+                ray_executor.RayExecutor(running.address)
+            yield running
+        finally:
+            ray.shutdown()

@@ -1,18 +1,21 @@
 """Calls -> the workers of a Ray cluster, one for each of its processors; what a dead one had goes back to who called.
 
-A call goes to the worker that is asked for, where it lives, else to the one with the least to do; a careful one to a
-worker that does nothing else meanwhile, so that its death says something of that call. Nothing is repeated here:
-whoever called knows whether that costs. A worker that dies is replaced by a new one, which says again which versions it
-has (Ray's own restart would not ask), as soon as the cluster has a place for it.
+A worker is held for a bundle to be read, or for a batch to be embedded: the one that is preferred, where it lives, else
+the one with the least to do; a careful holder has it alone, so that its death says something of what it was asked.
+Nothing is repeated here: whoever asked knows whether that costs. A worker that dies is replaced by a new one, which
+says again which versions it has (Ray's own restart would not ask), as soon as the cluster has a place for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import threading
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from embedstore import __version__
@@ -22,8 +25,8 @@ from embedstore.embedders.waits import Notices
 from embedstore.errors import ClusterError
 from embedstore.images.turns import StoppedError
 
-MOST_CALLS = 8
-"""Calls that one worker has at once, on threads of its own: while one computes, others wait for files and networks."""
+AT_ONCE = 2
+"""Bundles, and as many batches, that one worker has at once: while one computes, another waits for files or for us."""
 START_SECONDS = 180.0
 """For so long no worker may be there before it is given up."""
 STILLBORN = 5
@@ -37,11 +40,11 @@ class WorkerDiedError(ClusterError):
 
 @dataclass(eq=False)
 class Member:
-    """A worker that has been greeted, and how many calls it has under way."""
+    """A worker that has been greeted, and for how many bundles and batches it is held."""
 
     actor: Any
     node: str
-    under_way: int = 0
+    held: Counter[str] = field(default_factory=Counter)
 
 
 class Crew:
@@ -54,7 +57,7 @@ class Crew:
     def __init__(self, ray: Any, stopped: threading.Event) -> None:
         self._ray, self._stopped = ray, stopped
         ray.cloudpickle.register_pickle_by_value(greeting)
-        self._make = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, max_concurrency=MOST_CALLS)(
+        self._make = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, max_concurrency=2 * AT_ONCE)(
             greeting.Worker
         )
         self.size = max(int(ray.cluster_resources().get("CPU", 1)), 1)
@@ -83,30 +86,50 @@ class Crew:
         with self._changed:
             return member in self._members
 
-    def call(self, payload: bytes, *shared: Any, prefer: Member | None = None, careful: bool = False) -> Any:
-        """Return what a worker answers, see `record_side`, and the worker.
+    @contextlib.contextmanager
+    def held(self, what: str, prefer: Member | None = None, careful: bool = False) -> Iterator[Member]:
+        """Wait for a worker, and hold it for one more `what`, ``"bundle"`` or ``"batch"``.
 
-        Raises WorkerDiedError where it died within the call, StoppedError once nobody wants the answer any more, and
-        what the worker raises.
+        Raises StoppedError once nobody wants the answer any more, ClusterError where there is no worker at all.
         """
-        member = self._taken(prefer, careful)
+        member = self._taken(what, prefer, careful)
+        try:
+            yield member
+        finally:
+            with self._changed:
+                member.held[what] -= 1
+                if careful and self._reserved is member:
+                    self._reserved = None
+                self._changed.notify_all()
+
+    def ask(self, member: Member, payload: bytes, *shared: Any) -> Any:
+        """Return what a worker answers, see `record_side`.
+
+        Raises WorkerDiedError where it died within the call, StoppedError as `held`, and what the worker raises.
+        """
         try:
             kind, _, found = self._got(member.actor.answer.remote(__version__, payload, *shared))
         except self._deaths as error:
             self._lost(member, error)
             raise WorkerDiedError(f"a worker on {member.node} died: {_said(error)}") from error
-        finally:
-            self._give_back(member, careful)
+        except self._ray.exceptions.RayTaskError:
+            raise  # an error that nobody foresaw, with the worker's traceback
+        except self._ray.exceptions.RayError as error:
+            raise ClusterError(
+                f"the Ray cluster fails: {type(error).__name__}: {_said(error)}. What was embedded is stored; see what "
+                "`ray status` tells, and run the same again to go on"
+            ) from error
         if kind == record_side.FAILED:
             found.add_note(f"on {member.node}")
             raise found
-        return found, member
+        return found
 
     @property
     def _deaths(self) -> tuple[type[Exception], ...]:
         """What Ray raises for a worker that is gone, or cannot be reached any more, and for an answer lost with it."""
         known = self._ray.exceptions
-        return known.RayActorError, known.WorkerCrashedError, known.NodeDiedError, known.ObjectLostError, known.RpcError
+        gone = known.RayActorError, known.WorkerCrashedError, known.NodeDiedError, known.OutOfMemoryError
+        return *gone, known.ObjectLostError, known.RpcError
 
     def _got(self, reference: Any) -> Any:
         """Wait for an answer for as long as it is wanted."""
@@ -117,15 +140,14 @@ class Crew:
                 if self._stopped.is_set():
                     raise StoppedError("the reading was stopped") from None
 
-    def _taken(self, prefer: Member | None, careful: bool) -> Member:
-        """Wait for a worker that may have one more call, and count it."""
+    def _taken(self, what: str, prefer: Member | None, careful: bool) -> Member:
         while True:
             with self._changed:
                 if self._error is not None:
                     raise self._error
-                member = self._free(prefer, careful)
+                member = self._free(what, prefer, careful)
                 if member is not None:
-                    member.under_way += 1
+                    member.held[what] += 1
                     return member
                 self._changed.wait(_POLL_SECONDS)
                 self._require_any()
@@ -133,15 +155,19 @@ class Crew:
                 raise StoppedError("the reading was stopped")
             waits.sleep(0)  # ends where the calling thread is wanted no more
 
-    def _free(self, prefer: Member | None, careful: bool) -> Member | None:
+    def _free(self, what: str, prefer: Member | None, careful: bool) -> Member | None:
+        """Return the worker to take, None while there is none; one that is to be had alone gets nothing new."""
+
+        def load(member: Member) -> int:
+            return member.held.total()
+
         if careful:
             if self._reserved not in self._members:
-                self._reserved = min(self._members, key=lambda member: member.under_way, default=None)
-            return None if self._reserved is None or self._reserved.under_way else self._reserved
+                self._reserved = min(self._members, key=load, default=None)
+            return None if self._reserved is None or load(self._reserved) else self._reserved
         others = [member for member in self._members if member is not self._reserved]
-        wanted = [prefer] if prefer in others else others
-        free = [member for member in wanted if member is not None and member.under_way < MOST_CALLS]
-        return min(free, key=lambda member: member.under_way, default=None)
+        wanted = [prefer] if prefer is not None and prefer in others else others
+        return min((member for member in wanted if member.held[what] < AT_ONCE), key=load, default=None)
 
     def _require_any(self) -> None:
         """Raise ClusterError where there has been no worker for too long."""
@@ -157,13 +183,6 @@ class Crew:
             )
         if alone > waits.SAY_EVERY:
             self._notices.say("none", f"waiting for a worker of the Ray cluster, {alone:.0f} s so far")
-
-    def _give_back(self, member: Member, careful: bool) -> None:
-        with self._changed:
-            member.under_way -= 1
-            if careful and self._reserved is member:
-                self._reserved = None
-            self._changed.notify_all()
 
     def _lost(self, member: Member, error: Exception) -> None:
         """Do without a worker from now on, and start another."""
@@ -192,7 +211,7 @@ class Crew:
         hello = pickle.dumps(("hello", record_side.traits(), environment))
         again = False
         try:
-            kind, node, found = self._ray.get(actor.answer.remote(__version__, hello))
+            kind, node, found = self._ray.get(actor.meet.remote(__version__, hello))
         except Exception as error:  # noqa: BLE001  (it is told to whoever calls)
             with self._changed:
                 self._actors.remove(actor)

@@ -2,7 +2,7 @@
 
 What is known, claimed, paid for and written is this process's business as ever, through the one ledger; workers read,
 hash, decode, prepare and run the model. To a service this process sends: it limits a key, not a machine, so more
-senders would gain nothing; the key stays here, one limiter and one budget hold, and a worker that dies costs no request.
+senders would gain nothing; the key stays here, one limiter and one budget hold, a worker that dies costs no request.
 
 A call whose worker died is made again: first as it is, as a node may be lost for any reason; then, with nothing beside
 it, in halves, down to the one record that ends each worker it is given to.
@@ -27,7 +27,7 @@ from PIL import Image
 
 from embedstore import images
 from embedstore.cluster import connection
-from embedstore.cluster.crew import Crew, Member, WorkerDiedError
+from embedstore.cluster.crew import AT_ONCE, Crew, Member, WorkerDiedError
 from embedstore.cluster.ray_executor import RayExecutor
 from embedstore.cluster.record_side import Absent, Wanted
 from embedstore.embedders import registry
@@ -47,8 +47,6 @@ TRIES = 3
 """Workers that one record may end."""
 CARRIED_BYTES, BUNDLE_BYTES = 256 << 20, 16 << 20
 """Files that travel because only this process has them: all of them together, and those of one bundle."""
-_AT_ONCE = 2
-"""Calls for each worker, of bundles and of batches, so that none waits for this process."""
 
 
 def hands_of(executor: Executor) -> Begin:
@@ -62,7 +60,7 @@ def far_hands(job: Job) -> Iterator[Hands]:
     ray = connection.connected(None)
     crew = Crew(ray, job.stopped)
     try:
-        with ThreadPoolExecutor(_AT_ONCE * crew.size, thread_name_prefix="embedstore-far") as pool:
+        with ThreadPoolExecutor(AT_ONCE * crew.size, thread_name_prefix="embedstore-far") as pool:
             yield FarHands(ray, job, crew, pool)
     finally:
         crew.close()
@@ -96,9 +94,11 @@ class FarHands:
         self._naming = threading.Lock()
         self._named: tuple[Any, ...] | None = None
 
+    # What `pipeline` asks.
+
     def ahead(self, records: Iterable[Record], count: int | None) -> Iterator[tuple[Record, PreparedRecord | Failure]]:
         """Read records in bundles; see `Hands.ahead`."""
-        size = BUNDLE if count is None else min(BUNDLE, math.ceil(count / (2 * _AT_ONCE * self._crew.size)) or 1)
+        size = BUNDLE if count is None else min(BUNDLE, math.ceil(count / (2 * AT_ONCE * self._crew.size)) or 1)
         bundles = self._bundles(records, size)
         for bundle, found in hands.ahead(self._pool, self._read, bundles, BUNDLES_PER_WORKER * self._crew.size):
             yield from zip((parcel.record for parcel in bundle), found, strict=True)
@@ -148,32 +148,24 @@ class FarHands:
     def _read_together(self, bundle: list[_Parcel], careful: bool) -> list[PreparedRecord | Failure]:
         """Have a bundle hashed by one worker, and then prepared what of it is new."""
         cargo = [parcel.cargo for parcel in bundle if isinstance(parcel.cargo, Record)]
-        answers, member = self._crew.call(pickle.dumps(("look", cargo)), careful=careful)
-        hashed = iter(answers)
-        seen = [
-            parcel.cargo if isinstance(parcel.cargo, Failure) else _judged(next(hashed), member) for parcel in bundle
-        ]
-        wanted: dict[int, Wanted] = {}
-        for position, (parcel, content_hash) in enumerate(zip(bundle, seen, strict=True)):
-            if isinstance(content_hash, str) and isinstance(parcel.cargo, Record):
-                prepared = not self._job.holds(content_hash)
-                small = self._job.wants_thumbnail(parcel.record, content_hash)
-                if prepared or small:
-                    wanted[position] = Wanted(parcel.cargo, content_hash, prepared, small)
-        made = self._prepared(wanted, member, careful)
-        return [self._outcome(parcel.record, seen[n], made.get(n)) for n, parcel in enumerate(bundle)]
+        with self._crew.held("bundle", careful=careful) as member:
+            hashed = iter(self._crew.ask(member, pickle.dumps(("look", cargo))))
+            seen = [p.cargo if isinstance(p.cargo, Failure) else _judged(next(hashed), member) for p in bundle]
+            wanted: dict[int, Wanted] = {}
+            for position, (parcel, content_hash) in enumerate(zip(bundle, seen, strict=True)):
+                if isinstance(content_hash, str) and isinstance(parcel.cargo, Record):
+                    prepared = not self._job.holds(content_hash)
+                    small = self._job.wants_thumbnail(parcel.record, content_hash)
+                    if prepared or small:
+                        wanted[position] = Wanted(parcel.cargo, content_hash, prepared, small)
+            answers = self._ask(member, "prepare", list(wanted.values())) if wanted else []
+            made = {n: _judged(answer, member) for n, answer in zip(wanted, answers, strict=True)}
+        return [self._outcome(parcel.record, seen[n], made.get(n), member) for n, parcel in enumerate(bundle)]
 
-    def _prepared(self, wanted: dict[int, Wanted], member: Member, careful: bool) -> dict[int, tuple[Any, Member]]:
-        if not wanted:
-            return {}
-        answers, member = self.call("prepare", list(wanted.values()), member, careful)
-        return {n: (_judged(answer, member), member) for n, answer in zip(wanted, answers, strict=True)}
-
-    def _outcome(self, record: Record, seen: Any, made: tuple[Any, Member] | None) -> PreparedRecord | Failure:
+    def _outcome(self, record: Record, seen: Any, shape: Any, member: Member) -> PreparedRecord | Failure:
         """Return what came of a record: of its hash, and of its picture where that was wanted."""
-        if isinstance(seen, Failure) or made is None:
+        if isinstance(seen, Failure) or shape is None:
             return seen if isinstance(seen, Failure) else PreparedRecord(seen)
-        shape, member = made
         if isinstance(shape, Failure):
             return shape
         if shape.thumbnail is not None:
@@ -210,7 +202,8 @@ class FarHands:
             careful = any(item.deaths for item in kept)
             wanted = [Wanted(self._cargo(item, whole), item.content_hash) for item in kept]
             try:
-                found, member = self.call(what, wanted, kept[0].member, careful)
+                with self._crew.held("batch", kept[0].member, careful) as member:
+                    found = self._ask(member, what, wanted)
             except WorkerDiedError as error:
                 whole = True
                 for item in kept:
@@ -235,13 +228,13 @@ class FarHands:
             raise RejectedImagesError(found.reason)
         return found
 
-    def call(self, what: str, wanted: list[Wanted], member: Member, careful: bool) -> Any:
+    def _ask(self, member: Member, what: str, wanted: list[Wanted]) -> Any:
         """Have a worker do what needs the embedder, which is named, or travels with the call."""
         with self._naming:
             if self._named is None:
                 self._named = self._name()
         name, *own = self._named
-        return self._crew.call(pickle.dumps((what, name, wanted)), *own, prefer=member, careful=careful)
+        return self._crew.ask(member, pickle.dumps((what, name, wanted)), *own)
 
     def _name(self) -> tuple[Any, ...]:
         """Return the name of the embedder; for one of the user's own also where it lies pickled.
@@ -271,7 +264,7 @@ class _FarEmbedder:
         self._own, self._far = own, far
         self._sends = is_behind_service(own)
         self.space, self.batch_size = own.space, own.batch_size
-        self.workers = own.workers if self._sends else _AT_ONCE * size
+        self.workers = own.workers if self._sends else AT_ONCE * size
         self.prepare: Callable[[Image.Image], Any] = own.prepare
         self.embed_texts = own.embed_texts
 

@@ -87,16 +87,37 @@ class Nodes:
         """Return the ids of all processes that this cluster has started, and those that they have."""
         return marked(f"{_MARK}={self._mark}")
 
-    def kill_a_busy_worker(self) -> bool:
+    def kill_a_busy_worker(self, title: str = "ray::greet") -> bool:
         """SIGKILL a worker that is within a bundle, if one is found; it is halted first, to be sure that it is."""
         for process in self.processes():
-            if _title(process).startswith("ray::greet"):
+            if _title(process).startswith(title):
                 os.kill(process, signal.SIGSTOP)
-                if _title(process).startswith("ray::greet"):
+                if _title(process).startswith(title):
                     _kill(process)
                     return True
                 os.kill(process, signal.SIGCONT)
         return False
+
+    def lose(self, node: subprocess.Popen[bytes], mark: str) -> None:
+        """SIGKILL one node with its workers: all that was started with this NAME=VALUE in its environment."""
+        while processes := marked(mark):
+            for process in processes:
+                _kill(process)
+        node.wait(30)
+        self._started.remove(node)
+
+    def holds(self, word: bytes) -> list[str]:
+        """Return where a word stands: in a file that the cluster has written, or how a process was started."""
+        files = [path for path in self._folder.rglob("*") if path.is_file()]
+        files += [Path(f"/proc/{process}/{name}") for process in self.processes() for name in ("environ", "cmdline")]
+        found = []
+        for path in files:
+            try:
+                if word in path.read_bytes():
+                    found.append(str(path))
+            except OSError:
+                continue  # it has ended
+        return found
 
 
 def marked(word: str) -> list[int]:

@@ -36,22 +36,12 @@ _MARK = "EMBEDSTORE_TEST_OWN_CLUSTER"
 ROWS, DIM, PARTS = 13_440, 96, 210
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+@pytest.fixture(scope="module", autouse=True)
+def _many_bundles() -> Iterator[None]:
+    """So that this small store makes many."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(tmp_path_factory.mktemp("elsewhere"))  # Ray lets workers import from the driver's folder
-        with Nodes() as running:
-            patched.setenv("RAY_AUTH_MODE", "token")
-            patched.setenv("RAY_AUTH_TOKEN", running.token)
-            # So that this small store makes many bundles.
-            patched.setattr(ray_executor, "LEAST_BYTES", 1)
-            import ray
-
-            try:
-                ray_executor.RayExecutor(running.address)
-                yield running
-            finally:
-                ray.shutdown()
+        patched.setattr(ray_executor, "LEAST_BYTES", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
