@@ -155,7 +155,11 @@ def by_value() -> Iterator[None]:
 
 
 def test_a_node_and_a_worker_killed_lose_and_double_nothing(
-    nodes: Nodes, by_value: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    nodes: Nodes,
+    by_value: None,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """SIGKILL of a whole node, raylet and all, and of a worker, while each embeds: the rows of this process."""
     folder = many(tmp_path / "p", 24)
@@ -188,12 +192,13 @@ def test_a_node_and_a_worker_killed_lose_and_double_nothing(
     assert (report.embedded, report.failures, report.left) == (24, [], 0)
     assert len({row["uri"] for row in rows(far)}) == len(rows(far)) == 24
     assert rows(far) == rows(near)
+    assert capsys.readouterr().out == ""  # Ray would print of each death among our results
 
 
 def test_each_picture_is_paid_for_once_within_the_limit_through_interrupts_and_deaths(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a service: a budget, Ctrl-C, a worker killed; no picture twice, no request over the limit, no key on a node."""
+    """With a service: a budget, Ctrl-C, a worker killed; no picture twice, no request over the limit, no key on nodes."""
     folder = many(tmp_path / "p", 60)
     with NomicServer(rate_limit=(24, 2.0)) as server:
         for name, value in server.environment(tmp_path / "home").items():
