@@ -4,8 +4,8 @@ What is known, claimed, paid for and written is this process's business as ever,
 hash, decode, prepare and run the model. To a service this process sends: it limits a key, not a machine, so more
 senders would gain nothing; the key stays here, one limiter and one budget hold, a worker that dies costs no request.
 
-A call whose worker died is made again: first as it is, as a node may be lost for any reason; then, with nothing beside
-it, in halves, down to the one record that ends each worker it is given to.
+A call whose worker died is made again: twice as it is, as a node may be lost for any reason, the second time with
+nothing beside it; then in halves, down to the one record that ends each worker it is given to.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ BUNDLE = 32
 BUNDLES_PER_WORKER = 3
 """Bundles for each worker that are read ahead of the model."""
 TRIES = 3
-"""Workers that one record may end."""
+"""Workers that may die of one call; the last of them has nothing else to do."""
 CARRIED_BYTES, BUNDLE_BYTES = 256 << 20, 16 << 20
 """Files that travel because only this process has them: all of them together, and those of one bundle."""
 
@@ -131,16 +131,15 @@ class FarHands:
     def _read(self, bundle: list[_Parcel], deaths: int = 0) -> list[PreparedRecord | Failure]:
         """Read a bundle, on a thread of the pool, through the deaths of workers."""
         try:
-            return self._read_together(bundle, careful=deaths > 0)
+            return self._read_together(bundle, careful=deaths >= TRIES - 1)
         except WorkerDiedError as error:
             deaths += 1
-            if len(bundle) == 1 and deaths >= TRIES:
-                why = f"the worker that reads it dies, {TRIES} times so far: {error}"
-                return [Failure(bundle[0].record.uri, why)]
-            if len(bundle) == 1 or deaths == 1:
+            if deaths < TRIES:
                 return self._read(bundle, deaths)
+            if len(bundle) == 1:
+                return [Failure(bundle[0].record.uri, f"the worker that reads it dies, again and again: {error}")]
             middle = len(bundle) // 2
-            return self._read(bundle[:middle], 1) + self._read(bundle[middle:], 1)
+            return self._read(bundle[:middle], TRIES - 1) + self._read(bundle[middle:], TRIES - 1)
         finally:
             for parcel in bundle:
                 parcel.turn.release()
@@ -199,7 +198,7 @@ class FarHands:
         """
         whole = False
         while True:
-            careful = any(item.deaths for item in kept)
+            careful = any(item.deaths >= TRIES - 1 for item in kept)
             wanted = [Wanted(self._cargo(item, whole), item.content_hash) for item in kept]
             try:
                 with self._crew.held("batch", kept[0].member, careful) as member:
@@ -208,9 +207,9 @@ class FarHands:
                 whole = True
                 for item in kept:
                     item.deaths += 1
-                most = max(item.deaths for item in kept)
-                if most >= TRIES or (most > 1 and len(kept) > 1):
-                    raise RejectedImagesError(f"the worker that embeds it dies, {most} times so far: {error}") from None
+                if any(item.deaths >= TRIES for item in kept):
+                    why = f"the worker that embeds it dies, again and again: {error}"
+                    raise RejectedImagesError(why) from None
                 continue
             if not isinstance(found, dict):
                 return found

@@ -198,7 +198,7 @@ def test_a_node_and_a_worker_killed_lose_and_double_nothing(
 def test_each_picture_is_paid_for_once_within_the_limit_through_interrupts_and_deaths(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a service: a budget, Ctrl-C, a worker killed; no picture twice, no request over the limit, no key on nodes."""
+    """With a service: a budget, Ctrl-C, a worker killed; nothing twice, no request over the limit, no key on nodes."""
     folder = many(tmp_path / "p", 60)
     with NomicServer(rate_limit=(24, 2.0)) as server:
         for name, value in server.environment(tmp_path / "home").items():
@@ -269,7 +269,7 @@ def test_a_picture_that_ends_each_worker_fails_alone(nodes: Nodes, by_value: Non
     report = store.add(folder)
     assert (report.embedded, len(report.failures)) == (11, 1)
     assert report.failures[0].uri == str(folder / "bomb.png")
-    assert re.match(r"the worker that reads it dies, 3 times so far", report.failures[0].reason)
+    assert re.match(r"the worker that reads it dies, again and again", report.failures[0].reason)
     embedder.unpicklable = threading.Lock()
     with pytest.raises(InputError, match=r"cannot be given this Explosive \(TypeError.*as a plug-in"):
         store.add(save_picture(folder / "new.png", 99))
