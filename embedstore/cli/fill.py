@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     "embedstore add clip.store vectors.parquet --embedding-column vector --space my-clip",
     "embedstore add copy.store atlas://my-org/photos",
     "embedstore add bulk.store ~/photos --via-atlas photos",
-    "embedstore add big.store /shared/photos --executor ray --address auto",
 )
 @store_argument
 @click.argument("source", nargs=-1, metavar="SOURCE...", shell_complete=completion.files_here)
