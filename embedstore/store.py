@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from embedstore.deciding.rounds import History
     from embedstore.deciding.thresholds import Sweep
     from embedstore.embedders.protocol import Embedder
+    from embedstore.ingest.hands import Begin
     from embedstore.ingest.reports import AddPlan, AddReport
     from embedstore.storage.older_versions import VacuumReport
     from embedstore.storage.verify import VerifyReport
@@ -159,8 +160,9 @@ class EmbedStore:
         version : int, optional
             An older version, to read only; see `versions`.
         executor : Executor or str, optional
-            Runs scans, with the same answers: by default threads of this process; ``"ray"`` or ``"ray:ADDRESS"`` for a
-            Ray cluster whose nodes all see the store at this path, see `cluster.ray_executor.RayExecutor`.
+            Runs scans, with the same answers, and reads and embeds what is added: by default threads of this process;
+            ``"ray"`` or ``"ray:ADDRESS"`` for a Ray cluster whose nodes all see the store, and the pictures, at the
+            same path, see `cluster.ray_executor.RayExecutor`.
         embedder : Embedder, optional
             For text and picture queries; by default the one that the store names.
         allow_mixed_backend : bool
@@ -290,6 +292,8 @@ class EmbedStore:
     ) -> AddReport:
         """Embed what is new in `source` and store it. See `adding.add`, whose options these are.
 
+        With an executor "ray" the workers of its cluster read and embed; see `cluster.far_hands`.
+
         Examples
         --------
         >>> store.add("photos", label_from_folder=True)                                # doctest: +SKIP
@@ -314,6 +318,7 @@ class EmbedStore:
                 thumbnails=thumbnails,
                 prune=prune,
                 progress=progress,
+                begin=_hands_of(self.reader.executor),
             )
         finally:
             self.refresh()
@@ -643,3 +648,14 @@ def _executor_of(named: scan.Executor | str | None) -> scan.Executor:
 
         return executor_of(named)
     return named or scan.Threads()
+
+
+def _hands_of(executor: scan.Executor) -> Begin:
+    """Return what reads and embeds where an executor scans."""
+    from embedstore.ingest.hands import own_hands
+
+    if executor.local:
+        return own_hands
+    from embedstore.cluster.far_hands import hands_of
+
+    return hands_of(executor)

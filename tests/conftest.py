@@ -144,6 +144,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
             ray.shutdown()
 
 
+@pytest.fixture(scope="session")
 def s3_service() -> Iterator[S3Server]:
     """An S3 service on this machine, for all tests of a process."""
     with S3Server() as running:

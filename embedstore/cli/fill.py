@@ -29,6 +29,7 @@ from embedstore.cli.options import (
     api_key_option,
     command,
     example,
+    hands_options,
     model_options,
     open_store,
     require_store_first,
@@ -100,6 +101,7 @@ if TYPE_CHECKING:
     metavar="[ORG/]NAME",
     help="Upload the pictures to this dataset of Atlas, which embeds them in bulk; no embedding request is sent.",
 )
+@hands_options
 @click.option("--map", is_flag=True, help="With Atlas: keep the map's x, y, topics and duplicates as columns map_...")
 @api_key_option
 @value_output
@@ -116,6 +118,7 @@ def add(
     max_requests: int | None,
     timeout: float | None,
     via_atlas: str | None,
+    executor: str | None,
     map: bool,
     output: Output,
     **options: Any,
@@ -137,7 +140,12 @@ def add(
         raise click.UsageError(
             f"say what to add: `embedstore add {store} SOURCE`, or with --retry-failed FILE what failed before"
         )
-    if any(name.startswith("atlas://") for name in source):
+    from_atlas = any(name.startswith("atlas://") for name in source)
+    if executor is not None and (from_atlas or via_atlas or dry_run or options["embedding_column"] is not None):
+        raise click.UsageError(
+            "--executor ray reads and embeds pictures; leave it out with --dry-run, --embedding-column and Atlas"
+        )
+    if from_atlas:
         add_from_atlas(store, source, model, space, dry_run, output, map=map, timeout=timeout)
         return
     if via_atlas is not None:
@@ -173,7 +181,7 @@ def add(
             raise click.UsageError("say whose vectors these are: --space NAME for your own, --model NAME for a model's")
         if space is not None:
             dim = _dimension(sources, options["embedding_column"], dim)
-    with _store_to_fill(store, model, space, dim, embedder, dry_run) as opened:
+    with _store_to_fill(store, model, space, dim, embedder, dry_run, executor) as opened:
         done = opened.plan_add(sources, **options) if dry_run else opened.add(sources, **options)
     output.value(done.to_dict(), str(done))
     if getattr(done, "stopped", None):
@@ -217,7 +225,13 @@ def _embedder(store: Location, model: str | None, max_requests: int | None, time
 
 @contextlib.contextmanager
 def _store_to_fill(
-    path: Location, model: str | None, space: str | None, dim: int | None, embedder: Embedder | None, dry_run: bool
+    path: Location,
+    model: str | None,
+    space: str | None,
+    dim: int | None,
+    embedder: Embedder | None,
+    dry_run: bool,
+    executor: str | None,
 ) -> Iterator[EmbedStore]:
     """Open the store, whose model must be `model`; or make it, for the time of a plan only where that is all.
 
@@ -231,9 +245,10 @@ def _store_to_fill(
         with tempfile.TemporaryDirectory() as folder:
             yield EmbedStore.create(Path(folder) / "plan.store", space=planned, dim=dim, embedder=embedder)
         return
-    made = None if _is_store(path) else _made(path, model, space=space, dim=dim, embedder=embedder)
+    options: dict[str, Any] = {"space": space, "dim": dim, "embedder": embedder, "executor": executor}
+    made = None if _is_store(path) else _made(path, model, **options)
     if made is None:
-        opened = EmbedStore.open(path, embedder=embedder)
+        opened = EmbedStore.open(path, embedder=embedder, executor=executor)
         if model is not None:
             opened.space.require(space_of(model), f"--model {model}")
         yield opened

@@ -207,27 +207,40 @@ def _note_address(ctx: click.Context, param: click.Parameter, address: str | Non
 
 
 _ADDRESS = "embedstore.address"
-executor_options = options(
-    click.option(
-        "--executor",
-        type=click.Choice(["threads", "ray"]),
-        default="threads",
-        show_default=True,
-        callback=_executor_named,
-        help="Who reads the vectors: threads of this process, or the workers of a Ray cluster, whose nodes must all "
-        "see the store at the same path. The answers are the same.",
-    ),
-    click.option(
-        "--address",
-        metavar="HOST:PORT",
-        callback=_note_address,
-        expose_value=False,
-        is_eager=True,
-        help="With --executor ray: the cluster's head; auto for the cluster that this machine belongs to.  "
-        "[default: RAY_ADDRESS, else one is started on this machine]",
-    ),
+
+
+def _executor_options(what: str) -> Callable[[F], F]:
+    return options(
+        click.option(
+            "--executor",
+            type=click.Choice(["threads", "ray"]),
+            default="threads",
+            show_default=True,
+            callback=_executor_named,
+            help=what,
+        ),
+        click.option(
+            "--address",
+            metavar="HOST:PORT",
+            callback=_note_address,
+            expose_value=False,
+            is_eager=True,
+            help="With --executor ray: the cluster's head; auto for the cluster that this machine belongs to.  "
+            "[default: RAY_ADDRESS, else one is started on this machine]",
+        ),
+    )
+
+
+executor_options = _executor_options(
+    "Who reads the vectors: threads of this process, or the workers of a Ray cluster, whose nodes must all see the "
+    "store at the same path. The answers are the same."
 )
 """Where vectors are read; one value, `executor`, as `EmbedStore.open` takes it."""
+hands_options = _executor_options(
+    "Who reads and embeds the pictures: threads of this process, or the workers of a Ray cluster, whose nodes must all "
+    "see them at the same path. The rows are the same."
+)
+"""Where pictures are read and embedded; as `executor_options`."""
 version_option = click.option("--at", "version", type=Count(min=0), metavar="VERSION", help="Read an older version.")
 api_key_option = options(
     click.option(

@@ -18,6 +18,7 @@ from typing import Any
 from embedstore.errors import ClusterError, MissingDependencyError
 from embedstore.settings import cores
 
+_log = logging.getLogger("embedstore")
 _OBJECT_STORE_BYTES = 512 << 20
 """Of a cluster of this process's own: only scores and matches stand in it, one bundle's beside the other's."""
 _SILENT = {
@@ -53,6 +54,7 @@ def connected(address: str | None) -> Any:
     try:
         with _quietly():
             ray.init(address=named, log_to_driver=False, logging_level=logging.ERROR, **own)
+            _keep_off_stdout()
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         said = " ".join(str(error).split())
         raise ClusterError(
@@ -60,6 +62,17 @@ def connected(address: str | None) -> Any:
             "joined it (`ray status` tells), and name it by HOST:PORT or auto"
         ) from error
     return ray
+
+
+def _keep_off_stdout() -> None:
+    """Let what Ray says of workers that died go to the log, for debugging: it would print it among our results."""
+    from ray._private import worker  # no option of Ray's own keeps it
+
+    def told(data: dict[str, Any], *more: Any, **options: Any) -> None:
+        _log.debug("Ray: %s", " ".join(map(str, data.get("lines", ()))))
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = told
 
 
 def _say_how_to_authenticate(address: str) -> None:

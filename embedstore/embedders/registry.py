@@ -12,6 +12,7 @@ is more to know of this machine ``state()`` returns a `protocol.State`; where th
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import pkgutil
@@ -136,6 +137,16 @@ def name_for_space(space: Space) -> str:
             "the store; searching by --id needs no model",
         )
     )
+
+
+def name_of(embedder: Embedder) -> str | None:
+    """Return the name by which such an embedder is made; None where it is of a kind of the user's own."""
+    return next((name for name in _names() if _maker(name) is type(embedder)), None)
+
+
+def takes(name: str, option: str) -> bool:
+    """Tell whether a model of this package is made with such an option."""
+    return name in MODELS and option in inspect.signature(_maker(name)).parameters
 
 
 def embedder_for_space(space: Space, *, other_backend: bool = False, **options: Any) -> Embedder:

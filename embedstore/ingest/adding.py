@@ -22,7 +22,8 @@ from embedstore.embedders.protocol import Embedder
 from embedstore.errors import EmbedderError, InputError, spelt
 from embedstore.images import PictureSource
 from embedstore.ingest.deduplication import Intake, KnownRecords
-from embedstore.ingest.pipeline import Run, ahead, bar, examined
+from embedstore.ingest.hands import Begin, ahead, examined, own_hands
+from embedstore.ingest.pipeline import Run, bar
 from embedstore.ingest.ready_vectors import add_vectors
 from embedstore.ingest.reports import AddPlan, AddReport
 from embedstore.settings import cores
@@ -59,6 +60,7 @@ def add(
     thumbnails: bool = True,
     prune: bool = False,
     progress: bool | None = None,
+    begin: Begin = own_hands,
 ) -> AddReport:
     """Embed what is new in `source` and store it.
 
@@ -91,6 +93,9 @@ def add(
         tables, archives and URLs are left alone.
     progress : bool, optional
         Show a bar on stderr; by default when that is a terminal.
+    begin : callable
+        Makes the hands that read and embed, see `hands.Hands`: threads of this process, or workers of a cluster.
+        Decisions, claims and rows are this process's own either way.
 
     Returns
     -------
@@ -124,7 +129,7 @@ def add(
     if prune and (only is not None or not opened.folders):
         raise InputError(f"{spelt('`prune`', '--prune')} removes what is gone from a folder; the source names none")
     with folder.running.begun() as name:
-        run = Run(folder, embedder, name, _reused(folder, reuse), workers, batch_size, thumbnails)
+        run = Run(folder, embedder, name, _reused(folder, reuse), workers, batch_size, thumbnails, begin)
         report = run.run(opened, progress)
     if only is None and opened.folders and report.stopped is None:
         _prune(folder, opened, run.seen, prune, report)

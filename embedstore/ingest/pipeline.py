@@ -1,118 +1,32 @@
 """Records of a source -> hashed, decoded where the picture is new -> batches to the model -> rows that are written.
 
-One `Run` is one `add`. Only its own thread writes; readers and requests run on two pools, some records ahead. Whatever
-is wrong with one record, the others go on: it becomes a `Failure`. What a record means for the store is decided by
-`deduplication`, how rows become parts by `row_writer`.
+One `Run` is one `add`. Only its own thread writes; reading and embedding are its `hands`' business, some records ahead,
+in this process or elsewhere. Whatever is wrong with one record, the others go on: it becomes a `Failure`. What a record
+means for the store is decided by `deduplication`, how rows become parts by `row_writer`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import functools
-import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from embedstore import images
 from embedstore.embedders.batches import Batch, Outcome, embed
 from embedstore.embedders.protocol import Embedder
 from embedstore.embedders.waits import Notices
-from embedstore.errors import BudgetSpentError, EmbedderError, ImageError, InputError
-from embedstore.images import PictureSource, turns
+from embedstore.errors import BudgetSpentError
 from embedstore.ingest.deduplication import Intake
+from embedstore.ingest.hands import CHANGED, Begin, Hands, Job, PreparedRecord, own_hands
 from embedstore.ingest.reports import AddReport, write_failures
 from embedstore.ingest.row_writer import NewRow, RowWriter, recover
-from embedstore.settings import cores
 from embedstore.sources import Failure, Record, Source
 from embedstore.storage.folder import StoreFolder
 from embedstore.storage.rows import Rows
 from embedstore.wording import counted
 
 T = TypeVar("T")
-R = TypeVar("R")
-_AHEAD = 64
-"""Pictures that are read ahead of the model, as many again as a batch holds."""
 _POLL_SECONDS = 0.2
-CHANGED = "the file was changed while it was read; try again"
-
-
-@dataclass(slots=True)
-class PreparedRecord:
-    """A record that has been read: its hash, and the model's input and the upright picture's size where that is new."""
-
-    content_hash: str
-    width: int | None = None
-    height: int | None = None
-    prepared: Any = None
-    """What the embedder's ``prepare`` returned."""
-
-
-def examined(
-    record: Record, look: Callable[[str, PictureSource], T], stopped: threading.Event | None = None
-) -> tuple[str, T] | Failure:
-    """Load and hash a record; return its hash and what `look` makes of hash and picture.
-
-    Raises EmbedderError, and what `look` does but for ImageError and OSError: what is wrong with a record is returned.
-    Waits for its turn of the memory, and holds it until then; ends early once `stopped` is set.
-    """
-    with turns.holding(stopped):
-        try:
-            data = record.load()
-            content_hash = images.content_hash(data)
-        except EmbedderError:
-            raise
-        except OSError as error:
-            return _failure(record, error)
-        except Exception as error:  # noqa: BLE001  (archives, decoders and users' sources raise anything)
-            return Failure(record.uri, reason(error))
-        try:
-            return content_hash, look(content_hash, data)
-        except OSError as error:
-            return _failure(record, error)
-        except ImageError as error:
-            return Failure(record.uri, reason(error))
-
-
-def _failure(record: Record, error: OSError) -> Failure:
-    """Return what is wrong with a record; what is wrong with this process is raised: no record can be read then."""
-    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        raise error
-    return Failure(record.uri, reason(error))
-
-
-def reason(error: Exception) -> str:
-    """Return why a record could not be read, on one line, without the path that stands beside it anyway."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    name, text = type(error).__name__, " ".join(str(error).split())
-    if isinstance(error, OSError | InputError):
-        return text or name
-    return f"{name}: {text}" if text else name
-
-
-def ahead(
-    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], window: int
-) -> Iterator[tuple[T, R]]:
-    """Apply a function on a pool, at most `window` items ahead; yield (item, result) in order."""
-    waiting: deque[tuple[T, Future[R]]] = deque()
-    try:
-        for item in items:
-            waiting.append((item, pool.submit(function, item)))
-            if len(waiting) >= window:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    finally:
-        for _, future in waiting:
-            future.cancel()
 
 
 def bar(items: Iterable[T], total: int | None, what: str, progress: bool | None) -> Iterable[T]:
@@ -131,7 +45,7 @@ class Run:
 
     `embedder` is called when there is something to embed, and not before. None for `workers` (batches under way at
     once) and `batch_size` asks it. `reused` are the rows of stores whose vectors may be copied. With `thumbnails` small
-    copies of pictures that no file holds are kept.
+    copies of pictures that no file holds are kept. `begin` makes the hands that read and embed.
     """
 
     def __init__(
@@ -143,9 +57,9 @@ class Run:
         workers: int | None = None,
         batch_size: int | None = None,
         thumbnails: bool = True,
+        begin: Begin = own_hands,
     ) -> None:
-        self._folder, self._make_embedder = folder, embedder
-        self._thumbnails = thumbnails
+        self._folder, self._make_embedder, self._begin = folder, embedder, begin
         self._workers, self._batch_size = workers, batch_size
         self._report = AddReport(recovered=recover(folder))
         self._writer = RowWriter(folder, reused, run)
@@ -153,9 +67,16 @@ class Run:
         self._waiting: dict[str, list[NewRow]] = {}
         self._elsewhere: set[str] = set()
         self._loading = threading.Lock()
-        self._stopped = threading.Event()
+        self._job = Job(
+            self._model,
+            lambda content_hash: self._writer.known.holds(content_hash),
+            folder.thumbnails if thumbnails else None,
+            threading.Event(),
+            batch_size,
+        )
         self._notices = Notices()
         self._embedder: Embedder | None = None
+        self._hands: Hands
         self._wrong_before = 0
 
     @property
@@ -201,53 +122,25 @@ class Run:
         return f"{error}: {paid}, {rest}"
 
     def _take_all(self, source: Source, progress: bool | None) -> None:
-        window = 4 * cores() + 2 * min(self._batch_size or _AHEAD, 4 * _AHEAD)
         shown = bar(source, source.count(), "added", progress)
-        carried = (record.carried() for record in shown)
-        with ThreadPoolExecutor(cores()) as readers:
+        with self._begin(self._job) as self._hands:
             try:
-                self._embed(self._take(*pair) for pair in ahead(readers, self._read, carried, window))
+                self._embed(self._take(*pair) for pair in self._hands.ahead(shown, source.count()))
+                while self._elsewhere:
+                    self._embed(self._left_to_others())
             except BaseException:
-                self._stopped.set()
+                self._job.stopped.set()
                 raise
-        while self._elsewhere:
-            self._embed(self._left_to_others())
 
     def _embed(self, items: Iterable[tuple[str, Any] | None]) -> None:
         embed(
             items,
-            self._model,
+            self._hands.embedder,
             self._keep,
             workers=self._workers,
             batch_size=self._batch_size,
             starting=self._starting,
         )
-
-    def _read(self, record: Record) -> PreparedRecord | Failure:
-        """Read and hash a record; decode and prepare its picture if it is new. The first such picture loads the model.
-
-        Raises EmbedderError where the model cannot be had, or the network is switched off: no record can be read then.
-        """
-        holds = self._writer.known.holds
-
-        def prepared(content_hash: str, data: PictureSource) -> PreparedRecord:
-            if holds(content_hash):
-                self._keep_thumbnail(record, content_hash, data)
-                return PreparedRecord(content_hash)
-            picture = images.read(data)
-            if picture.content_hash != content_hash:
-                raise ImageError(CHANGED)
-            self._keep_thumbnail(record, content_hash, picture.image)
-            return PreparedRecord(content_hash, picture.width, picture.height, self._model().prepare(picture.image))
-
-        seen = examined(record, prepared, self._stopped)
-        return seen if isinstance(seen, Failure) else seen[1]
-
-    def _keep_thumbnail(self, record: Record, content_hash: str, picture: PictureSource) -> None:
-        """Keep a small copy of a picture that is in no file here; one that cannot be made is done without."""
-        if self._thumbnails and not os.path.isabs(record.uri):
-            with contextlib.suppress(ImageError):
-                self._folder.thumbnails.keep(content_hash, functools.partial(images.thumbnail, picture))
 
     def _model(self) -> Embedder:
         """Return the embedder; it is asked for when there is something to embed, and not before.
@@ -268,7 +161,7 @@ class Run:
         known = self._writer.known
         if isinstance(ready, PreparedRecord) and ready.prepared is None and not known.holds(ready.content_hash):
             # Another process has removed the row whose vector this picture was to share.
-            ready = self._read(record)
+            ready = self._hands.read(record)
         outcome = ready if isinstance(ready, Failure) else ready.content_hash
         decision = self._intake.decide(record, outcome, known)
         if decision is None or isinstance(ready, Failure):
@@ -318,7 +211,7 @@ class Run:
 
     def _again(self, content_hash: str) -> tuple[str, Any] | None:
         """Return a picture that another process has claimed and given up, read again; None where that fails."""
-        ready = self._read(self._waiting[content_hash][0].record)
+        ready = self._hands.read(self._waiting[content_hash][0].record)
         if isinstance(ready, PreparedRecord) and ready.content_hash == content_hash and ready.prepared is not None:
             return content_hash, ready.prepared
         why = ready.reason if isinstance(ready, Failure) else CHANGED

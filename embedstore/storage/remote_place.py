@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
-import pyarrow as pa
 import xxhash
 
 from embedstore import files, settings
