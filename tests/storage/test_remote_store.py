@@ -30,7 +30,7 @@ from embedstore.errors import (
 from embedstore.page.session import Session
 from embedstore.storage import log_files, table
 from embedstore.storage.bucket import Bucket
-from embedstore.storage.folder import SCHEMA, StoreFolder
+from embedstore.storage.folder import StoreFolder, own_columns
 from embedstore.store import EmbedStore
 
 DIM = 32
@@ -448,7 +448,7 @@ def test_a_url_that_holds_a_password_is_refused(url: str, machines: tuple[Machin
 
 def test_columns_are_the_schema_of_every_store(url: str, machines: tuple[Machine, Machine]) -> None:
     """A store in a bucket begins as one on a disk does."""
-    assert machines[0].create(url).columns == SCHEMA.names
+    assert machines[0].create(url).columns == own_columns().names
 
 
 def test_the_command_line_takes_a_url(
