@@ -27,7 +27,7 @@ import pyarrow as pa
 from embedstore.searching.queries import Query
 from embedstore.settings import cores
 from embedstore.storage import parts
-from embedstore.storage.folder import SCHEMA
+from embedstore.storage.folder import own_columns
 from embedstore.store import EmbedStore
 
 THRESHOLDS = np.linspace(-1, 1, 201)
@@ -49,7 +49,7 @@ QUESTIONS: dict[str, Ask] = {
 
 def make(path: Path, rows: int, dim: int) -> None:
     """Write a store of random unit vectors, a part at a time; it is laid out as `add` lays it out."""
-    columns, random = SCHEMA.append(pa.field("kind", pa.string())), np.random.default_rng(0)
+    columns, random = own_columns().append(pa.field("kind", pa.string())), np.random.default_rng(0)
     images = EmbedStore.create(path, space="random", dim=dim).folder.images
 
     def group(first: int, number: int) -> tuple[pa.Table, np.ndarray]:

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedstore.storage import arrow_columns, parts
-from embedstore.storage.folder import SCHEMA
+from embedstore.storage.folder import own_columns
 from embedstore.store import EmbedStore
 
 BATCH = 64
@@ -51,7 +51,7 @@ def batch(first: int, dim: int) -> pa.Table:
         "height": [3000] * BATCH,
         "added_at": [None] * BATCH,
     }
-    return pa.table(columns, schema=SCHEMA).append_column(
+    return pa.table(columns, schema=own_columns()).append_column(
         arrow_columns.embedding_field(), arrow_columns.list_array(found)
     )
 

@@ -19,7 +19,7 @@ import pytest
 from embedstore.errors import DamagedStoreError, FormatVersionError
 from embedstore.ingest.row_writer import recover
 from embedstore.storage import arrow_columns, changes, ledger
-from embedstore.storage.folder import SCHEMA
+from embedstore.storage.folder import own_columns
 from embedstore.storage.ledger import LabelEvent, Ledger
 from embedstore.storage.ledger_file import seal
 from embedstore.store import EmbedStore
@@ -41,7 +41,7 @@ def batch(first: int, count: int, **columns: object) -> tuple[pa.Table, np.ndarr
         "height": [1] * count,
         "added_at": [None] * count,
     }
-    table = pa.table(base, schema=SCHEMA)
+    table = pa.table(base, schema=own_columns())
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values))
     return table.append_column(arrow_columns.embedding_field(), arrow_columns.list_array(found)), found
