@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from embedstore import settings
-from embedstore.errors import CredentialsError, OfflineError
+from embedstore.errors import CredentialsError, InputError, OfflineError
 from embedstore.settings import API_KEY, STATE_DIR, Key, find_key, require_key, state_dir
 
 SECRET = "nk-a+secret/with=signs"
@@ -278,3 +279,28 @@ def test_a_user_without_a_home_has_no_login(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("platformdirs.user_state_path", no_home)
     with pytest.raises(OSError, match=f"set HOME, or {STATE_DIR}"):
         state_dir()
+
+
+def test_the_bound_of_a_cache_is_given_or_in_the_environment_or_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the usual units; a folder that is not there yet counts as where it will be."""
+    sizes = {"50GB": 50 * 10**9, "512 MiB": 512 << 20, "1.5k": 1500, "2tib": 2 << 40, 7: 7, "7": 7}
+    assert {text: settings.bytes_of(text) for text in sizes} == sizes
+    for bad in ("", "much", "-4", "0", "5 GX", "1e3"):
+        with pytest.raises(InputError, match=r"is no number of bytes .*such as 50GB"):
+            settings.bytes_of(bad)
+    folder = tmp_path / "not" / "yet"
+    free = shutil.disk_usage(tmp_path).free
+    assert min(50 * 10**9, free // 2) == pytest.approx(settings.cache_bytes(folder), rel=0.1)
+    monkeypatch.setenv(settings.CACHE_BYTES, "3MB")
+    assert settings.cache_bytes(folder) == 3_000_000
+    assert settings.cache_bytes(folder, "4MB") == 4_000_000
+
+
+def test_what_must_not_be_lost_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system keeps data of users, or where the environment says; it is no cache."""
+    monkeypatch.delenv(settings.DATA_DIR, raising=False)
+    assert settings.data_dir() != settings.cache_dir()
+    monkeypatch.setenv(settings.DATA_DIR, str(tmp_path))
+    assert settings.data_dir() == tmp_path

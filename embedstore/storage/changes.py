@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from embedstore.errors import DamagedStoreError, InputError
+from embedstore.errors import DamagedStoreError, InputError, StoreError
 from embedstore.storage import arrow_columns, parts
 from embedstore.storage.arrow_columns import EMBEDDING, pa
 from embedstore.storage.parts import Part
@@ -68,7 +68,10 @@ class Draft:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         """Delete the parts of a draft that came to nothing; whether one did that failed otherwise nobody knows."""
         if isinstance(error, OvertakenError) or (error is not None and not self._offered):
-            self.table.discard(self._written)
+            try:
+                self.table.discard(self._written)
+            except (StoreError, OSError) as left:  # a vacuum sees to them
+                _log.debug("parts that were written for nothing are left: %s", left)
 
 
 def _settled(table: DeltaFolder, newest: Snapshot, change: Callable[[Draft], Snapshot]) -> Snapshot:

@@ -473,7 +473,7 @@ class DeltaFolder:
 
         try:
             self._checkpoint(version)
-        except (DeltaError, OSError) as error:  # the commit stands
+        except (DeltaError, OSError, StoreError) as error:  # the commit stands
             _log.warning("no checkpoint of version %d could be made: %s", version, error)
 
     def _current_at(self, moment: float, newest: int) -> int:

@@ -290,6 +290,24 @@ def test_a_lost_answer_is_recognised(url: str, s3: S3Server, machines: tuple[Mac
     assert (mine.version, names_of(mine)) == (before + 2, numbered(0, 6))
 
 
+def test_a_commit_stands_without_its_checkpoint(
+    url: str,
+    s3: S3Server,
+    machines: tuple[Machine, Machine],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A checkpoint that the bucket refuses is a warning; the rows are there for everyone."""
+    monkeypatch.setattr(table, "_CHECKPOINT_EVERY", 2)
+    mine = machines[0].create(url)
+    s3.reset()
+    s3.fail("status", "put", "checkpoint", status="403 Forbidden", times=100)
+    put_in(mine, numbered(0, 3), tmp_path)
+    assert "no checkpoint of version 2 could be made" in caplog.text
+    assert names_of(machines[1].open(url)) == numbered(0, 3)
+
+
 def test_the_cache_is_bounded_and_the_answers_are_the_same(
     url: str, machines: tuple[Machine, Machine], tmp_path: Path
 ) -> None:
