@@ -23,6 +23,7 @@ WORKS = {
     "further": "one more threshold of that query",
     "filtered": "top-20 of a tenth, by a condition",
 }
+_BUSY = "**The machine had much other work: only figures that are far apart say something.**"
 NAMES = {"embedstore + index": "with `embedstore index`", "numpy": "NumPy, .npy"}
 
 
@@ -55,6 +56,7 @@ def _run(told: dict[str, Any]) -> str:
     machine = told["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     memory = machine["memory_bytes"] / 2**30
+    busy = machine["load"] > machine["cores"] / 2
     return "\n".join(
         [
             f"One run of `scripts/bench_all.py` on {machine['date']}: {machine['cores']} cores, {machine['processor']}",
@@ -62,7 +64,7 @@ def _run(told: dict[str, Any]) -> str:
             "components, vectors in the page cache;",
             f"Python {machine['python']}, {versions}.",
             "Medians of rounds in which the peers take turns. In brackets: times the quickest other exact peer's. "
-            "Peers marked ~ are not exact: recall@20.",
+            "Peers marked ~ are not exact: recall@20." + busy * f" {_BUSY}",
         ]
     )
 
