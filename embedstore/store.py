@@ -282,6 +282,7 @@ class EmbedStore:
                 self.folder,
                 lambda: self.embedder,
                 source,
+                _hands_of(self.reader.executor),
                 label_from_folder=label_from_folder,
                 embedding_column=embedding_column,
                 image_column=image_column,
@@ -294,7 +295,6 @@ class EmbedStore:
                 thumbnails=thumbnails,
                 prune=prune,
                 progress=progress,
-                begin=_hands_of(self.reader.executor),
             )
         finally:
             self.refresh()
