@@ -306,6 +306,7 @@ class EmbedStore:
                 self.folder,
                 lambda: self.embedder,
                 source,
+                _hands_of(self.reader.executor),
                 label_from_folder=label_from_folder,
                 embedding_column=embedding_column,
                 image_column=image_column,
@@ -318,7 +319,6 @@ class EmbedStore:
                 thumbnails=thumbnails,
                 prune=prune,
                 progress=progress,
-                begin=_hands_of(self.reader.executor),
             )
         finally:
             self.refresh()

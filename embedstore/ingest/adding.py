@@ -47,6 +47,7 @@ def add(
     folder: StoreFolder,
     embedder: Callable[[], Embedder],
     source: Any = None,
+    begin: Begin = own_hands,
     *,
     label_from_folder: bool = False,
     embedding_column: str | None = None,
@@ -60,7 +61,6 @@ def add(
     thumbnails: bool = True,
     prune: bool = False,
     progress: bool | None = None,
-    begin: Begin = own_hands,
 ) -> AddReport:
     """Embed what is new in `source` and store it.
 
@@ -70,6 +70,9 @@ def add(
         Returns the embedder; called when there is something to embed, and not before.
     source : path, glob, list, datasets.Dataset, PIL.Image.Image, ndarray or bytes
         See `sources.open_source`. May be left out when `only` names files and addresses.
+    begin : callable
+        Makes the hands that read and embed, see `hands.Hands`: threads of this process, or workers of a cluster.
+        Decisions, claims and rows are this process's own either way.
     label_from_folder : bool
         Keep the name of a file's folder as its ``label``.
     embedding_column : str, optional
@@ -93,9 +96,6 @@ def add(
         tables, archives and URLs are left alone.
     progress : bool, optional
         Show a bar on stderr; by default when that is a terminal.
-    begin : callable
-        Makes the hands that read and embed, see `hands.Hands`: threads of this process, or workers of a cluster.
-        Decisions, claims and rows are this process's own either way.
 
     Returns
     -------
