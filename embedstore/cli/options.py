@@ -164,7 +164,7 @@ def _use_cache(variable: str) -> Callable[[click.Context, click.Parameter, Any],
 cache_options = options(
     click.option(
         "--cache-dir",
-        type=PATH,
+        shell_complete=completion.files_here,
         callback=_use_cache("EMBEDSTORE_CACHE_DIR"),
         expose_value=False,
         metavar="FOLDER",

@@ -98,7 +98,7 @@ def require_access(root: str) -> None:
     if not (_is_on("AWS_SKIP_SIGNATURE") or any(os.environ.get(name) for name in _S3_KEYS) or _machine_has_keys()):
         raise BucketError(
             f"there is no key for {root}: set {_KEYS['s3']}. Profiles of AWS's command line are not read; "
-            '`eval "$(aws configure export-credentials --format env)"` sets the variables from one'
+            "`aws configure export-credentials` prints the keys of one, also in the format env"
         )
 
 

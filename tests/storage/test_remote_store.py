@@ -505,6 +505,12 @@ def test_the_command_line_takes_a_url(
     refused = run("vacuum", url, "--keep-hours", 0)
     assert "--keep-hours 1" in refused.output
     assert "no number of bytes (--cache-size" in run("info", url, "--cache-size", "much").output
+    (tmp_path / "a file").write_text("")
+    refused = run("info", url, "--cache-dir", tmp_path / "a file")
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("error: ")
+    assert "a file" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
     assert f"{url} is no store" not in done("add", url, pictures, "--quiet")
     assert f"{url}2 is no store" in run("info", f"{url}2").output
     assert f"embedstore add {quote(url + '2')} FOLDER" in run("info", f"{url}2").output
