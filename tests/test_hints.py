@@ -29,6 +29,7 @@ from hints import (
     what_is_wrong,
     words_of,
 )
+from s3_server import S3Server
 
 from embedstore.deciding.review import ScoredRows
 from embedstore.embedders.registry import MODELS
@@ -131,12 +132,22 @@ def to_type(hint: Hint) -> list[str] | None:
     return words
 
 
+def in_a_bucket(hint: Hint) -> bool:
+    """Tell whether a hint names a store in a bucket: these run one after the other, in a test of their own."""
+    return any(word.startswith("s3://") for word in words_of(hint))
+
+
 def runnable() -> dict[str, tuple[Hint, ...]]:
     """Return the hints that sample data serve, each once, by what is typed."""
     found: dict[str, tuple[Hint, ...]] = {}
     for hint in HINTS:
         words = set(words_of(hint))
-        if hint.whole and not words & (NEEDS_THE_NETWORK | TRIED_ELSEWHERE) and to_type(hint) is not None:
+        if (
+            hint.whole
+            and not in_a_bucket(hint)
+            and not words & (NEEDS_THE_NETWORK | TRIED_ELSEWHERE)
+            and to_type(hint) is not None
+        ):
             found[str(hint)] = (*found.get(str(hint), ()), hint)
     return found
 
@@ -232,6 +243,17 @@ def test_it_runs(typed: str, place: Path) -> None:
         stdin = Path(file).read_text()
     done = run(*words, stdin=stdin)
     assert done.exit_code == ("refused" in hint.place), done.output
+
+
+def test_what_is_said_of_a_store_in_a_bucket_runs(place: Path, s3: S3Server) -> None:
+    """The lines for s3://my-bucket, in their order, where such a bucket is."""
+    s3._send("PUT", "/my-bucket")
+    typed = [to_type(hint) for hint in HINTS if hint.whole and in_a_bucket(hint)]
+    assert len(typed) >= 2
+    for words in typed:
+        assert words is not None
+        done = run(*words)
+        assert done.exit_code == 0, done.output
 
 
 def test_the_python_of_readme_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
