@@ -98,7 +98,7 @@ class EmbedStore:
         embedder: Embedder | None = None,
         executor: scan.Executor | str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
-        cache_bytes: int | str | None = None,
+        cache_size: int | str | None = None,
     ) -> EmbedStore:
         """Make an empty store.
 
@@ -116,7 +116,7 @@ class EmbedStore:
             Instead of a model: any object of the `Embedder` protocol.
         executor : Executor or str, optional
             Runs scans; by default threads of this process. See `open`.
-        cache_dir, cache_bytes : path, int or str, optional
+        cache_dir, cache_size : path, int or str, optional
             Of a store in a bucket; see `open`.
 
         Raises
@@ -137,7 +137,7 @@ class EmbedStore:
 
                 embedder = make_embedder(model)
             space = embedder.space
-        return cls(StoreFolder.create(path, space, cache_dir, cache_bytes), executor, embedder)
+        return cls(StoreFolder.create(path, space, cache_dir, cache_size), executor, embedder)
 
     @classmethod
     def open(
@@ -148,7 +148,7 @@ class EmbedStore:
         embedder: Embedder | None = None,
         allow_mixed_backend: bool = False,
         cache_dir: str | os.PathLike[str] | None = None,
-        cache_bytes: int | str | None = None,
+        cache_size: int | str | None = None,
     ) -> EmbedStore:
         """Open a store; no model is loaded and nothing is written.
 
@@ -173,9 +173,9 @@ class EmbedStore:
             Of a store in a bucket: below which folder its cache is; by default ``EMBEDSTORE_CACHE_DIR``, else where the
             system keeps caches. What must not be lost (paid rows, claims, labels) is in another folder,
             ``EMBEDSTORE_DATA_DIR``.
-        cache_bytes : int or str, optional
+        cache_size : int or str, optional
             How much its parts may take there, such as ``"50GB"``: those used longest ago go. By default
-            ``EMBEDSTORE_CACHE_BYTES``, else the smaller of 50 GB and half of what is free.
+            ``EMBEDSTORE_CACHE_SIZE``, else the smaller of 50 GB and half of what is free.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class EmbedStore:
         ClusterError, MissingDependencyError
             Of an executor "ray".
         """
-        folder = StoreFolder.open(path, version, cache_dir, cache_bytes)
+        folder = StoreFolder.open(path, version, cache_dir, cache_size)
         return cls(folder, executor, embedder, allow_mixed_backend)
 
     @property

@@ -75,9 +75,9 @@ _RANKED = (
 @click.option(
     "--thresholds",
     metavar="A,B,C",
-    help="These thresholds; START:STOP:STEP stands for many.  [default: where the choice is]",
+    help="Count at these alone, and keep no scores; START:STOP:STEP stands for many.  [default: where the choice is]",
 )
-@click.option("-n", type=Count(min=2), default=20, show_default=True, help="About how many, when not given.")
+@click.option("-n", type=Count(min=2), default=20, show_default=True, help="About how many, where none are named.")
 @click.option(
     "--noise/--no-noise",
     default=None,

@@ -320,7 +320,7 @@ def test_the_cache_is_bounded_and_the_answers_are_the_same(
     sizes = [part.size for part in mine.snapshot.parts]
     assert len(sizes) == 5
     bound = max(sizes) * 2
-    small = two.open(url, cache_bytes=bound)
+    small = two.open(url, cache_size=bound)
     query = vectors(["a query", "another"])
     seen: list[int] = []
     for _ in range(2):
