@@ -32,8 +32,9 @@ CLUSTER = 1.4
 """How much longer a search takes on a Ray cluster than in one process: the largest median, on one node with two workers
 (README, "Many machines"). No cluster of more machines was measured."""
 REQUESTS_A_SECOND, PICTURES_A_REQUEST = 1200 / 300, 64
-"""Nomic's rate limit for one address (https://docs.nomic.ai/api/getting-started/rate-limits, read on 2026-11-30), and what
-a request of `embedstore add` holds. No page with their price for pictures was found that day: give it as an option."""
+"""Nomic's rate limit for one address (https://docs.nomic.ai/api/getting-started/rate-limits, read on 2026-11-30), and
+what a request of `embedstore add` holds. No page with their price for pictures was found
+that day: give it as an option."""
 LISTS_VISITED, LISTS_OF_A_PART, PART = 16, 800, 40_000
 """Of an index of kind ivf, whose codes are half as long as the vectors: see `searching.index`."""
 
@@ -196,12 +197,12 @@ def _rule(rates: Rates, seconds: float) -> list[str]:
         "",
         f"The rule: stay exact while the int8 index answers in time, within {_time(seconds)} up to "
         f"{_rows(exact_rows(seconds, rates))} rows on {rates.cores} cores, and in proportion on more.",
-        f"From there on *rank* by an approximate index: `embedstore index --kind ivf` reads {rates.ivf_share:.0%} of the "
-        f"vectors' bytes, so up to {_rows(own)} rows (by the bytes, not measured);",
+        f"From there on *rank* by an approximate index: `embedstore index --kind ivf` reads {rates.ivf_share:.0%} of "
+        f"the vectors' bytes, so up to {_rows(own)} rows (by the bytes, not measured);",
         "beyond that take an engine with one index for all rows, as ours is one for each part (FAISS IVF-PQ, DiskANN, "
         "Lance), fed from the table.",
-        "A *threshold*, a count or a curve stays exact at any size, by a scan: approximate indexes leave matches out and "
-        "do not say which.",
+        "A *threshold*, a count or a curve stays exact at any size, by a scan: approximate indexes leave matches out "
+        "and do not say which.",
     ]
 
 

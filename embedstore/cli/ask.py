@@ -85,7 +85,7 @@ def search(store: Location, version: int | None, executor: str | None, output: O
 @command(
     'embedstore classify photos.store "bird" --threshold 0.3 -f',
     "embedstore classify photos.store --classifier bird -o birds.csv --sheet birds.jpg",
-    "embedstore classify photos.store --classifier bird --output-folder birds --executor ray",
+    "embedstore classify photos.store --classifier bird --output-folder birds",
 )
 @store_argument
 @query_options
@@ -107,8 +107,8 @@ def search(store: Location, version: int | None, executor: str | None, output: O
     "folder",
     type=PATH,
     metavar="FOLDER",
-    help="Write the matches into FOLDER as Parquet files and print how many: none is held in memory, or sent by a "
-    "cluster.",
+    help="Write the matches into FOLDER as Parquet files, however many there are, and print how many; on a cluster its "
+    "workers do.",
 )
 @rows_output
 def classify(

@@ -140,11 +140,16 @@ def _use_cache_dir(ctx: click.Context, param: click.Parameter, folder: str | Non
 
 def _use_cache_size(ctx: click.Context, param: click.Parameter, size: str | None) -> None:
     """Let a number of bytes stand where the environment's would, for this command."""
-    if size is not None:
-        from embedstore.settings import CACHE_SIZE, bytes_of
+    if size is None:
+        return
+    from embedstore.errors import InputError
+    from embedstore.settings import CACHE_SIZE, bytes_of
 
+    try:
         bytes_of(size)
-        _set(ctx, CACHE_SIZE, size)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
+    _set(ctx, CACHE_SIZE, size)
 
 
 def _set(ctx: click.Context, variable: str, value: str) -> None:

@@ -92,14 +92,14 @@ class CountedSweep(Swept):
     @property
     def about(self) -> str:
         """Which figure is of what, in words."""
-        thresholds = counted(len(self.distribution.thresholds), "threshold")
-        said = f"matches and percentile are of all {len(self.distribution):,} rows, counted at {thresholds}"
+        said = f"matches and percentile are of all {len(self.distribution):,} rows"
         if self.labelled is not None:
-            said += f"; precision, recall and F1 are of the {len(self.labelled):,} labelled rows, at their own scores"
+            said += f"; precision, recall and F1 of the {len(self.labelled):,} labelled ones"
         return said
 
     def __repr__(self) -> str:
-        return f"CountedSweep of {self.query!r}: {self.about}"
+        thresholds = counted(len(self.distribution.thresholds), "threshold")
+        return f"CountedSweep of {self.query!r} at {thresholds}: {self.about}"
 
     def _telling(self, n: int) -> Floats:
         return self.distribution.thresholds
