@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from embedstore.errors import InputError, option
 from embedstore.searching import scan
-from embedstore.searching.index import APPROXIMATE, IndexFiles, IndexReport, build
+from embedstore.searching.index import APPROXIMATE, IndexFiles
+from embedstore.searching.index_build import IndexReport, build
 from embedstore.searching.matches import Matches
 from embedstore.searching.query_vectors import QueryCache, QueryVectors
 from embedstore.searching.reader import Reader
@@ -358,7 +359,7 @@ class EmbedStore:
         return adding.all_missing(self.rows)
 
     def index(self, kind: str = "int8") -> IndexReport:
-        """Make index files for new parts, so that search reads fewer bytes. See `index.build`."""
+        """Make index files for new parts, so that search reads fewer bytes. See `index_build.build`."""
         report = build(self.folder, self.reader.index_files, self.reader.executor, kind)
         self.refresh()
         if report.parts and kind in APPROXIMATE:
