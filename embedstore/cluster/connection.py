@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import secrets
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,7 @@ _SILENT = {
 }
 _UNHINDERED = "RAY_worker_niceness", "0"
 """By default workers give way to all else on the machine: they would be slower than this process's threads are."""
+_WAIT_SECONDS = 5.0
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
@@ -51,6 +54,7 @@ def connected(address: str | None) -> Any:
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
+    _require_answer(named)
     try:
         with _quietly():
             ray.init(address=named, log_to_driver=False, logging_level=logging.ERROR, **own)
@@ -62,6 +66,20 @@ def connected(address: str | None) -> Any:
             "joined it (`ray status` tells), and name it by HOST:PORT or auto"
         ) from error
     return ray
+
+
+def _require_answer(named: str) -> None:
+    """Refuse an address at which nothing listens: Ray would try for many minutes."""
+    found = re.fullmatch(r"\[?([\w.:-]+?)\]?:(\d+)", named)
+    if found is None:
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), _WAIT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {named!r} ({error}); start one there, or name the head of "
+            "the one that this machine has joined, by HOST:PORT or auto"
+        ) from error
 
 
 def _keep_off_stdout() -> None:

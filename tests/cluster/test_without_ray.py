@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedstore.cluster import ray_executor, worker_side
-from embedstore.errors import InputError
+from embedstore.cluster import connection, ray_executor, worker_side
+from embedstore.errors import ClusterError, InputError
 from embedstore.searching import scan
 from embedstore.storage.parts import Part
 from embedstore.store import EmbedStore
@@ -103,3 +104,15 @@ def test_traits_are_the_same_in_another_process() -> None:
     code = "import json; from embedstore.cluster.worker_side import traits; print(json.dumps(traits()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert json.loads(done.stdout) == worker_side.traits()
+
+
+def test_an_address_at_which_nothing_listens_is_refused_at_once() -> None:
+    """Ray itself would go on trying; what is no HOST:PORT is Ray's to read, and what listens may be a cluster."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        connection._require_answer(f"127.0.0.1:{port}")
+    for gone in (f"127.0.0.1:{port}", "127.0.0.1:99999"):
+        with pytest.raises(ClusterError, match=f"no Ray cluster answers at '{gone}'"):
+            connection._require_answer(gone)
+    for other in ("auto", "local", "ray://127.0.0.1:1"):
+        connection._require_answer(other)
