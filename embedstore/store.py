@@ -162,7 +162,7 @@ class EmbedStore:
             An older version, to read only; see `versions`.
         executor : Executor or str, optional
             Runs scans, with the same answers, and reads and embeds what is added: by default threads of this process;
-            ``"ray"`` or ``"ray:ADDRESS"`` for a Ray cluster whose nodes all see the store, and the pictures, at the
+            ``"ray"`` or ``"ray:HOST:PORT"`` for a Ray cluster whose nodes all see the store, and the pictures, at the
             same path, see `cluster.ray_executor.RayExecutor`.
         embedder : Embedder, optional
             For text and picture queries; by default the one that the store names.
