@@ -13,10 +13,11 @@ import errno
 import functools
 import os
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,13 @@ _runtime_of: int | None = None
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One object: its name relative to the place that was listed, its bytes, and when it was made, since the epoch."""
+    """One object: its name relative to the place that was listed, its bytes, when it was made, since the epoch, and a
+    text that other content does not have, if the service gives one."""
 
     name: str
     size: int
     modified: float
+    tag: str = ""
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -113,6 +116,19 @@ class Bucket:
     def size(self, name: str) -> int:
         """Return how many bytes an object has. Raises FileNotFoundError, BucketError."""
         return int(self._ask("looking for", name, lambda obstore, key: obstore.head(self._store, key))["size"])
+
+    def now(self) -> float:
+        """Return what time it is by the clock that dates the objects, since the epoch; it is read off one of a moment.
+
+        Machines whose clocks differ agree on the age of an object by it.
+        """
+        name = f".now-{uuid.uuid4().hex}"
+        self.write(name, b"")
+        try:
+            made = self._ask("looking for", name, lambda obstore, key: obstore.head(self._store, key))
+            return float(made["last_modified"].timestamp())
+        finally:
+            self.delete([name])
 
     def create(self, name: str, data: bytes) -> None:
         """Make an object where there is none, in one step of which only one writer is capable.
@@ -221,8 +237,11 @@ class Bucket:
             "listing", prefix, lambda obstore, key: obstore.list(self._store, key or None, offset=offset).collect()
         )
         cut = len(self._prefix)
-        listed = [Listed(one["path"][cut:], one["size"], one["last_modified"].timestamp()) for one in found]
-        return sorted(listed, key=lambda one: one.name)
+        listed = [
+            Listed(one["path"][cut:], one["size"], one["last_modified"].timestamp(), one["e_tag"] or "")
+            for one in found
+        ]
+        return sorted((one for one in listed if one.name), key=lambda one: one.name)  # a console may mark the place
 
     def open(self, name: str, size: int) -> RemoteFile:
         """Return an object of `size` bytes as a file that is read by ranges; the end of it, which tells most, once."""
@@ -285,11 +304,11 @@ class Bucket:
         obstore = _library()
         try:
             try:
-                return ask(obstore, self._prefix + name)
+                return _interruptibly(ask, obstore, self._prefix + name)
             except obstore.exceptions.GenericError as error:
                 if not bucket_access.is_broken_list(error):
                     raise
-            return ask(obstore, self._prefix + name)
+            return _interruptibly(ask, obstore, self._prefix + name)
         except FileNotFoundError as error:
             if "<Code>NoSuchBucket</Code>" not in str(error):
                 failed: Exception = FileNotFoundError(errno.ENOENT, "there is no such object", self._full(name))
@@ -302,6 +321,22 @@ class Bucket:
         except ValueError as error:
             failed = InputError(f"{self._full(name)} cannot be the name of an object: {error}")
         raise failed
+
+
+def _interruptibly(ask: Callable[[Any, str], Any], obstore: Any, key: str) -> Any:
+    """Ask so that Ctrl-C need not wait for the answer, as it would in obstore; what was asked for may still be done."""
+    if threading.current_thread() is not threading.main_thread():
+        return ask(obstore, key)
+    answer: Future[Any] = Future()
+
+    def wait() -> None:
+        try:
+            answer.set_result(ask(obstore, key))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=wait, daemon=True).start()
+    return answer.result()
 
 
 def _library() -> Any:
