@@ -236,7 +236,7 @@ executor_options = _executor_options(
     "store at the same path. The answers are the same."
 )
 """Where vectors are read; one value, `executor`, as `EmbedStore.open` takes it."""
-hands_options = _executor_options(
+ingest_executor_options = _executor_options(
     "Who reads and embeds the pictures: threads of this process, or the workers of a Ray cluster, whose nodes must all "
     "see them at the same path. The rows are the same."
 )

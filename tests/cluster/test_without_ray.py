@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedstore.cluster import ray_executor, worker_side
+from embedstore.cluster import ray_executor, scan_worker
 from embedstore.errors import InputError
 from embedstore.searching import scan
 from embedstore.storage.parts import Part
@@ -100,6 +100,6 @@ def test_a_relative_path_travels_as_an_absolute_one(tmp_path: Path, monkeypatch:
 
 def test_traits_are_the_same_in_another_process() -> None:
     """What nodes are compared by depends on the software and the processor alone."""
-    code = "import json; from embedstore.cluster.worker_side import traits; print(json.dumps(traits()))"
+    code = "import json; from embedstore.cluster.scan_worker import traits; print(json.dumps(traits()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert json.loads(done.stdout) == worker_side.traits()
+    assert json.loads(done.stdout) == scan_worker.traits()
