@@ -41,7 +41,7 @@ class Free:
     """An executor that has everything done already."""
 
     space = Space.given("numbers", DIM)
-    batch_size, workers = BATCH, 4
+    batch_size, workers = BATCH, 16
 
     def __init__(self) -> None:
         rows = np.random.default_rng(0).standard_normal((BATCH, DIM), np.float32)

@@ -31,11 +31,20 @@ START_SECONDS = 180.0
 """For so long no worker may be there before it is given up."""
 START_TRIES = 5
 """So many workers that die one after the other before they have said a word are no accident."""
+HUNG_SECONDS = 60.0
+"""After so long an actor that owes an answer is asked whether it is there; after as long again it counts as dead."""
 _POLL_SECONDS = 0.2
 
 
+_PING = "ping"
+
+
 class WorkerDiedError(ClusterError):
-    """The worker that a call was sent to has died within it."""
+    """The worker that a call was sent to has died within it, or hangs."""
+
+
+class _HungError(Exception):
+    """An actor does not even answer a ping."""
 
 
 @dataclass(eq=False)
@@ -57,9 +66,9 @@ class ActorPool:
     def __init__(self, ray: Any, stopped: threading.Event) -> None:
         self._ray, self._stopped = ray, stopped
         ray.cloudpickle.register_pickle_by_value(handshake)
-        self._make = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, max_concurrency=2 * AT_ONCE)(
-            handshake.IngestActor
-        )
+        self._make = ray.remote(
+            num_cpus=1, max_restarts=0, max_task_retries=0, max_concurrency=2 * AT_ONCE, concurrency_groups={_PING: 1}
+        )(handshake.IngestActor)
         self.size = max(int(ray.cluster_resources().get("CPU", 1)), 1)
         self._changed = threading.Condition()
         self._actors: list[Any] = []
@@ -108,7 +117,7 @@ class ActorPool:
         Raises WorkerDiedError where it died within the call, StoppedError as `acquire`, and what the worker raises.
         """
         try:
-            kind, _, found = self._got(actor.handle.call.remote(__version__, payload, *shared))
+            kind, _, found = self._got(actor, actor.handle.call.remote(__version__, payload, *shared))
         except self._deaths as error:
             self._lost(actor, error)
             raise WorkerDiedError(f"a worker on {actor.node} died: {_said(error)}") from error
@@ -129,16 +138,21 @@ class ActorPool:
         """What Ray raises for a worker that is gone, or cannot be reached any more, and for an answer lost with it."""
         known = self._ray.exceptions
         gone = known.RayActorError, known.WorkerCrashedError, known.NodeDiedError, known.OutOfMemoryError
-        return *gone, known.ObjectLostError, known.RpcError
+        return *gone, known.ObjectLostError, known.RpcError, _HungError
 
-    def _got(self, reference: Any) -> Any:
-        """Wait for an answer for as long as it is wanted."""
+    def _got(self, actor: PooledActor, reference: Any) -> Any:
+        """Wait for an answer for as long as it is wanted; _HungError where the actor does not even answer a ping."""
+        asked, ping = time.monotonic(), None
         while True:
             try:
                 return self._ray.get(reference, timeout=_POLL_SECONDS)
             except self._ray.exceptions.GetTimeoutError:
                 if self._stopped.is_set():
                     raise StoppedError("the reading was stopped") from None
+            if time.monotonic() - asked > HUNG_SECONDS:
+                if ping is not None and not self._ray.wait([ping], timeout=0)[0]:
+                    raise _HungError(f"it has not answered for {HUNG_SECONDS:.0f} s")
+                asked, ping = time.monotonic(), actor.handle.ping.options(concurrency_group=_PING).remote()
 
     def _acquired(self, what: str, prefer: PooledActor | None, alone: bool) -> PooledActor:
         while True:

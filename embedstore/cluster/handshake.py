@@ -32,6 +32,9 @@ class IngestActor:
         """Return as `call` does; apart only so that a process that works can be told from one that starts."""
         return self.call(version, payload)
 
+    def ping(self) -> None:
+        """Answer, on a thread of its own, while other calls are under way."""
+
     def call(self, version: str, payload: bytes, *shared: Any) -> tuple[str | None, str, Any]:
         """Return as `scan_bundle` does, with the answer as `ingest_worker.answer` has it."""
         node, found = _version_checked(version)

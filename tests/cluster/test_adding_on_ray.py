@@ -195,6 +195,32 @@ def test_a_node_and_a_worker_killed_lose_and_double_nothing(
     assert capsys.readouterr().out == ""  # Ray would print of each death among our results
 
 
+def test_a_worker_that_hangs_counts_as_dead(
+    nodes: Nodes, by_value: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halted while it embeds, not ended: what it had is done by the other, and nothing is lost."""
+    monkeypatch.setattr(actor_pool, "HUNG_SECONDS", 1.0)
+    (tmp_path / "prepare is open").touch()
+    embedder = Gated(tmp_path)
+    store = EmbedStore.create(tmp_path / "s.store", embedder=embedder, executor=f"ray:{nodes.address}")
+    halted: list[int] = []
+
+    def halt() -> None:
+        wait_for(lambda: len(embedder.workers_at("embed")) == 2, "both workers to embed")
+        halted.append(embedder.workers_at("embed")[0])
+        os.kill(halted[0], signal.SIGSTOP)
+        (tmp_path / "embed is open").touch()
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            halting = pool.submit(halt)
+            report = store.add(many(tmp_path / "p", 8))
+            halting.result()
+    finally:
+        os.kill(halted[0], signal.SIGKILL)
+    assert (report.embedded, report.failures, len(rows(store))) == (8, [], 8)
+
+
 def test_each_picture_is_paid_for_once_within_the_limit_through_interrupts_and_deaths(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
