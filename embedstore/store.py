@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from embedstore.deciding.rounds import History
     from embedstore.deciding.thresholds import Sweep
     from embedstore.embedders.protocol import Embedder
-    from embedstore.ingest.hands import Begin
+    from embedstore.ingest.executor import ExecutorFactory
     from embedstore.ingest.reports import AddPlan, AddReport
     from embedstore.storage.older_versions import VacuumReport
     from embedstore.storage.verify import VerifyReport
@@ -293,7 +293,7 @@ class EmbedStore:
     ) -> AddReport:
         """Embed what is new in `source` and store it. See `adding.add`, whose options these are.
 
-        With an executor "ray" the workers of its cluster read and embed; see `cluster.far_hands`.
+        With an executor "ray" the workers of its cluster read and embed; see `cluster.ray_ingest`.
 
         Examples
         --------
@@ -307,7 +307,7 @@ class EmbedStore:
                 self.folder,
                 lambda: self.embedder,
                 source,
-                _hands_of(self.reader.executor),
+                _ingest_executor(self.reader.executor),
                 label_from_folder=label_from_folder,
                 embedding_column=embedding_column,
                 image_column=image_column,
@@ -651,12 +651,12 @@ def _executor_of(named: scan.Executor | str | None) -> scan.Executor:
     return named or scan.Threads()
 
 
-def _hands_of(executor: scan.Executor) -> Begin:
+def _ingest_executor(executor: scan.Executor) -> ExecutorFactory:
     """Return what reads and embeds where an executor scans."""
-    from embedstore.ingest.hands import own_hands
+    from embedstore.ingest.executor import thread_executor
 
     if executor.local:
-        return own_hands
-    from embedstore.cluster.far_hands import hands_of
+        return thread_executor
+    from embedstore.cluster.ray_ingest import ingest_executor_for
 
-    return hands_of(executor)
+    return ingest_executor_for(executor)

@@ -241,7 +241,7 @@ executor_options = _executor_options(
     "nodes must all see the store at the same path."
 )
 """Where vectors are read; one value, `executor`, as `EmbedStore.open` takes it."""
-add_executor_options = _executor_options(
+ingest_executor_options = _executor_options(
     "Who reads and embeds the pictures, with the same rows: threads of this process, or the workers of a Ray cluster, "
     "whose nodes must all see the pictures at the same path."
 )

@@ -130,6 +130,8 @@ def counted_sweep(
     concept = Concept.of(query, **words)
     labelled = None if labels is None else labels_for(reader.rows, labels).within(reader.rows, where).to_measure()
     how_many = int(thresholds) if isinstance(thresholds, int | np.integer) else None
+    if how_many is not None and (how_many < 1 or isinstance(thresholds, bool)):
+        raise InputError(f"expected thresholds, or how many, found {thresholds!r}; name them: {_example()}")
     if how_many is not None and labelled is None:
         raise InputError(
             f"without labels nothing says where {counted(how_many, 'threshold')} should lie; name them: {_example()}"

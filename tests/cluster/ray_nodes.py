@@ -99,7 +99,7 @@ class Nodes:
         """Return the ids of all processes that this cluster has started, and those that they have."""
         return marked(f"{_MARK}={self._mark}")
 
-    def kill_a_busy_worker(self, title: str = "ray::greet") -> bool:
+    def kill_a_busy_worker(self, title: str = "ray::scan_bundle") -> bool:
         """SIGKILL a worker that is within a bundle, if one is found; it is halted first, to be sure that it is."""
         for process in self.processes():
             if _title(process).startswith(title):
@@ -167,10 +167,10 @@ def _kill(process: int) -> None:
 
 def _halted_within_a_bundle(process: int) -> bool:
     """Halt a process if it is a worker within a bundle; tell whether it is."""
-    if not _title(process).startswith("ray::greet"):
+    if not _title(process).startswith("ray::scan_bundle"):
         return False
     os.kill(process, signal.SIGSTOP)
-    if _title(process).startswith("ray::greet"):
+    if _title(process).startswith("ray::scan_bundle"):
         return True
     os.kill(process, signal.SIGCONT)
     return False

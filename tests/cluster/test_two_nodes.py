@@ -252,7 +252,7 @@ def test_another_version_on_a_node_is_named(there: EmbedStore, nodes: Nodes, tmp
 def test_a_processor_that_sums_in_another_order_is_named(there: EmbedStore, nodes: Nodes) -> None:
     """A node whose scores differ in their last bits is refused rather than believed."""
     kernel = {"OPENBLAS_CORETYPE": "Prescott"}
-    code = "from embedstore.cluster.worker_side import traits; print(sorted(traits().items()))"
+    code = "from embedstore.cluster.scan_worker import traits; print(sorted(traits().items()))"
     told = [
         subprocess.run([sys.executable, "-c", code], env=os.environ | more, capture_output=True, check=True).stdout
         for more in ({}, kernel)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedstore.cluster import connection, ray_executor, worker_side
+from embedstore.cluster import connection, ray_executor, scan_worker
 from embedstore.errors import ClusterError, InputError
 from embedstore.searching import scan
 from embedstore.storage.parts import Part
@@ -101,9 +101,9 @@ def test_a_relative_path_travels_as_an_absolute_one(tmp_path: Path, monkeypatch:
 
 def test_traits_are_the_same_in_another_process() -> None:
     """What nodes are compared by depends on the software and the processor alone."""
-    code = "import json; from embedstore.cluster.worker_side import traits; print(json.dumps(traits()))"
+    code = "import json; from embedstore.cluster.scan_worker import traits; print(json.dumps(traits()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert json.loads(done.stdout) == worker_side.traits()
+    assert json.loads(done.stdout) == scan_worker.traits()
 
 
 def test_an_address_at_which_nothing_listens_is_refused_at_once() -> None:

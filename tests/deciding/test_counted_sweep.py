@@ -60,6 +60,13 @@ def test_a_number_of_thresholds_lies_where_labels_leave_a_choice(swept_store: Em
         swept_store.sweep(QUERY, thresholds=12)
 
 
+@pytest.mark.parametrize("number", [0, -3, True])
+def test_a_number_that_is_no_number_of_thresholds_is_refused(number: int, swept_store: EmbedStore) -> None:
+    """Whatever labels there are."""
+    with pytest.raises(InputError, match=f"expected thresholds, or how many, found {number}"):
+        swept_store.sweep(QUERY, "kind=yes", thresholds=number)
+
+
 def test_what_was_not_counted_is_not_told(swept_store: EmbedStore) -> None:
     """A threshold between two that were counted is refused; so are no thresholds, no rows, and NaN."""
     counts = swept_store.sweep(QUERY, thresholds=[0.1, 0.2])
