@@ -80,12 +80,19 @@ class Bucket:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = bucket_access.plain_url(url)
-        scheme, _, rest = self.url.partition("://")
+        self._lie_at(bucket_access.plain_url(url))
+        _connected(self._root)  # what the environment lacks is said at once
+
+    def _lie_at(self, url: str) -> None:
+        self.url = url
+        scheme, _, rest = url.partition("://")
         root, _, prefix = rest.partition("/")
         self._root = f"{scheme}://{root}"
         self._prefix = f"{prefix}/" if prefix else ""
-        self._store = _connected(self._root)
+
+    @functools.cached_property
+    def _store(self) -> Any:
+        return _connected(self._root)
 
     def __truediv__(self, prefix: str) -> Bucket:
         """Return the place under a name of this one."""
@@ -106,8 +113,8 @@ class Bucket:
         return hash(self.url)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as a URL: another process has keys of its own in its environment."""
-        return (Bucket, (self.url,))
+        """Travel as a URL: another process has keys of its own in its environment, or says once it asks that it has none."""
+        return (_arrived, (self.url,))
 
     def read(self, name: str) -> bytes:
         """Return the bytes of an object. Raises FileNotFoundError, BucketError."""
@@ -323,6 +330,12 @@ class Bucket:
         raise failed
 
 
+def _arrived(url: str) -> Bucket:
+    bucket = object.__new__(Bucket)
+    bucket._lie_at(url)
+    return bucket
+
+
 def _interruptibly(ask: Callable[[Any, str], Any], obstore: Any, key: str) -> Any:
     """Ask so that Ctrl-C need not wait for the answer, as it would in obstore; what was asked for may still be done."""
     if threading.current_thread() is not threading.main_thread():
@@ -332,7 +345,7 @@ def _interruptibly(ask: Callable[[Any, str], Any], obstore: Any, key: str) -> An
     def wait() -> None:
         try:
             answer.set_result(ask(obstore, key))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (raised again by the thread that waits)
             answer.set_exception(error)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -369,6 +369,40 @@ def test_a_lost_answer_is_recognised(url: str, s3: S3Server, machines: tuple[Mac
     assert (mine.version, names_of(mine)) == (before + 2, numbered(0, 6))
 
 
+def test_what_is_new_in_the_log_is_read_once(
+    url: str, s3: S3Server, machines: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    """Also while it is so young that its time does not tell whether it was replaced."""
+    put_in(machines[0].create(url), numbered(0, 2), tmp_path)
+    theirs = machines[1].open(url)
+    s3.reset()
+    for _ in range(3):
+        theirs.refresh()
+    assert s3.counts() == {"list": 3}
+
+
+def test_another_programs_rows_are_read(url: str, machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    """deltalake itself appends, deletes and compacts in the bucket; what we do then stands beside it."""
+    import deltalake
+
+    mine = machines[0].create(url)
+    put_in(mine, numbered(0, 6), tmp_path)
+    table = deltalake.DeltaTable(f"{url}/images")
+    names = numbered(6, 9)
+    columns = {"id": names, "uri": [f"mem/{name}" for name in names], "embedding": vectors(names).tolist()}
+    kinds = pa.schema({"id": pa.string(), "uri": pa.string(), "embedding": pa.list_(pa.float32())})
+    deltalake.write_deltalake(table, pa.table(columns, schema=kinds), mode="append", schema_mode="merge")
+    assert names_of(mine) == names_of(machines[1].open(url)) == numbered(0, 9)
+    table.update_incremental()
+    table.delete("id = 'row-0004'")
+    table.create_checkpoint()
+    mine.compact()
+    put_in(mine, numbered(9, 11), tmp_path)
+    left = [name for name in numbered(0, 11) if name != "row-0004"]
+    assert names_of(mine) == names_of(machines[1].open(url)) == left
+    assert machines[1].open(url).verify(deep=True).ok
+
+
 def test_a_commit_stands_without_its_checkpoint(
     url: str,
     s3: S3Server,
