@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedstore.cluster import ray_executor, scan_worker
+from embedstore.cluster import connection, ray_executor, scan_worker
 from embedstore.errors import InputError
 from embedstore.searching import scan
 from embedstore.storage.parts import Part
@@ -103,3 +103,12 @@ def test_traits_are_the_same_in_another_process() -> None:
     code = "import json; from embedstore.cluster.scan_worker import traits; print(json.dumps(traits()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert json.loads(done.stdout) == scan_worker.traits()
+
+
+def test_the_key_of_the_service_is_kept_from_a_cluster_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its processes are started it stands in no environment that they inherit; afterwards it is back."""
+    monkeypatch.setenv("NOMIC_API_KEY", "nk-secret")
+    ask = [sys.executable, "-c", "import os; print(os.environ.get('NOMIC_API_KEY'))"]
+    with connection._keeping_the_key("local"):
+        assert subprocess.run(ask, capture_output=True, check=True).stdout.strip() == b"None"
+    assert os.environ["NOMIC_API_KEY"] == "nk-secret"
