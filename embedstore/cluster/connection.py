@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from embedstore.errors import ClusterError, MissingDependencyError
-from embedstore.settings import cores
+from embedstore.settings import API_KEY, cores
 
 _log = logging.getLogger("embedstore")
 _OBJECT_STORE_BYTES = 512 << 20
@@ -56,10 +56,10 @@ def connected(address: str | None) -> Any:
         }
     _require_answer(named)
     try:
-        with _quietly():
+        with _quietly(), _keeping_the_key(named):
             ray.init(address=named, log_to_driver=False, logging_level=logging.ERROR, **own)
             _keep_off_stdout()
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises plain ones too, where a node takes too long to start
         said = " ".join(str(error).split())
         raise ClusterError(
             f"no Ray cluster could be joined at {named!r}: {said[:300]}. See that it runs and that this machine has "
@@ -132,6 +132,17 @@ def _require_same(ray: Any, address: str | None) -> None:
             f"this process is connected to the Ray cluster at {here} already, and {address} is asked for; "
             "call ray.shutdown() first"
         )
+
+
+@contextlib.contextmanager
+def _keeping_the_key(address: str) -> Iterator[None]:
+    """Let the processes of a cluster of this process's own start without the key of the service: none needs it."""
+    key = os.environ.pop(API_KEY, None) if address == "local" else None
+    try:
+        yield
+    finally:
+        if key is not None:
+            os.environ[API_KEY] = key
 
 
 @contextlib.contextmanager

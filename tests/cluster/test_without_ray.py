@@ -116,3 +116,12 @@ def test_an_address_at_which_nothing_listens_is_refused_at_once() -> None:
             connection._require_answer(gone)
     for other in ("auto", "local", "ray://127.0.0.1:1"):
         connection._require_answer(other)
+
+
+def test_the_key_of_the_service_is_kept_from_a_cluster_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its processes are started it stands in no environment that they inherit; afterwards it is back."""
+    monkeypatch.setenv("NOMIC_API_KEY", "nk-secret")
+    ask = [sys.executable, "-c", "import os; print(os.environ.get('NOMIC_API_KEY'))"]
+    with connection._keeping_the_key("local"):
+        assert subprocess.run(ask, capture_output=True, check=True).stdout.strip() == b"None"
+    assert os.environ["NOMIC_API_KEY"] == "nk-secret"
