@@ -113,7 +113,7 @@ class Bucket:
         return hash(self.url)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as a URL: another process has keys of its own in its environment, or says once it asks that it has none."""
+        """Travel as a URL: another process has keys of its own, or says that it has none once it asks."""
         return (_arrived, (self.url,))
 
     def read(self, name: str) -> bytes:

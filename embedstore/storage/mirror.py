@@ -82,7 +82,8 @@ class MirroredLog(Log):
         return super().history()
 
     def timestamps(self) -> dict[int, float]:
-        """Return when each commit in the bucket was made, by its clock: those of machines differ."""
+        """Return when each commit in the bucket was made, by its clock, as those of machines differ; all come down."""
+        self.complete()
         return {
             version_of(name): one.modified
             for name, one in self._listed_in_bucket("").items()

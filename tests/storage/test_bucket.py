@@ -325,10 +325,17 @@ def test_a_wrong_key_is_said_by_its_variables_and_nothing_else(
 
 
 def test_without_a_key_nobody_is_asked(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No metadata service, which is led to this machine here, is asked where AWS_EC2_METADATA_DISABLED says so."""
+    """No metadata service, which is led to this machine here, is asked where AWS_EC2_METADATA_DISABLED says so.
+
+    A bucket that came from a process that has keys brings none along, and says so once it is used.
+    """
+    travelling = pickle.dumps(Bucket("s3://photos/cats.store"))
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", s3.address)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    arrived = pickle.loads(travelling)
+    with pytest.raises(BucketError, match="no key for s3://photos"):
+        arrived.read("store.json")
     with pytest.raises(BucketError, match=r"no key for s3://photos: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
         Bucket("s3://photos/cats.store").read("store.json")
     assert s3.requests() == []

@@ -500,6 +500,9 @@ def test_a_new_machine_reads_from_the_last_checkpoint_on(
         "8",
     }
     assert names_of(theirs) == numbered(0, 7)
+    log = theirs.folder.images._files
+    assert len(log.commits()) == 3
+    assert log.timestamps().keys() == log.commits().keys() == set(range(9)), "a vacuum asks what each version needs"
     assert len(theirs.versions()) == 9
     shutil.rmtree(theirs.folder.images._files.folder)
     assert names_of(two.open(url, version=3)) == numbered(0, 2)
