@@ -196,20 +196,22 @@ def test_a_node_and_a_worker_killed_lose_and_double_nothing(
 
 
 def test_a_worker_that_hangs_counts_as_dead(
-    nodes: Nodes, by_value: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes, by_value: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Halted while it embeds, not ended: what it had is done by the other, and nothing is lost."""
-    monkeypatch.setattr(actor_pool, "HUNG_SECONDS", 1.0)
-    (tmp_path / "prepare is open").touch()
+    """Halted while it prepares, not ended: what it had is done by the other, and nothing is lost."""
+    monkeypatch.setattr(actor_pool, "HUNG_SECONDS", 2.0)
     embedder = Gated(tmp_path)
     store = EmbedStore.create(tmp_path / "s.store", embedder=embedder, executor=f"ray:{nodes.address}")
     halted: list[int] = []
 
     def halt() -> None:
-        wait_for(lambda: len(embedder.workers_at("embed")) == 2, "both workers to embed")
-        halted.append(embedder.workers_at("embed")[0])
-        os.kill(halted[0], signal.SIGSTOP)
-        (tmp_path / "embed is open").touch()
+        try:
+            wait_for(lambda: len(embedder.workers_at("prepare")) == 2, "both workers to prepare")
+            halted.append(embedder.workers_at("prepare")[0])
+            os.kill(halted[0], signal.SIGSTOP)
+        finally:
+            for gate in ("prepare", "embed"):
+                (tmp_path / f"{gate} is open").touch()
 
     try:
         with ThreadPoolExecutor(1) as pool:
@@ -217,7 +219,9 @@ def test_a_worker_that_hangs_counts_as_dead(
             report = store.add(many(tmp_path / "p", 8))
             halting.result()
     finally:
-        os.kill(halted[0], signal.SIGKILL)
+        for process in halted:
+            os.kill(process, signal.SIGKILL)
+    assert "it has not answered for 2 s" in caplog.text
     assert (report.embedded, report.failures, len(rows(store))) == (8, [], 8)
 
 
