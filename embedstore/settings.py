@@ -34,7 +34,7 @@ DOMAIN = "NOMIC_DOMAIN"  # whose deployment a key is for, as in `nomic login --d
 ADDRESS = "ATLAS_API_PATH"  # the address of Nomic's service, whatever a login says; the official client reads it
 STATE_DIR = "EMBEDSTORE_STATE_DIR"  # another folder for the state shared by processes
 CACHE_DIR = "EMBEDSTORE_CACHE_DIR"  # another folder for what can be made again; --cache-dir sets it
-CACHE_BYTES = "EMBEDSTORE_CACHE_BYTES"  # most bytes that the parts of one store in a bucket may take here; --cache-size
+CACHE_SIZE = "EMBEDSTORE_CACHE_SIZE"  # most bytes that the parts of one store in a bucket may take here; --cache-size
 DATA_DIR = "EMBEDSTORE_DATA_DIR"  # another folder for what stores in buckets keep on this machine
 
 # Read by huggingface_hub (HF_HUB_*, DO_NOT_TRACK, DISABLE_TELEMETRY), transformers, datasets and onnxruntime.
@@ -98,7 +98,7 @@ def cache_bytes(folder: Path, given: int | str | None = None) -> int:
 
     As given, else as the environment says, else the smaller of 50 GB and half of what is free there.
     """
-    text = given if given is not None else os.environ.get(CACHE_BYTES, "").strip()
+    text = given if given is not None else os.environ.get(CACHE_SIZE, "").strip()
     if text != "":
         return bytes_of(text)
     there = next((place for place in (folder, *folder.parents) if place.is_dir()), Path(os.curdir))
@@ -112,7 +112,7 @@ def bytes_of(text: int | str) -> int:
     step = 1024 if unit.endswith("i") else 1000
     number = float(found[1]) * step ** " kmgt".index(unit[:1] or " ") if found else 0.0
     if not 1 <= number < 1e18:
-        named = spelt(f"`cache_bytes`, {CACHE_BYTES}", f"--cache-size, {CACHE_BYTES}")
+        named = spelt(f"`cache_size`, {CACHE_SIZE}", f"--cache-size, {CACHE_SIZE}")
         raise InputError(f"{text!r} is no number of bytes ({named}); expected such as 50GB")
     return int(number)
 

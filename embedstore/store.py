@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from embedstore.errors import InputError, option
 from embedstore.searching import scan
-from embedstore.searching.index import APPROXIMATE, IndexFiles, IndexReport, build
+from embedstore.searching.index import APPROXIMATE, IndexFiles
+from embedstore.searching.index_build import IndexReport, build
 from embedstore.searching.matches import Matches
 from embedstore.searching.query_vectors import QueryCache, QueryVectors
 from embedstore.searching.reader import Reader
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from embedstore.deciding.rounds import History
     from embedstore.deciding.thresholds import Sweep
     from embedstore.embedders.protocol import Embedder
-    from embedstore.ingest.hands import Begin
+    from embedstore.ingest.executor import ExecutorFactory
     from embedstore.ingest.reports import AddPlan, AddReport
     from embedstore.storage.older_versions import VacuumReport
     from embedstore.storage.verify import VerifyReport
@@ -98,7 +99,7 @@ class EmbedStore:
         embedder: Embedder | None = None,
         executor: scan.Executor | str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
-        cache_bytes: int | str | None = None,
+        cache_size: int | str | None = None,
     ) -> EmbedStore:
         """Make an empty store.
 
@@ -116,7 +117,7 @@ class EmbedStore:
             Instead of a model: any object of the `Embedder` protocol.
         executor : Executor or str, optional
             Runs scans; by default threads of this process. See `open`.
-        cache_dir, cache_bytes : path, int or str, optional
+        cache_dir, cache_size : path, int or str, optional
             Of a store in a bucket; see `open`.
 
         Raises
@@ -137,7 +138,7 @@ class EmbedStore:
 
                 embedder = make_embedder(model)
             space = embedder.space
-        return cls(StoreFolder.create(path, space, cache_dir, cache_bytes), executor, embedder)
+        return cls(StoreFolder.create(path, space, cache_dir, cache_size), executor, embedder)
 
     @classmethod
     def open(
@@ -148,7 +149,7 @@ class EmbedStore:
         embedder: Embedder | None = None,
         allow_mixed_backend: bool = False,
         cache_dir: str | os.PathLike[str] | None = None,
-        cache_bytes: int | str | None = None,
+        cache_size: int | str | None = None,
     ) -> EmbedStore:
         """Open a store; no model is loaded and nothing is written.
 
@@ -161,7 +162,7 @@ class EmbedStore:
             An older version, to read only; see `versions`.
         executor : Executor or str, optional
             Runs scans, with the same answers, and reads and embeds what is added: by default threads of this process;
-            ``"ray"`` or ``"ray:ADDRESS"`` for a Ray cluster whose nodes all see the store, and the pictures, at the
+            ``"ray"`` or ``"ray:HOST:PORT"`` for a Ray cluster whose nodes all see the store, and the pictures, at the
             same path, see `cluster.ray_executor.RayExecutor`.
         embedder : Embedder, optional
             For text and picture queries; by default the one that the store names.
@@ -173,9 +174,9 @@ class EmbedStore:
             Of a store in a bucket: below which folder its cache is; by default ``EMBEDSTORE_CACHE_DIR``, else where the
             system keeps caches. What must not be lost (paid rows, claims, labels) is in another folder,
             ``EMBEDSTORE_DATA_DIR``.
-        cache_bytes : int or str, optional
+        cache_size : int or str, optional
             How much its parts may take there, such as ``"50GB"``: those used longest ago go. By default
-            ``EMBEDSTORE_CACHE_BYTES``, else the smaller of 50 GB and half of what is free.
+            ``EMBEDSTORE_CACHE_SIZE``, else the smaller of 50 GB and half of what is free.
 
         Raises
         ------
@@ -183,7 +184,7 @@ class EmbedStore:
         ClusterError, MissingDependencyError
             Of an executor "ray".
         """
-        folder = StoreFolder.open(path, version, cache_dir, cache_bytes)
+        folder = StoreFolder.open(path, version, cache_dir, cache_size)
         return cls(folder, executor, embedder, allow_mixed_backend)
 
     @property
@@ -292,7 +293,7 @@ class EmbedStore:
     ) -> AddReport:
         """Embed what is new in `source` and store it. See `adding.add`, whose options these are.
 
-        With an executor "ray" the workers of its cluster read and embed; see `cluster.far_hands`.
+        With an executor "ray" the workers of its cluster read and embed; see `cluster.ray_ingest`.
 
         Examples
         --------
@@ -306,7 +307,7 @@ class EmbedStore:
                 self.folder,
                 lambda: self.embedder,
                 source,
-                _hands_of(self.reader.executor),
+                _ingest_executor(self.reader.executor),
                 label_from_folder=label_from_folder,
                 embedding_column=embedding_column,
                 image_column=image_column,
@@ -358,7 +359,7 @@ class EmbedStore:
         return adding.all_missing(self.rows)
 
     def index(self, kind: str = "int8") -> IndexReport:
-        """Make index files for new parts, so that search reads fewer bytes. See `index.build`."""
+        """Make index files for new parts, so that search reads fewer bytes. See `index_build.build`."""
         report = build(self.folder, self.reader.index_files, self.reader.executor, kind)
         self.refresh()
         if report.parts and kind in APPROXIMATE:
@@ -650,12 +651,12 @@ def _executor_of(named: scan.Executor | str | None) -> scan.Executor:
     return named or scan.Threads()
 
 
-def _hands_of(executor: scan.Executor) -> Begin:
+def _ingest_executor(executor: scan.Executor) -> ExecutorFactory:
     """Return what reads and embeds where an executor scans."""
-    from embedstore.ingest.hands import own_hands
+    from embedstore.ingest.executor import thread_executor
 
     if executor.local:
-        return own_hands
-    from embedstore.cluster.far_hands import hands_of
+        return thread_executor
+    from embedstore.cluster.ray_ingest import ingest_executor_for
 
-    return hands_of(executor)
+    return ingest_executor_for(executor)

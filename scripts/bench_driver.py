@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from embedstore.ingest.hands import Hands, Job, PreparedRecord
+from embedstore.ingest.executor import IngestExecutor, Job, PreparedRecord
 from embedstore.ingest.pipeline import Run
 from embedstore.sources import Record, Source
 from embedstore.space import Space
@@ -38,10 +38,10 @@ class Numbers(Source):
 
 
 class Free:
-    """Hands that have everything done already."""
+    """An executor that has everything done already."""
 
     space = Space.given("numbers", DIM)
-    batch_size, workers = BATCH, 4
+    batch_size, workers = BATCH, 16
 
     def __init__(self) -> None:
         rows = np.random.default_rng(0).standard_normal((BATCH, DIM), np.float32)
@@ -72,7 +72,7 @@ def main(count: int) -> None:
     free = Free()
 
     @contextlib.contextmanager
-    def begin(job: Job) -> Iterator[Hands]:
+    def start_executor(job: Job) -> Iterator[IngestExecutor]:
         job.model()
         yield free
 
@@ -80,7 +80,7 @@ def main(count: int) -> None:
         store = EmbedStore.create(Path(place) / "s.store", embedder=free)
         with store.folder.running.begun() as name:
             started = time.perf_counter()
-            Run(store.folder, lambda: free, name, begin=begin).run(Numbers("numbers", count), False)
+            Run(store.folder, lambda: free, name, start_executor=start_executor).run(Numbers("numbers", count), False)
             seconds = time.perf_counter() - started
     print(f"{count:,} vectors of {DIM} components in {seconds:.1f} s: {count / seconds:,.0f} a second")
 

@@ -21,17 +21,20 @@ SIZES = tuple(10**power for power in range(6, 11))
 MEASURED = 1_000_000
 
 S3_DOLLARS = ((50e12, 0.023), (450e12, 0.022), (math.inf, 0.021))
-"""Dollars a month for each GB (1e9 bytes), for so many bytes, then for the next: S3 Standard, us-east-1, the list price
-of https://aws.amazon.com/s3/pricing/ as it has stood for years. Written down on 2026-11-30 without a look at the page,
-which cannot be reached from here. Requests and traffic are not in it."""
+"""Dollars a month for each GB (1e9 bytes), for so many bytes, then for the next: S3 Standard, us-east-1. The first is
+that of https://cloudburn.io/blog/amazon-s3-pricing (13 March 2026), the three together those of
+https://gist.github.com/EverettBerry/a37438006529a55f42da6fdbc44a505c (7 July 2022); Amazon's own page fills its figures
+in late, so that no stored copy has them. Requests ($0.0004 for 1,000 GETs in several public estimates) and traffic are
+not in it: to read a million rows once takes some 25 parts."""
 MEMORY_SHARE = 0.8
 """How much of a machine's memory may hold what each search reads; the rest is left to the system and processes."""
 CLUSTER = 1.4
-"""How much longer a search takes on a Ray cluster than in one process: the most that was measured, on one node with two
-workers (README, "Many machines"). No cluster of more machines was measured."""
+"""How much longer a search takes on a Ray cluster than in one process: the largest median, on one node with two workers
+(README, "Many machines"). No cluster of more machines was measured."""
 REQUESTS_A_SECOND, PICTURES_A_REQUEST = 1200 / 300, 64
-"""Nomic's rate limit for one address, https://docs.nomic.ai/reference/getting-started/rate-limits, and what a request
-of `embedstore add` holds. Their price for pictures could not be found where this was written: give it as an option."""
+"""Nomic's rate limit for one address (https://docs.nomic.ai/api/getting-started/rate-limits, read on 2026-11-30), and
+what a request of `embedstore add` holds. No page with their price for pictures was found
+that day: give it as an option."""
 LISTS_VISITED, LISTS_OF_A_PART, PART = 16, 800, 40_000
 """Of an index of kind ivf, whose codes are half as long as the vectors: see `searching.index`."""
 
@@ -183,23 +186,23 @@ def _line(each: Estimate, rates: Rates, seconds: float, price: float | None) -> 
 def _rule(rates: Rates, seconds: float) -> list[str]:
     own = seconds / (rates.scan_seconds * rates.ivf_share)
     return [
-        f"Measured: 1,000,000 rows on one machine with {rates.cores} cores and {rates.memory_bytes / 2**30:.0f} GiB. "
-        "\\* extrapolated in proportion to the rows, none of it measured.",
-        "`p` is what the API asks for 1,000 pictures, which could not be looked up here: "
-        "`scripts/estimate_scale.py --per-1000-pictures DOLLARS` puts it in.",
-        f"S3 at its list price of ${S3_DOLLARS[0][1]} a GB and less from 50 TB on; embedding at Nomic's limit of 1,200 "
-        f"requests in five minutes, {PICTURES_A_REQUEST} pictures each.",
+        f"Measured: 1,000,000 rows on one machine with {rates.cores} cores and {rates.memory_bytes / 2**30:.0f} GiB; "
+        "what is marked \\* is extrapolated from that in proportion to the rows.",
+        f"S3 Standard at ${S3_DOLLARS[0][1]} a GB, less from 50 TB on (US East, March 2026), without requests. `p` is "
+        "the API's price of 1,000 pictures, of which no list was found",
+        "(`scripts/estimate_scale.py --per-1000-pictures DOLLARS` puts it in); its limit is 1,200 requests in five "
+        f"minutes, {PICTURES_A_REQUEST} pictures each.",
         f"int8 is for one machine with memory for the index; the scan for as many as hold the vectors in "
         f"{MEMORY_SHARE:.0%} of their memory, {CLUSTER} times as slow as one process where they are several.",
         "",
-        f"The rule: stay exact while the int8 index answers in time. Within {_time(seconds)} that is up to "
+        f"The rule: stay exact while the int8 index answers in time, within {_time(seconds)} up to "
         f"{_rows(exact_rows(seconds, rates))} rows on {rates.cores} cores, and in proportion on more.",
-        f"From there on take an approximate index for *ranking*: `embedstore index --kind ivf` reads "
-        f"{rates.ivf_share:.0%} of the vectors' bytes, so up to {_rows(own)} rows (by the bytes, not measured); it is "
-        "one for each part, so beyond that",
-        "take an engine with one index for all rows (FAISS IVF-PQ, DiskANN, Lance), fed from the table. A *threshold*, "
-        "a count or a curve stays exact at any size: approximate indexes leave matches out and do not say which;",
-        "a cluster scans for it in the time of the column before the last.",
+        f"From there on *rank* by an approximate index: `embedstore index --kind ivf` reads {rates.ivf_share:.0%} of "
+        f"the vectors' bytes, so up to {_rows(own)} rows (by the bytes, not measured);",
+        "beyond that take an engine with one index for all rows, as ours is one for each part (FAISS IVF-PQ, DiskANN, "
+        "Lance), fed from the table.",
+        "A *threshold*, a count or a curve stays exact at any size, by a scan: approximate indexes leave matches out "
+        "and do not say which.",
     ]
 
 

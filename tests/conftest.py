@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -122,6 +123,9 @@ def api_store(server: NomicServer, tmp_path: Path, pictures: Path) -> EmbedStore
     return made
 
 
+_cluster = contextlib.ExitStack()
+
+
 @pytest.fixture(scope="session")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two Ray nodes in processes of their own, which this process is connected to; once, as their start takes long."""
@@ -129,19 +133,35 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
     from embedstore.cluster import ray_executor
 
-    with pytest.MonkeyPatch.context() as patched, Nodes() as running:
+    with _cluster:
+        patched = _cluster.enter_context(pytest.MonkeyPatch.context())
+        running = _cluster.enter_context(Nodes())
         patched.setenv("RAY_AUTH_MODE", "token")
         patched.setenv("RAY_AUTH_TOKEN", running.token)
         import ray
 
-        try:
-            with pytest.MonkeyPatch.context() as elsewhere:
-                # Ray lets workers import from the driver's folder.
-                elsewhere.chdir(tmp_path_factory.mktemp("elsewhere"))
-                ray_executor.RayExecutor(running.address)
-            yield running
-        finally:
-            ray.shutdown()
+        _cluster.callback(ray.shutdown)
+        with pytest.MonkeyPatch.context() as elsewhere:
+            # Ray lets workers import from the driver's folder.
+            elsewhere.chdir(tmp_path_factory.mktemp("elsewhere"))
+            ray_executor.RayExecutor(running.address)
+        yield running
+
+
+def on_cluster(item: pytest.Item | None) -> bool:
+    return item is not None and "nodes" in getattr(item, "fixturenames", ())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests on a cluster be first: of several processes the first gets them all, and starts the only one."""
+    items.sort(key=lambda item: not on_cluster(item))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End the cluster with the last test that needs it: idle, its many processes take time from the other tests."""
+    if on_cluster(item) and not on_cluster(nextitem):
+        _cluster.close()
 
 
 @pytest.fixture(scope="session")

@@ -293,7 +293,7 @@ def test_the_bound_of_a_cache_is_given_or_in_the_environment_or_what_is_free(
     folder = tmp_path / "not" / "yet"
     free = shutil.disk_usage(tmp_path).free
     assert min(50 * 10**9, free // 2) == pytest.approx(settings.cache_bytes(folder), rel=0.1)
-    monkeypatch.setenv(settings.CACHE_BYTES, "3MB")
+    monkeypatch.setenv(settings.CACHE_SIZE, "3MB")
     assert settings.cache_bytes(folder) == 3_000_000
     assert settings.cache_bytes(folder, "4MB") == 4_000_000
 

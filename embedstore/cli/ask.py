@@ -85,7 +85,7 @@ def search(store: Location, version: int | None, executor: str | None, output: O
 @command(
     'embedstore classify photos.store "bird" --threshold 0.3 -f',
     "embedstore classify photos.store --classifier bird -o birds.csv --sheet birds.jpg",
-    "embedstore classify photos.store --classifier bird --output-folder birds --executor ray",
+    "embedstore classify photos.store --classifier bird --output-folder birds",
 )
 @store_argument
 @query_options
@@ -107,8 +107,8 @@ def search(store: Location, version: int | None, executor: str | None, output: O
     "folder",
     type=PATH,
     metavar="FOLDER",
-    help="Write the matches into FOLDER as Parquet files, by whoever reads the vectors, and print how many: for very "
-    "many matches, and for a cluster.",
+    help="Write the matches into FOLDER as Parquet files, however many there are, and print how many; on a cluster its "
+    "workers do.",
 )
 @rows_output
 def classify(
@@ -234,7 +234,7 @@ def export(
 @executor_options
 @value_output
 def index(store: Location, kind: str, executor: str | None, output: Output) -> None:
-    """Make index files for new parts; search is then two to three times as fast, with the same answers."""
+    """Make index files for new parts; search is then several times as fast, with the same answers."""
     report = open_store(store, executor=executor).index(kind)
     output.value(report.to_dict(), str(report))
 

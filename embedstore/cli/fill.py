@@ -29,7 +29,7 @@ from embedstore.cli.options import (
     api_key_option,
     command,
     example,
-    hands_options,
+    ingest_executor_options,
     model_options,
     open_store,
     require_store_first,
@@ -101,7 +101,7 @@ if TYPE_CHECKING:
     metavar="[ORG/]NAME",
     help="Upload the pictures to this dataset of Atlas, which embeds them in bulk; no embedding request is sent.",
 )
-@hands_options
+@ingest_executor_options
 @click.option("--map", is_flag=True, help="With Atlas: keep the map's x, y, topics and duplicates as columns map_...")
 @api_key_option
 @value_output

@@ -59,8 +59,8 @@ def info(store: Location, version: int | None, output: Output) -> None:
     if here := about["on_this_machine"]:
         lines += [
             f"home      {here['home']}: what this machine has paid for, claimed, asked and labelled",
-            f"cache     {here['cache']}: {here['cached_bytes'] / 1e6:,.1f} MB of parts, of at most "
-            f"{here['cache_bytes'] / 1e6:,.1f}",
+            f"cache     {here['cache']}: {here['cached_bytes'] / 1e6:,.1f} of at most "
+            f"{here['cache_bytes'] / 1e6:,.1f} MB of parts",
         ]
     output.value(about, "\n".join(lines))
 

@@ -76,8 +76,17 @@ class TextFile(click.File):
 
 
 def command(*examples: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a command of a function, named after it; its docstring and the examples are the help."""
-    return click.command(epilog=example(*examples))
+    """Make a command of a function, named after it; its docstring and the examples are the help.
+
+    What few stores need is told last.
+    """
+
+    def make(function: Callable[..., Any]) -> click.Command:
+        made = click.command(epilog=example(*examples))(function)
+        made.params.sort(key=lambda param: param.name in _OF_BUCKETS)
+        return made
+
+    return make
 
 
 def example(*lines: str) -> str:
@@ -110,72 +119,68 @@ def _use_api_key(ctx: click.Context, param: click.Parameter, file: Any) -> None:
         return
     from embedstore.settings import API_KEY, Key
 
-    before = os.environ.get(API_KEY)
-    os.environ[API_KEY] = Key(file.read(), f"--api-key-file {file.name}").reveal()
-
-    def restore() -> None:
-        os.environ.pop(API_KEY, None)
-        if before is not None:
-            os.environ[API_KEY] = before
-
-    ctx.call_on_close(restore)
+    _set(ctx, API_KEY, Key(file.read(), f"--api-key-file {file.name}").reveal())
 
 
 def _use_domain(ctx: click.Context, param: click.Parameter, domain: str | None) -> None:
     """Let a domain stand where the environment's would, for this command."""
-    if domain is None:
-        return
-    from embedstore.settings import DOMAIN
+    if domain is not None:
+        from embedstore.settings import DOMAIN
 
-    before = os.environ.get(DOMAIN)
-    os.environ[DOMAIN] = domain
+        _set(ctx, DOMAIN, domain)
+
+
+def _use_cache_dir(ctx: click.Context, param: click.Parameter, folder: str | None) -> None:
+    """Let a folder stand where the environment's would, for this command."""
+    if folder is not None:
+        from embedstore.settings import CACHE_DIR
+
+        _set(ctx, CACHE_DIR, folder)
+
+
+def _use_cache_size(ctx: click.Context, param: click.Parameter, size: str | None) -> None:
+    """Let a number of bytes stand where the environment's would, for this command."""
+    if size is None:
+        return
+    from embedstore.errors import InputError
+    from embedstore.settings import CACHE_SIZE, bytes_of
+
+    try:
+        bytes_of(size)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
+    _set(ctx, CACHE_SIZE, size)
+
+
+def _set(ctx: click.Context, variable: str, value: str) -> None:
+    """Set a variable of the environment until the command has ended."""
+    before = os.environ.get(variable)
+    os.environ[variable] = value
 
     def restore() -> None:
-        os.environ.pop(DOMAIN, None)
+        os.environ.pop(variable, None)
         if before is not None:
-            os.environ[DOMAIN] = before
+            os.environ[variable] = before
 
     ctx.call_on_close(restore)
 
 
-def _use_cache(variable: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    """Return what lets an option's value stand where the environment's would, for this command."""
-
-    def use(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-        if value is None:
-            return
-        from embedstore import settings
-
-        if variable == settings.CACHE_BYTES:
-            settings.bytes_of(value)
-        before = os.environ.get(variable)
-        os.environ[variable] = str(value)
-
-        def restore() -> None:
-            os.environ.pop(variable, None)
-            if before is not None:
-                os.environ[variable] = before
-
-        ctx.call_on_close(restore)
-
-    return use
-
-
+_OF_BUCKETS = ("cache_dir", "cache_size")
 cache_options = options(
     click.option(
         "--cache-dir",
         shell_complete=completion.files_here,
-        callback=_use_cache("EMBEDSTORE_CACHE_DIR"),
+        callback=_use_cache_dir,
         expose_value=False,
         metavar="FOLDER",
-        help="Of a store in a bucket (s3://...): keep what is read of it below FOLDER (also: EMBEDSTORE_CACHE_DIR).",
+        help="For a store at s3://...: where its cache is (also: EMBEDSTORE_CACHE_DIR).",
     ),
     click.option(
         "--cache-size",
-        callback=_use_cache("EMBEDSTORE_CACHE_BYTES"),
+        callback=_use_cache_size,
         expose_value=False,
         metavar="SIZE",
-        help="The most that its parts may take there, such as 50GB (also: EMBEDSTORE_CACHE_BYTES).  "
+        help="For a store at s3://...: how large its cache may grow (also: EMBEDSTORE_CACHE_SIZE).  "
         "[default: 50GB, or half of what is free]",
     ),
 )
@@ -225,20 +230,20 @@ def _executor_options(what: str) -> Callable[[F], F]:
             callback=_note_address,
             expose_value=False,
             is_eager=True,
-            help="With --executor ray: the cluster's head; auto for the cluster that this machine belongs to.  "
-            "[default: RAY_ADDRESS, else one is started on this machine]",
+            help="With --executor ray: the head of the cluster, or auto for the one that this machine has joined.  "
+            "[default: RAY_ADDRESS, else one is started here]",
         ),
     )
 
 
 executor_options = _executor_options(
-    "Who reads the vectors: threads of this process, or the workers of a Ray cluster, whose nodes must all see the "
-    "store at the same path. The answers are the same."
+    "Who reads the vectors, with the same answers: threads of this process, or the workers of a Ray cluster, whose "
+    "nodes must all see the store at the same path."
 )
 """Where vectors are read; one value, `executor`, as `EmbedStore.open` takes it."""
-hands_options = _executor_options(
-    "Who reads and embeds the pictures: threads of this process, or the workers of a Ray cluster, whose nodes must all "
-    "see them at the same path. The rows are the same."
+ingest_executor_options = _executor_options(
+    "Who reads and embeds the pictures, with the same rows: threads of this process, or the workers of a Ray cluster, "
+    "whose nodes must all see the pictures at the same path."
 )
 """Where pictures are read and embedded; as `executor_options`."""
 version_option = click.option("--at", "version", type=Count(min=0), metavar="VERSION", help="Read an older version.")

@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import secrets
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from embedstore.errors import ClusterError, MissingDependencyError
-from embedstore.settings import cores
+from embedstore.settings import API_KEY, cores
 
 _log = logging.getLogger("embedstore")
 _OBJECT_STORE_BYTES = 512 << 20
@@ -28,6 +30,7 @@ _SILENT = {
 }
 _UNHINDERED = "RAY_worker_niceness", "0"
 """By default workers give way to all else on the machine: they would be slower than this process's threads are."""
+_WAIT_SECONDS = 5.0
 _MODE, _TOKEN, _TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
@@ -51,17 +54,32 @@ def connected(address: str | None) -> Any:
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
+    _require_answer(named)
     try:
-        with _quietly():
+        with _quietly(), _keeping_the_key(named):
             ray.init(address=named, log_to_driver=False, logging_level=logging.ERROR, **own)
             _keep_off_stdout()
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises plain ones too, where a node takes too long to start
         said = " ".join(str(error).split())
         raise ClusterError(
             f"no Ray cluster could be joined at {named!r}: {said[:300]}. See that it runs and that this machine has "
             "joined it (`ray status` tells), and name it by HOST:PORT or auto"
         ) from error
     return ray
+
+
+def _require_answer(named: str) -> None:
+    """Refuse an address at which nothing listens: Ray would try for many minutes."""
+    found = re.fullmatch(r"\[?([\w.:-]+?)\]?:(\d+)", named)
+    if found is None:
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), _WAIT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {named!r} ({error}); start one there, or name the head of "
+            "the one that this machine has joined, by HOST:PORT or auto"
+        ) from error
 
 
 def _keep_off_stdout() -> None:
@@ -114,6 +132,17 @@ def _require_same(ray: Any, address: str | None) -> None:
             f"this process is connected to the Ray cluster at {here} already, and {address} is asked for; "
             "call ray.shutdown() first"
         )
+
+
+@contextlib.contextmanager
+def _keeping_the_key(address: str) -> Iterator[None]:
+    """Let the processes of a cluster of this process's own start without the key of the service: none needs it."""
+    key = os.environ.pop(API_KEY, None) if address == "local" else None
+    try:
+        yield
+    finally:
+        if key is not None:
+            os.environ[API_KEY] = key
 
 
 @contextlib.contextmanager

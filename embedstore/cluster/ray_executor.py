@@ -2,7 +2,7 @@
 
 The vectors stay in the store's files, which every node reads at the same path; what travels is queries, masks and
 results. A bundle whose worker dies is done again by another: it only reads, or writes files that are the same however
-often they are written, so the answer is the same. What a worker does is `worker_side`'s business; how Ray is reached,
+often they are written, so the answer is the same. What a worker does is `scan_worker`'s business; how Ray is reached,
 `connection`'s.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from embedstore import __version__
-from embedstore.cluster import connection, greeting, worker_side
+from embedstore.cluster import connection, handshake, scan_worker
 from embedstore.errors import ClusterError, InputError, StoreNotFoundError
 from embedstore.searching.scan import Executor, Task
 from embedstore.storage.parts import Part
@@ -58,9 +58,9 @@ class RayExecutor(Executor):
 
     def __init__(self, address: str | None = None) -> None:
         self._ray = connection.connected(address)
-        self._ray.cloudpickle.register_pickle_by_value(greeting)
+        self._ray.cloudpickle.register_pickle_by_value(handshake)
         remote = self._ray.remote(num_cpus=1, max_retries=RETRIES)
-        self._greet = remote(greeting.greet)
+        self._scan_bundle = remote(handshake.scan_bundle)
         self._counted: tuple[float, int] | None = None
 
     def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
@@ -88,7 +88,7 @@ class RayExecutor(Executor):
         try:
             for bundle in bundles(ordered, workers):
                 payload = shared.packed(function, combine, bundle)
-                waiting.append(self._greet.remote(__version__, payload, *shared.references))
+                waiting.append(self._scan_bundle.remote(__version__, payload, *shared.references))
                 if len(waiting) >= IN_FLIGHT * workers:
                     yield self._answer(waiting.popleft())
             while waiting:
@@ -117,11 +117,11 @@ class RayExecutor(Executor):
                 f"a worker of the Ray cluster died, and so did those that took its work over ({RETRIES} times): "
                 f"{type(error).__name__}: {first}; look at the cluster's memory and logs, then ask again"
             ) from error
-        if kind == worker_side.DONE:
+        if kind == scan_worker.DONE:
             return list(found)
-        if kind == worker_side.UNSEEN:
+        if kind == scan_worker.UNSEEN:
             raise _unseen(found, node)
-        if kind == worker_side.FAILED:
+        if kind == scan_worker.FAILED:
             found.add_note(f"on {node}")
             raise found
         raise _unlike(found, node)
@@ -138,8 +138,8 @@ class _Shared:
 
     def packed(self, function: Any, combine: Any, bundle: list[Task]) -> bytes:
         file = io.BytesIO()
-        packer = worker_side.Packer(file, self._place)
-        packer.dump(worker_side.traits())
+        packer = scan_worker.Packer(file, self._place)
+        packer.dump(scan_worker.traits())
         packer.dump((function, combine, bundle))
         return file.getvalue()
 
@@ -194,10 +194,10 @@ def _unseen(part: Part, node: str) -> Exception:
 
 def _unlike(found: dict[str, str], node: str) -> ClusterError:
     """Return the error of nodes that differ, which names what differs and both values."""
-    ours = worker_side.traits()
+    ours = scan_worker.traits()
     differing = [name for name, value in found.items() if ours[name] != value]
     said = "; ".join(f"{name} {ours[name]} here, {found[name]} on {node}" for name in differing)
-    if differing == [worker_side.BITS]:
+    if differing == [scan_worker.BITS]:
         advice = (
             "their processors sum in another order: set OPENBLAS_CORETYPE to the same kind (Haswell, say) for this "
             "process and where Ray is started on each node"

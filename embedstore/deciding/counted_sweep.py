@@ -92,14 +92,14 @@ class CountedSweep(Swept):
     @property
     def about(self) -> str:
         """Which figure is of what, in words."""
-        thresholds = counted(len(self.distribution.thresholds), "threshold")
-        said = f"matches and percentile are of all {len(self.distribution):,} rows, counted at {thresholds}"
+        said = f"matches and percentile are of all {len(self.distribution):,} rows"
         if self.labelled is not None:
-            said += f"; precision, recall and F1 are of the {len(self.labelled):,} labelled rows, at their own scores"
+            said += f"; precision, recall and F1 of the {len(self.labelled):,} labelled ones"
         return said
 
     def __repr__(self) -> str:
-        return f"CountedSweep of {self.query!r}: {self.about}"
+        thresholds = counted(len(self.distribution.thresholds), "threshold")
+        return f"CountedSweep of {self.query!r} at {thresholds}: {self.about}"
 
     def _telling(self, n: int) -> Floats:
         return self.distribution.thresholds
@@ -130,6 +130,8 @@ def counted_sweep(
     concept = Concept.of(query, **words)
     labelled = None if labels is None else labels_for(reader.rows, labels).within(reader.rows, where).to_measure()
     how_many = int(thresholds) if isinstance(thresholds, int | np.integer) else None
+    if how_many is not None and (how_many < 1 or isinstance(thresholds, bool)):
+        raise InputError(f"expected thresholds, or how many, found {thresholds!r}; name them: {_example()}")
     if how_many is not None and labelled is None:
         raise InputError(
             f"without labels nothing says where {counted(how_many, 'threshold')} should lie; name them: {_example()}"

@@ -11,8 +11,10 @@ import collections
 import contextlib
 import errno
 import functools
+import glob
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -23,6 +25,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
 from embedstore.deciding.classifier import Classifier
 from embedstore.deciding.evaluation import predicted
@@ -40,6 +43,8 @@ from embedstore.wording import counted, quoted
 NOTE = "_matches.json"
 """Says what the files hold; what reads Parquet folders passes over a name that begins so."""
 
+_HELD = ".writing"
+"""Locked by who writes into a folder that is not whole yet; a process that ends lets go of it, however it ends."""
 _TRIES = 50
 
 Take: TypeAlias = Callable[[Positions, Sequence[str]], pa.Table]
@@ -103,6 +108,8 @@ def write_matches(
         The folder that it lies in is not there, for this process or for a node of the cluster.
     """
     target = Path(os.path.abspath(folder))
+    if target.is_symlink():  # the folder that it leads to is replaced, not the link
+        target = target.resolve()
     _require_replaceable(target)
     queries, decide, label, limit = _asked(reader, query, threshold, words)
     parts, mask = reader.rows.snapshot.parts, reader.mask(where)
@@ -115,14 +122,19 @@ def write_matches(
     files: dict[str, int] = {}
     by_class: collections.Counter[str] = collections.Counter()
     beside.mkdir()
+    held = FileLock(beside / _HELD)
     try:
+        with contextlib.suppress(NotImplementedError):  # a file system without locks
+            held.acquire()
         for name, rows, classes in reader.executor.map(write, tasks):
             files |= {name: rows} if rows else {}
             by_class.update(classes)
         told = replace(told, matches=sum(files.values()), by_class=dict(by_class), files=len(files))
         _finish(beside, target, told, files)
     finally:
+        held.release(force=True)
         _discard(beside)
+    _discard_abandoned(target)
     return told
 
 
@@ -212,7 +224,7 @@ def _is_own(folder: Path) -> bool:
 
 def _sizes(folder: Path) -> dict[str, int]:
     """Return the bytes of each file in a folder but for the note."""
-    return {file.name: file.stat().st_size for file in folder.iterdir() if file.name != NOTE}
+    return {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.name not in (NOTE, _HELD)}
 
 
 def _finish(beside: Path, target: Path, told: MatchParts, files: dict[str, int]) -> None:
@@ -224,6 +236,14 @@ def _finish(beside: Path, target: Path, told: MatchParts, files: dict[str, int])
     (beside / NOTE).write_text(json.dumps(note, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with _moved_away(target):
         beside.rename(target)
+
+
+def _discard_abandoned(target: Path) -> None:
+    """Delete the folders in which earlier runs, which were killed, have written for the same target."""
+    for folder in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        if re.fullmatch("[0-9a-f]{8}", folder.suffix[1:]) and (folder / _HELD).is_file():
+            with contextlib.suppress(Timeout, OSError, NotImplementedError), FileLock(folder / _HELD, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _discard(folder: Path) -> None:

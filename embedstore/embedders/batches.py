@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,10 @@ from embedstore.vectors import Vectors
 MOST_WORKERS = 256
 MOST_BYTES = 64 << 20
 """Prepared pictures that are under way together; one batch always is, and a batch leaves early at a quarter of it."""
+MOST_KEPT = 2_048
+"""Pictures that are handed on together once they have come back."""
+MOST_PAUSE = 0.2
+"""Seconds for which what has come back gathers at most."""
 _log = logging.getLogger(LOGGER)
 TEXTS_AT_ONCE = 40
 """Texts that are embedded before their vectors are handed on: what a failure can cost."""
@@ -48,8 +53,9 @@ def embed(
     `items` are taken as fast as batches leave; None stands for a picture that needs no embedding, and only gives the
     loop the time to hand on what has come back. `embedder` is called when there is something to embed, and not before;
     None for `workers` (calls under way at once) and `batch_size` asks it. `starting` gets each batch before it leaves,
-    and returns what of it is to leave. `keep` gets each batch that has come back, as (key, vector or error), in the
-    calling thread; an interrupt while it works makes the same batch come again.
+    and returns what of it is to leave. `keep` gets what has come back, of one batch or several, as (key, vector or
+    error), in the calling thread; an interrupt while it works makes the same come again. Where it takes long, what
+    comes back gathers for as long as it took before: a sync of the disk costs the same for many.
 
     Raises the first error that lies not in a picture, of a spent budget and a harder one the harder; nothing more is
     sent after it, and what is under way is kept first. After an interrupt too; calls that only wait for their turn, or
@@ -60,8 +66,8 @@ def embed(
         try:
             for item in items:
                 if item is not None:
-                    calls.batch.append(item)
-                calls.collect(0.0)
+                    calls.add(item)
+                calls.collect_when_due()
                 calls.send(full_only=True)
                 if calls.failure is not None:
                     break
@@ -102,6 +108,7 @@ class _Calls:
     batch_size: int | None
     starting: Callable[[Batch], Batch]
     batch: Batch = field(default_factory=list)
+    batch_bytes: int = 0
     to_send: deque[Batch] = field(default_factory=deque)
     under_way: int = 0
     bytes_under_way: int = 0
@@ -109,6 +116,12 @@ class _Calls:
     arrived: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
     failure: Exception | None = None
+    due: float = 0.0
+
+    def add(self, item: tuple[str, Any]) -> None:
+        """Gather a picture."""
+        self.batch.append(item)
+        self.batch_bytes += _bytes_of([item])
 
     def say_late(self) -> None:
         """Say after an interrupt that, and why, the end is still to come."""
@@ -123,7 +136,7 @@ class _Calls:
         while self.failure is None:
             if self.batch and (not full_only or self._is_full()):
                 self.to_send.append(self.batch)
-                self.batch = []
+                self.batch, self.batch_bytes = [], 0
             if self.to_send and self._has_room():
                 batch = self.starting(self.to_send.popleft())
                 if batch:
@@ -138,7 +151,7 @@ class _Calls:
     def _is_full(self) -> bool:
         if len(self.batch) >= (self.batch_size or self.embedder().batch_size):
             return True
-        return _bytes_of(self.batch) > MOST_BYTES // 4
+        return self.batch_bytes > MOST_BYTES // 4
 
     def _has_room(self) -> bool:
         """Return whether a batch may leave: workers are idle, and what is under way has not got too large."""
@@ -156,6 +169,11 @@ class _Calls:
         self.back.append((batch, answer))
         self.arrived.set()
 
+    def collect_when_due(self) -> None:
+        """Hand on what has come back, unless something was just now."""
+        if self.back and time.monotonic() >= self.due:
+            self.collect(0.0)
+
     def collect(self, timeout: float | None) -> None:
         """Hand on what has come back, waiting for something for at most `timeout` seconds.
 
@@ -166,18 +184,40 @@ class _Calls:
             self.arrived.wait(timeout)
         self.arrived.clear()
         while self.back:
+            if self._keep_first():
+                continue
             batch, answer = self.back[0]
             if isinstance(answer, RejectedImagesError):
                 self._halve(batch, answer)
-            elif not isinstance(answer, BaseException):
-                self.keep(list(zip((key for key, _ in batch), answer, strict=True)))
             elif self.failure is None or (
                 isinstance(self.failure, BudgetSpentError) and not isinstance(answer, WaitEndedError)
             ):
                 self.failure = answer if isinstance(answer, Exception) else EmbedderError(repr(answer))
-            self.back.popleft()
-            self.under_way -= 1
-            self.bytes_under_way -= _bytes_of(batch)
+            self._forget_first()
+
+    def _keep_first(self) -> int:
+        """Keep the first batches that have come back, up to one that has failed; return how many these are."""
+        outcomes: list[tuple[str, Outcome]] = []
+        count = 0
+        while count < len(self.back) and len(outcomes) < MOST_KEPT:
+            batch, answer = self.back[count]
+            if isinstance(answer, BaseException):
+                break
+            outcomes.extend(zip((key for key, _ in batch), answer, strict=True))
+            count += 1
+        if count:
+            started = time.monotonic()
+            self.keep(outcomes)
+            for _ in range(count):
+                self._forget_first()
+            ended = time.monotonic()
+            self.due = ended + min(ended - started, MOST_PAUSE)
+        return count
+
+    def _forget_first(self) -> None:
+        batch, _ = self.back.popleft()
+        self.under_way -= 1
+        self.bytes_under_way -= _bytes_of(batch)
 
     def _halve(self, batch: Batch, error: RejectedImagesError) -> None:
         """Send the halves of a refused batch before all others; a picture that is refused alone is to blame."""

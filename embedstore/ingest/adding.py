@@ -22,7 +22,7 @@ from embedstore.embedders.protocol import Embedder
 from embedstore.errors import EmbedderError, InputError, spelt
 from embedstore.images import PictureSource
 from embedstore.ingest.deduplication import Intake, KnownRecords
-from embedstore.ingest.hands import Begin, ahead, examined, own_hands
+from embedstore.ingest.executor import ExecutorFactory, ahead, examined, thread_executor
 from embedstore.ingest.pipeline import Run, bar
 from embedstore.ingest.ready_vectors import add_vectors
 from embedstore.ingest.reports import AddPlan, AddReport
@@ -47,7 +47,7 @@ def add(
     folder: StoreFolder,
     embedder: Callable[[], Embedder],
     source: Any = None,
-    begin: Begin = own_hands,
+    start_executor: ExecutorFactory = thread_executor,
     *,
     label_from_folder: bool = False,
     embedding_column: str | None = None,
@@ -70,8 +70,8 @@ def add(
         Returns the embedder; called when there is something to embed, and not before.
     source : path, glob, list, datasets.Dataset, PIL.Image.Image, ndarray or bytes
         See `sources.open_source`. May be left out when `only` names files and addresses.
-    begin : callable
-        Makes the hands that read and embed, see `hands.Hands`: threads of this process, or workers of a cluster.
+    start_executor : callable
+        Makes what reads and embeds, see `executor.IngestExecutor`: threads of this process, or workers of a cluster.
         Decisions, claims and rows are this process's own either way.
     label_from_folder : bool
         Keep the name of a file's folder as its ``label``.
@@ -129,7 +129,7 @@ def add(
     if prune and (only is not None or not opened.folders):
         raise InputError(f"{spelt('`prune`', '--prune')} removes what is gone from a folder; the source names none")
     with folder.running.begun() as name:
-        run = Run(folder, embedder, name, _reused(folder, reuse), workers, batch_size, thumbnails, begin)
+        run = Run(folder, embedder, name, _reused(folder, reuse), workers, batch_size, thumbnails, start_executor)
         report = run.run(opened, progress)
     if only is None and opened.folders and report.stopped is None:
         _prune(folder, opened, run.seen, prune, report)

@@ -21,7 +21,7 @@ from embedstore.embedders.protocol import Embedder
 from embedstore.embedders.registry import default_model, make_embedder, space_of
 from embedstore.errors import ImageError, OfflineError
 from embedstore.images import turns
-from embedstore.ingest.hands import CHANGED, ahead, reason
+from embedstore.ingest.executor import CHANGED, ahead, reason
 from embedstore.ingest.pipeline import bar
 from embedstore.ingest.user_vectors import Claims, UserVectors
 from embedstore.searching.query_vectors import QueryCache

@@ -1,8 +1,8 @@
 """Records of a source -> hashed, decoded where the picture is new -> batches to the model -> rows that are written.
 
-One `Run` is one `add`. Only its own thread writes; reading and embedding are its `hands`' business, some records ahead,
-in this process or elsewhere. Whatever is wrong with one record, the others go on: it becomes a `Failure`. What a record
-means for the store is decided by `deduplication`, how rows become parts by `row_writer`.
+One `Run` is one `add`. Only its own thread writes; reading, some records ahead, and embedding are its executor's
+business, in this process or elsewhere. Whatever is wrong with one record, the others go on: it becomes a `Failure`.
+What a record means for the store is decided by `deduplication`, how rows become parts by `row_writer`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from embedstore.embedders.protocol import Embedder
 from embedstore.embedders.waits import Notices
 from embedstore.errors import BudgetSpentError
 from embedstore.ingest.deduplication import Intake
-from embedstore.ingest.hands import CHANGED, Begin, Hands, Job, PreparedRecord, own_hands
+from embedstore.ingest.executor import CHANGED, ExecutorFactory, IngestExecutor, Job, PreparedRecord, thread_executor
 from embedstore.ingest.reports import AddReport, write_failures
 from embedstore.ingest.row_writer import NewRow, RowWriter, recover
 from embedstore.sources import Failure, Record, Source
@@ -45,7 +45,7 @@ class Run:
 
     `embedder` is called when there is something to embed, and not before. None for `workers` (batches under way at
     once) and `batch_size` asks it. `reused` are the rows of stores whose vectors may be copied. With `thumbnails` small
-    copies of pictures that no file holds are kept. `begin` makes the hands that read and embed.
+    copies of pictures that no file holds are kept. `start_executor` makes what reads and embeds.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class Run:
         workers: int | None = None,
         batch_size: int | None = None,
         thumbnails: bool = True,
-        begin: Begin = own_hands,
+        start_executor: ExecutorFactory = thread_executor,
     ) -> None:
-        self._folder, self._make_embedder, self._begin = folder, embedder, begin
+        self._folder, self._make_embedder, self._start_executor = folder, embedder, start_executor
         self._workers, self._batch_size = workers, batch_size
         self._report = AddReport(recovered=recover(folder))
         self._writer = RowWriter(folder, reused, run)
@@ -76,7 +76,7 @@ class Run:
         )
         self._notices = Notices()
         self._embedder: Embedder | None = None
-        self._hands: Hands
+        self._executor: IngestExecutor
         self._wrong_before = 0
 
     @property
@@ -123,9 +123,9 @@ class Run:
 
     def _take_all(self, source: Source, progress: bool | None) -> None:
         shown = bar(source, source.count(), "added", progress)
-        with self._begin(self._job) as self._hands:
+        with self._start_executor(self._job) as self._executor:
             try:
-                self._embed(self._take(*pair) for pair in self._hands.ahead(shown, source.count()))
+                self._embed(self._take(*pair) for pair in self._executor.ahead(shown, source.count()))
                 while self._elsewhere:
                     self._embed(self._left_to_others())
             except BaseException:
@@ -135,7 +135,7 @@ class Run:
     def _embed(self, items: Iterable[tuple[str, Any] | None]) -> None:
         embed(
             items,
-            self._hands.embedder,
+            self._executor.embedder,
             self._keep,
             workers=self._workers,
             batch_size=self._batch_size,
@@ -161,7 +161,7 @@ class Run:
         known = self._writer.known
         if isinstance(ready, PreparedRecord) and ready.prepared is None and not known.holds(ready.content_hash):
             # Another process has removed the row whose vector this picture was to share.
-            ready = self._hands.read(record)
+            ready = self._executor.read(record)
         outcome = ready if isinstance(ready, Failure) else ready.content_hash
         decision = self._intake.decide(record, outcome, known)
         if decision is None or isinstance(ready, Failure):
@@ -211,7 +211,7 @@ class Run:
 
     def _again(self, content_hash: str) -> tuple[str, Any] | None:
         """Return a picture that another process has claimed and given up, read again; None where that fails."""
-        ready = self._hands.read(self._waiting[content_hash][0].record)
+        ready = self._executor.read(self._waiting[content_hash][0].record)
         if isinstance(ready, PreparedRecord) and ready.content_hash == content_hash and ready.prepared is not None:
             return content_hash, ready.prepared
         why = ready.reason if isinstance(ready, Failure) else CHANGED

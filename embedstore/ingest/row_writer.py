@@ -222,4 +222,5 @@ def recover(folder: StoreFolder) -> int:
         before = newest.rows
         if folder.has_orphans():
             newest = folder.fold()
+        folder.catch_up(newest)
         return newest.rows - before

@@ -2,21 +2,19 @@
 
 `IndexFiles` turns a part's vectors into an index file and a note that describes it, finds the files that belong to
 parts, checks every byte of them, and maps them. Files that are stale or damaged count as not there. An index only
-proposes rows: scoring them, and proving that none is missing, is left to `shortlist`.
+proposes rows: scoring them, and proving that none is missing, is left to `shortlist`; which parts
+of a store are indexed, and by whom, to `index_build`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import functools
 import json
 import logging
 import os
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedstore import files
-from embedstore.errors import DamagedStoreError, InputError
-from embedstore.searching.scan import Executor, one_blas_thread
-from embedstore.settings import cores
-from embedstore.storage.folder import StoreFolder
+from embedstore.errors import DamagedStoreError
 from embedstore.storage.parts import Part
 from embedstore.vectors import Vectors, norms, rounding
-from embedstore.wording import counted
 
 _log = logging.getLogger("embedstore")
 
@@ -138,7 +132,7 @@ class PartIndex:
         The scores are in the unit of the rows' own. `mask`, of shape (last - first,), says which of these rows take
         part.
         """
-        faiss = _faiss()
+        faiss = imported_faiss()
         faiss.omp_set_num_threads(1)  # of the thread that calls: the executor has one for each core
         options: dict[str, Any] = {}
         if mask is not None:
@@ -225,7 +219,7 @@ class IndexFiles:
         self._folder.mkdir(exist_ok=True)
         beside = path.with_suffix(f".{os.getpid()}.{uuid.uuid4().hex[:6]}")
         try:
-            faiss = _faiss()
+            faiss = imported_faiss()
             index, error, longest, scale = _made(part, kind)
             try:
                 faiss.write_index(index, str(beside))
@@ -307,7 +301,7 @@ def _about(part: Part, kind: str) -> dict[str, Any]:
     return {"kind": kind, "part": part.name, "part_size": part.size, "rows": part.rows, "dim": part.dim}
 
 
-def _faiss() -> Any:
+def imported_faiss() -> Any:
     """Import FAISS, which takes a third of a second; its stubs lack the constructors that Python code uses."""
     import faiss
 
@@ -377,7 +371,7 @@ def _read(path: Path, part: Part, kind: str) -> Note:
 def _load(path: Path, part: Part, kind: str) -> PartIndex:
     """Open an index file if it is what its note says, and the note is of this part."""
     note = _read(path, part, kind)
-    faiss = _faiss()
+    faiss = imported_faiss()
     flag = faiss.IO_FLAG_MMAP_IFC if kind in EXACT else faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
     try:
         index = faiss.read_index(str(path), flag)
@@ -395,7 +389,7 @@ def _made(part: Part, kind: str) -> tuple[Any, float, float, float]:
         for _, rows in part.pieces(0, part.rows, _BLOCK_ROWS):
             index.add(np.ascontiguousarray(rows))
         return index, float("inf"), part.longest, 1.0
-    faiss = _faiss()
+    faiss = imported_faiss()
     codes, scale = faiss.ScalarQuantizer.QT_fp16, 1.0
     if kind == "int8":
         # One scale for all, so that a whole-number query has whole-number scores.
@@ -419,7 +413,7 @@ def _largest(vectors: Vectors) -> float:
 
 def _trained(part: Part, kind: str) -> Any:
     """Return an index that divides a part into lists by nearness, ready to be filled."""
-    faiss = _faiss()
+    faiss = imported_faiss()
     lists = max(1, min(int(4 * np.sqrt(part.rows)), part.rows // 39))  # FAISS wants 39 rows a list
     coding = "SQfp16" if kind == "ivf" else "RaBitQ"
     index = faiss.index_factory(part.dim, f"IVF{lists},{coding}", faiss.METRIC_INNER_PRODUCT)
@@ -431,91 +425,3 @@ def _trained(part: Part, kind: str) -> Any:
 def _longest(vectors: NDArray[Any]) -> float:
     """Return the largest length, rounded up; that of a damaged vector, NaN, does not count."""
     return float(np.fmax.reduce(norms(np.asarray(vectors)), initial=0.0)) * (1 + 1e-9)
-
-
-@dataclass
-class IndexReport:
-    """What `build` has done.
-
-    `parts` are indexed now, their files `built` or found in order and `kept`; `foreign` parts, of another layout, are
-    not. `deleted` are the files of parts that are gone; `bytes` is the size of the files of this kind. For kinds that
-    may miss rows `recall` is the share of the true nearest `RECALL_AT` that was found, by kind of query.
-    """
-
-    kind: str
-    parts: int = 0
-    built: int = 0
-    kept: int = 0
-    deleted: list[str] = field(default_factory=list)
-    foreign: int = 0
-    bytes: int = 0
-    recall: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.kind}: {self.built} built, {self.kept} in order, {counted(len(self.deleted), 'file')} deleted; "
-            f"{self.bytes / 1e6:,.1f} MB in {self.seconds:,.1f} s"
-        ]
-        if self.kind in EXACT:
-            lines.append("answers are exact: the same rows and scores as without an index")
-        for what, share in self.recall.items():
-            lines.append(f"recall@{RECALL_AT} {share:.3f} for {what} as queries (approximate=True; scores are exact)")
-        if self.foreign:
-            parts = counted(self.foreign, "part")
-            lines.append(
-                f"{parts} in a foreign layout: scanned; `embedstore compact STORE` lays out anew what others wrote"
-            )
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _ToIndex:
-    """A part of which an index is wanted: a task of an executor."""
-
-    part: Part
-
-    @property
-    def size(self) -> int:
-        """Bytes of its vectors."""
-        return self.part.rows * self.part.dim * 4
-
-
-def _ensured(task: _ToIndex, index_files: IndexFiles, kind: str, alone: bool) -> tuple[bool, int]:
-    """Make the index of a part unless there is one in order; return whether it was made, and the file's bytes."""
-    if not alone:
-        _faiss().omp_set_num_threads(1)  # of this thread: the others have the other cores
-    index = index_files.get(task.part, kind)
-    made = index is None
-    return made, (index or index_files.build(task.part, kind)).note.size
-
-
-def build(folder: StoreFolder, index_files: IndexFiles, executor: Executor, kind: str = EXACT[0]) -> IndexReport:
-    """Make the index files that are missing, stale or damaged, and delete those of parts that are gone.
-
-    The executor's tasks write them, each whole or not at all: one that is made twice is the same to the byte.
-    Raises InputError where there is no such kind.
-    """
-    if kind not in KINDS:
-        raise InputError(f"there is no index of the kind {kind!r}; choose one of {', '.join(KINDS)}")
-    started = time.perf_counter()
-    report = IndexReport(kind)
-    with folder.writing() as newest:
-        tasks = [_ToIndex(part) for part in newest.parts if part.mapped and part.rows]
-        report.foreign = sum(not part.mapped for part in newest.parts)
-        report.deleted = index_files.prune(newest.parts)
-        alone = len(tasks) < cores()
-        ensure = functools.partial(_ensured, index_files=index_files, kind=kind, alone=alone)
-        with contextlib.nullcontext() if alone else one_blas_thread:
-            for made, size in executor.map(ensure, tasks):
-                report.built += made
-                report.kept += not made
-                report.bytes += size
-        index_files.prune(newest.parts)  # what a worker that was killed had begun
-    report.parts = len(tasks)
-    report.seconds = time.perf_counter() - started
-    return report

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 else:
 
-    class _Later:
+    class _LatePyarrow:
+        """Stands for the module; type checkers, and whoever asks for a name in it, meet pyarrow itself."""
+
         def __getattr__(self, name: str) -> Any:
             import pyarrow
 
@@ -25,7 +27,7 @@ else:
             setattr(self, name, found)  # from now on without this detour
             return found
 
-    pa = _Later()
+    pa = _LatePyarrow()
 
 __all__ = ["EMBEDDING", "embedding_field", "float32_array", "int64_array", "list_array", "pa", "pick", "vectors_of"]
 

@@ -13,10 +13,11 @@ import errno
 import functools
 import os
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,13 @@ _runtime_of: int | None = None
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One object: its name relative to the place that was listed, its bytes, and when it was made, since the epoch."""
+    """One object: its name relative to the place that was listed, its bytes, when it was made, since the epoch, and a
+    text that other content does not have, if the service gives one."""
 
     name: str
     size: int
     modified: float
+    tag: str = ""
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -77,12 +80,19 @@ class Bucket:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = bucket_access.plain_url(url)
-        scheme, _, rest = self.url.partition("://")
+        self._lie_at(bucket_access.plain_url(url))
+        _connected(self._root)  # what the environment lacks is said at once
+
+    def _lie_at(self, url: str) -> None:
+        self.url = url
+        scheme, _, rest = url.partition("://")
         root, _, prefix = rest.partition("/")
         self._root = f"{scheme}://{root}"
         self._prefix = f"{prefix}/" if prefix else ""
-        self._store = _connected(self._root)
+
+    @functools.cached_property
+    def _store(self) -> Any:
+        return _connected(self._root)
 
     def __truediv__(self, prefix: str) -> Bucket:
         """Return the place under a name of this one."""
@@ -103,8 +113,8 @@ class Bucket:
         return hash(self.url)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as a URL: another process has keys of its own in its environment."""
-        return (Bucket, (self.url,))
+        """Travel as a URL: another process has keys of its own, or says that it has none once it asks."""
+        return (_arrived, (self.url,))
 
     def read(self, name: str) -> bytes:
         """Return the bytes of an object. Raises FileNotFoundError, BucketError."""
@@ -113,6 +123,19 @@ class Bucket:
     def size(self, name: str) -> int:
         """Return how many bytes an object has. Raises FileNotFoundError, BucketError."""
         return int(self._ask("looking for", name, lambda obstore, key: obstore.head(self._store, key))["size"])
+
+    def now(self) -> float:
+        """Return what time it is by the clock that dates the objects, since the epoch; it is read off one of a moment.
+
+        Machines whose clocks differ agree on the age of an object by it.
+        """
+        name = f".now-{uuid.uuid4().hex}"
+        self.write(name, b"")
+        try:
+            made = self._ask("looking for", name, lambda obstore, key: obstore.head(self._store, key))
+            return float(made["last_modified"].timestamp())
+        finally:
+            self.delete([name])
 
     def create(self, name: str, data: bytes) -> None:
         """Make an object where there is none, in one step of which only one writer is capable.
@@ -221,8 +244,11 @@ class Bucket:
             "listing", prefix, lambda obstore, key: obstore.list(self._store, key or None, offset=offset).collect()
         )
         cut = len(self._prefix)
-        listed = [Listed(one["path"][cut:], one["size"], one["last_modified"].timestamp()) for one in found]
-        return sorted(listed, key=lambda one: one.name)
+        listed = [
+            Listed(one["path"][cut:], one["size"], one["last_modified"].timestamp(), one["e_tag"] or "")
+            for one in found
+        ]
+        return sorted((one for one in listed if one.name), key=lambda one: one.name)  # a console may mark the place
 
     def open(self, name: str, size: int) -> RemoteFile:
         """Return an object of `size` bytes as a file that is read by ranges; the end of it, which tells most, once."""
@@ -285,11 +311,11 @@ class Bucket:
         obstore = _library()
         try:
             try:
-                return ask(obstore, self._prefix + name)
+                return _interruptibly(ask, obstore, self._prefix + name)
             except obstore.exceptions.GenericError as error:
                 if not bucket_access.is_broken_list(error):
                     raise
-            return ask(obstore, self._prefix + name)
+            return _interruptibly(ask, obstore, self._prefix + name)
         except FileNotFoundError as error:
             if "<Code>NoSuchBucket</Code>" not in str(error):
                 failed: Exception = FileNotFoundError(errno.ENOENT, "there is no such object", self._full(name))
@@ -302,6 +328,28 @@ class Bucket:
         except ValueError as error:
             failed = InputError(f"{self._full(name)} cannot be the name of an object: {error}")
         raise failed
+
+
+def _arrived(url: str) -> Bucket:
+    bucket = object.__new__(Bucket)
+    bucket._lie_at(url)
+    return bucket
+
+
+def _interruptibly(ask: Callable[[Any, str], Any], obstore: Any, key: str) -> Any:
+    """Ask so that Ctrl-C need not wait for the answer, as it would in obstore; what was asked for may still be done."""
+    if threading.current_thread() is not threading.main_thread():
+        return ask(obstore, key)
+    answer: Future[Any] = Future()
+
+    def wait() -> None:
+        try:
+            answer.set_result(ask(obstore, key))
+        except BaseException as error:  # noqa: BLE001  (raised again by the thread that waits)
+            answer.set_exception(error)
+
+    threading.Thread(target=wait, daemon=True).start()
+    return answer.result()
 
 
 def _library() -> Any:

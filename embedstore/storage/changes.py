@@ -22,6 +22,7 @@ from embedstore.storage.arrow_columns import EMBEDDING, pa
 from embedstore.storage.parts import Part
 from embedstore.storage.table import DeltaFolder, OvertakenError, Snapshot, conform
 from embedstore.vectors import Mask, Vectors
+from embedstore.wording import counted
 
 Batch = tuple["pa.Table", Vectors]
 
@@ -58,7 +59,14 @@ class Draft:
         return self._written[-1]
 
     def commit(self, added: Sequence[Part], removed: Sequence[Part], operation: str, **options: Any) -> Snapshot:
-        """Make the version; OvertakenError where `base` is not the newest any more."""
+        """Make the version; OvertakenError where `base` is not the newest any more, or a part was vacuumed meanwhile.
+
+        InputError where that is an older part, which cannot be written again.
+        """
+        if gone := self.table.vacuumed(added):
+            if all(part in self._written for part in gone):
+                raise OvertakenError(f"{self.table.name} was vacuumed before a change was done; keep more hours")
+            raise InputError(f"this needs {counted(len(gone), 'file')} that vacuum has removed; choose a later version")
         self._offered = True
         return self.table.commit(added, removed, base=self.base, operation=operation, **options)
 

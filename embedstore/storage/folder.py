@@ -456,6 +456,14 @@ class StoreFolder:
             self._fold(series, applied, held)
         return self.images.snapshot()
 
+    def catch_up(self, newest: Snapshot) -> None:
+        """Let no batch that is paid for from now on have a number of one that is in the table: it would be dropped.
+
+        That comes of an older copy of the home, which was put back while the table went on in its bucket.
+        """
+        if self.remote is not None and (series := self.ledger.id) is not None:
+            self.ledger.number_behind(self.images.applied(series, newest.version))
+
     def _fold(self, series: str, applied: int, held: Sequence[PaidBatch]) -> None:
         """Take batches of paid rows into the table in one commit, and let go of them in the ledger."""
         new = [(batch.id, batch.table) for batch in held if batch.table is not None and batch.id > applied]

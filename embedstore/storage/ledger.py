@@ -190,6 +190,13 @@ class Ledger:
             )
         return number
 
+    def number_behind(self, number: int) -> None:
+        """Give all batches to come larger numbers than `number`, which a table has taken in."""
+        last = "SELECT CAST(value AS INTEGER) FROM about WHERE name = 'last'"
+        if number > next((count for (count,) in self._file.read(last)), 0):
+            with self._file.writing() as db:
+                db.execute("INSERT OR REPLACE INTO about VALUES ('last', ?)", (str(number),))
+
     def waiting(self) -> dict[str, int]:
         """Return how many rows wait, by the run that wrote them."""
         return dict(self._file.read("SELECT run, coalesce(sum(rows), 0) FROM paid GROUP BY run"))

@@ -293,6 +293,12 @@ class Log:
         self._note({path.name: _checksum(path) for path in new.values()})
         return list(new)
 
+    def require_behind(self, version: int, made: Sequence[int], began: float) -> None:
+        """Raise FileExistsError where commits that were `made` behind a version came too late to count.
+
+        Nobody expires the log between the two here, under the lock. `began` is when the version was the newest.
+        """
+
     def publish_checkpoint(self, staged: Log) -> None:
         """Move the newest checkpoint of a staged log into this one, and then the hint that there is one."""
         number, paths = max(staged.checkpoints().items())

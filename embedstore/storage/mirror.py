@@ -32,6 +32,8 @@ from embedstore.storage.log_files import (
 
 _AT_ONCE = 8
 _YOUNG_SECONDS = 2.0
+_LONG_SECONDS = 600
+"""A log keeps its last hour's commits; a change that took so long makes sure that its place in the log is not past."""
 _READINGS = 5
 """How often the bucket is listed again because a vacuum has deleted what was listed."""
 
@@ -51,6 +53,8 @@ class MirroredLog(Log):
         super().__init__(folder)
         self._bucket = bucket
         self._lock = threading.Lock()
+        self._tags: dict[str, str] = {}
+        """Of what was read while it was too young to be known by its time."""
 
     def newest(self) -> int:
         """Return the newest version in the bucket, after it came down."""
@@ -78,9 +82,13 @@ class MirroredLog(Log):
         return super().history()
 
     def timestamps(self) -> dict[int, float]:
-        """Return when each commit in the bucket was made."""
+        """Return when each commit in the bucket was made, by its clock, as those of machines differ; all come down."""
         self.complete()
-        return super().timestamps()
+        return {
+            version_of(name): one.modified
+            for name, one in self._listed_in_bucket("").items()
+            if name == commit_name(version_of(name))
+        }
 
     def check(self) -> list[str]:
         """Read every object and return what is damaged, in words, or is not what was read of it before."""
@@ -111,6 +119,21 @@ class MirroredLog(Log):
             self._bucket.create(path.name, content)
             self._keep(path.name, content)
         return list(new)
+
+    def require_behind(self, version: int, made: Sequence[int], began: float) -> None:
+        """Take commits back that were `made` behind a version whose own is gone: a vacuum came long after both.
+
+        Their names were free only because it had expired what others made there: a machine that slept in between.
+        """
+        if time.time() - began < _LONG_SECONDS:
+            return
+        try:
+            self._bucket.size(commit_name(version))
+        except FileNotFoundError:
+            names = [commit_name(number) for number in made]
+            self._bucket.delete(names)
+            self._drop(names)
+            raise FileExistsError(names[0]) from None
 
     def publish_checkpoint(self, staged: Log) -> None:
         """Put the newest checkpoint of a staged log into the bucket, and then the hint that there is one."""
@@ -162,13 +185,25 @@ class MirroredLog(Log):
             whole, listed = True, self._listed_in_bucket("")
         if whole:
             self._drop(name for name in self.names() - listed.keys() if version_of(name) <= newest)
-        wanted = [one.name for one in listed.values() if anew or not is_same(self.folder / one.name, one)]
+        wanted = [one.name for one in listed.values() if anew or not self._is_known(one)]
         contents = self._read(wanted)
         for name in sorted(contents, key=_order):
             if self._denies(name, contents[name]):
                 raise self._denied(f"has another version {version_of(name)}")
             self._keep(name, contents[name], listed[name].modified)
+            self._tags[name] = listed[name].tag
         return len(contents) == len(wanted)
+
+    def _is_known(self, listed: Listed) -> bool:
+        """Tell whether an object is here as it is, by its time or, while it is young, by its tag."""
+        path = self.folder / listed.name
+        if is_same(path, listed):
+            return True
+        known = bool(listed.tag) and self._tags.get(listed.name) == listed.tag
+        if not known or not path.exists() or path.stat().st_size != listed.size:
+            return False
+        mark(path, listed.modified)
+        return True
 
     def _last_checkpoint(self) -> int:
         """Return the version of the last checkpoint, by the hint in the bucket; 0 where it says none."""
@@ -243,7 +278,8 @@ def mark(path: Path, modified: float) -> None:
     Not while that is so young that it may be replaced within the same second, which is as finely as services tell.
     """
     if time.time() - modified > _YOUNG_SECONDS:
-        os.utime(path, (modified, modified))
+        with suppress(OSError):  # a cache that can only be read serves what it has
+            os.utime(path, (modified, modified))
 
 
 def is_same(path: Path, listed: Listed) -> bool:

@@ -220,7 +220,7 @@ class PartCache:
             self._has_warned = True
             _log.warning(
                 "the part that is read, and those that are written, take %d bytes in %s, where %d are allowed "
-                "(--cache-size, cache_bytes=)",
+                "(--cache-size, cache_size=)",
                 taken,
                 self.folder,
                 self.limit,
@@ -264,7 +264,7 @@ class PartCache:
                 raise
             raise StoreError(
                 f"{self.folder} cannot hold parts of {self.bucket.url} ({error.strerror or error}): free some space, "
-                "allow less of it (--cache-size, cache_bytes=), or name another folder (--cache-dir, cache_dir=)"
+                "allow less of it (--cache-size, cache_size=), or name another folder (--cache-dir, cache_dir=)"
             ) from error
         except NotImplementedError as error:
             raise StoreError(

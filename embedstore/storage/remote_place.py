@@ -8,6 +8,7 @@ are `table`'s business, by way of `mirror` and `part_cache`.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from contextlib import suppress
@@ -56,11 +57,16 @@ class RemotePlace:
 
     def home(self, store_id: str) -> Path:
         """Return the folder of what must not be lost."""
-        return self._data_dir / "stores" / store_id
+        return self._data_dir / "stores" / self._name(store_id)
 
     def cache(self, store_id: str) -> Path:
-        """Return the folder of what can be fetched or made again: one for each place, as copies go their own ways."""
-        return self._cache_dir / "stores" / f"{store_id}-{xxhash.xxh3_64_hexdigest(self.url.encode())[:8]}"
+        """Return the folder of what can be fetched or made again."""
+        return self._cache_dir / "stores" / self._name(store_id)
+
+    def _name(self, store_id: str) -> str:
+        """Return a name of its own for each place: what was paid for in one copy of a store is no row of the other."""
+        place = re.sub("^s3a:", "s3:", self.url)
+        return f"{store_id}-{xxhash.xxh3_64_hexdigest(place.encode())[:8]}"
 
     def images(self, store_id: str) -> PartCache:
         """Return what of the parts is on this machine."""
@@ -124,7 +130,9 @@ class RemotePlace:
         except FileExistsError:
             return False
         self.bucket.delete([MANIFEST])
-        self.bucket.delete([listed.name for listed in self.bucket.list() if listed.name != first])
+        for place in (IMAGES, CLASSIFIERS):  # what others have put beside these stays
+            names = [f"{place}/{listed.name}" for listed in (self.bucket / place).list()]
+            self.bucket.delete(name for name in names if name != first)
         self.bucket.delete([first])
         for folder in (self.home(store_id), self.cache(store_id)):
             shutil.rmtree(folder, ignore_errors=True)

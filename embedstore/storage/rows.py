@@ -268,7 +268,7 @@ class Lookup:
         if not text:
             return
         wanted = hash(text)
-        place = int(np.searchsorted(self._hashes, wanted))
+        place = int(self._hashes.searchsorted(wanted))
         while place < len(self._hashes) and self._hashes[place] == wanted:
             position = int(self._order[place])
             if self._column[position].as_py() == text:  # two texts may have the same hash

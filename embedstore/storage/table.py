@@ -37,6 +37,8 @@ from embedstore.wording import counted
 _log = logging.getLogger("embedstore")
 _CHECKPOINT_EVERY = 50
 _ATTEMPTS = 5
+_LONG_SECONDS = 1800
+"""A vacuum of a bucket spares what is younger than an hour; what took so long makes sure that it is still there."""
 _STAGE = "_commit-"
 
 
@@ -208,12 +210,14 @@ class DeltaFolder:
         """
         # Whoever sees the commit, also after a power cut, must find the parts.
         files.sync_folder(self.path)
+        began = time.time()
         try:
             if self.newest_version() != base.version:
                 raise FileExistsError(base.version + 1)
             with self._staged(base.version) as (staged, table):
                 table = write_commit(table, staged, add, remove, operation, new_fields, transaction, data_change)
                 made = self._files.publish(Log(staged / log_files.NAME), base.version)
+                self._files.require_behind(base.version, made, began)
                 snapshot = self._read(made[-1], table, [*add, *base.parts])
         except FileExistsError as error:
             raise OvertakenError(
@@ -224,9 +228,24 @@ class DeltaFolder:
         self._remember(snapshot, self._files.checksum(snapshot.version))
         return snapshot
 
-    def applied(self, series: str) -> int:
-        """Return the number of the last unit of a series of `transaction`s that is in the log; -1 for none."""
-        with self._opened(self.newest_version()) as table:
+    def vacuumed(self, added: Sequence[Part]) -> list[Part]:
+        """Return those of the parts that a commit is to name that a vacuum of another machine has taken meanwhile.
+
+        It spares what is young: only parts that were written some time ago are looked for.
+        """
+        now = time.time_ns()
+        young = f"part-{now - _LONG_SECONDS * 10**9:020d}", f"part-{now:020d}~"
+        if self._cache is None or all(young[0] < part.name < young[1] for part in added):
+            return []
+        there = self._on_disk()
+        return [part for part in added if part.name not in there]
+
+    def applied(self, series: str, version: int | None = None) -> int:
+        """Return the number of the last unit of a series of `transaction`s that is in the log; -1 for none.
+
+        Of a version; of the newest unless told.
+        """
+        with self._opened(self.newest_version() if version is None else version) as table:
             number = table.transaction_version(series)
         return -1 if number is None else int(number)
 
@@ -269,7 +288,8 @@ class DeltaFolder:
         if dry_run and not self._besides(self.snapshot()):
             return {}
         newest = self.newest_version()
-        cut = time.time() - keep_hours * 3600
+        now = time.time() if dry_run or self._cache is None else self._cache.bucket.now()
+        cut = now - keep_hours * 3600
         oldest = newest if keep_hours == 0 else self._current_at(cut, newest)
         with self._opened(oldest) as table:
             needed = set(_names(table))

@@ -62,23 +62,30 @@ class Nodes:
         command += [f"--plasma-directory={self._folder}"]
         settings = {_MARK: self._mark, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "HOME": str(home)}
         settings |= _HEALTH
-        with (home / "said").open("wb") as said:
-            node = subprocess.Popen(
-                [*command, "--include-dashboard=false"] if "--head" in words else command,
-                env={**os.environ, **settings, **environment},
-                cwd=home,
-                stdout=said,
-                stderr=subprocess.STDOUT,
-            )
-        self._started.append(node)
+        command += ["--include-dashboard=false"] if "--head" in words else []
+        for _ in range(3):
+            with (home / "said").open("wb") as output:
+                node = subprocess.Popen(
+                    command,
+                    env={**os.environ, **settings, **environment},
+                    cwd=home,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            self._started.append(node)
 
-        def runs() -> bool:
-            text = (home / "said").read_text(errors="replace")
-            assert node.poll() is None, text
-            return "--block" in text
+            def said() -> str:
+                return (home / "said").read_text(errors="replace")
 
-        wait_for(runs, f"a node to start: ray start {words[0]}")
-        return node
+            def runs(node: subprocess.Popen[bytes] = node) -> bool:
+                return "--block" in said() or node.poll() is not None
+
+            wait_for(runs, f"a node to start: ray start {words[0]}")
+            if node.poll() is None:
+                return node
+            self._started.remove(node)
+            assert "timed out during startup" in said(), said()  # Ray waits 30 s, which a busy machine may take
+        raise AssertionError(said())
 
     def lose_within_a_bundle(self, node: subprocess.Popen[bytes], mark: str) -> bool:
         """Do `lose` if a worker of the node is within a bundle; it is halted first, to be sure that it is."""
@@ -99,7 +106,7 @@ class Nodes:
         """Return the ids of all processes that this cluster has started, and those that they have."""
         return marked(f"{_MARK}={self._mark}")
 
-    def kill_a_busy_worker(self, title: str = "ray::greet") -> bool:
+    def kill_a_busy_worker(self, title: str = "ray::scan_bundle") -> bool:
         """SIGKILL a worker that is within a bundle, if one is found; it is halted first, to be sure that it is."""
         for process in self.processes():
             if _title(process).startswith(title):
@@ -167,10 +174,10 @@ def _kill(process: int) -> None:
 
 def _halted_within_a_bundle(process: int) -> bool:
     """Halt a process if it is a worker within a bundle; tell whether it is."""
-    if not _title(process).startswith("ray::greet"):
+    if not _title(process).startswith("ray::scan_bundle"):
         return False
     os.kill(process, signal.SIGSTOP)
-    if _title(process).startswith("ray::greet"):
+    if _title(process).startswith("ray::scan_bundle"):
         return True
     os.kill(process, signal.SIGCONT)
     return False

@@ -25,7 +25,7 @@ from conftest import save_picture
 from PIL import Image
 from ray_nodes import Nodes, wait_for
 
-from embedstore.cluster import crew, record_side
+from embedstore.cluster import actor_pool, ingest_worker
 from embedstore.errors import ClusterError, InputError
 from embedstore.space import Space
 from embedstore.store import EmbedStore
@@ -34,7 +34,7 @@ from embedstore.testing import NomicServer
 if importlib.util.find_spec("ray") is None and os.environ.get("EMBEDSTORE_NEEDS_RAY") != "1":
     pytest.skip('Ray is not installed: pip install "embedstore[ray]"', allow_module_level=True)
 
-_WORKER = "ray::Worker.answer"
+_WORKER = "ray::IngestActor.call"
 _NODE = "EMBEDSTORE_TEST_NODE"
 
 
@@ -195,6 +195,36 @@ def test_a_node_and_a_worker_killed_lose_and_double_nothing(
     assert capsys.readouterr().out == ""  # Ray would print of each death among our results
 
 
+def test_a_worker_that_hangs_counts_as_dead(
+    nodes: Nodes, by_value: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Halted while it prepares, not ended: what it had is done by the other, and nothing is lost."""
+    monkeypatch.setattr(actor_pool, "HUNG_SECONDS", 2.0)
+    embedder = Gated(tmp_path)
+    store = EmbedStore.create(tmp_path / "s.store", embedder=embedder, executor=f"ray:{nodes.address}")
+    halted: list[int] = []
+
+    def halt() -> None:
+        try:
+            wait_for(lambda: len(embedder.workers_at("prepare")) == 2, "both workers to prepare")
+            halted.append(embedder.workers_at("prepare")[0])
+            os.kill(halted[0], signal.SIGSTOP)
+        finally:
+            for gate in ("prepare", "embed"):
+                (tmp_path / f"{gate} is open").touch()
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            halting = pool.submit(halt)
+            report = store.add(many(tmp_path / "p", 8))
+            halting.result()
+    finally:
+        for process in halted:
+            os.kill(process, signal.SIGKILL)
+    assert "it has not answered for 2 s" in caplog.text
+    assert (report.embedded, report.failures, len(rows(store))) == (8, [], 8)
+
+
 def test_each_picture_is_paid_for_once_within_the_limit_through_interrupts_and_deaths(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +256,9 @@ def test_each_picture_is_paid_for_once_within_the_limit_through_interrupts_and_d
         store.refresh()
         before = server.images
         assert 10 <= before == len(store.rows) < 60
-        two = when(before + 1, lambda: wait_for(lambda: nodes.kill_a_busy_worker("ray::Worker"), "a worker to kill"))
+        two = when(
+            before + 1, lambda: wait_for(lambda: nodes.kill_a_busy_worker("ray::IngestActor"), "a worker to kill")
+        )
         assert nodes.holds(server.key.encode()) == []
         report = store.add(folder, batch_size=2, workers=6)
         two.join()
@@ -289,9 +321,9 @@ def test_pictures_that_a_node_does_not_see_are_one_error(
 
 def test_what_differs_between_driver_and_worker_is_named() -> None:
     """Versions of what a picture's vector depends on."""
-    other = {**record_side.traits(), "pillow": "1.2.3"}
-    kind, found = record_side.answer(pickle.dumps(("hello", other, {})), ())
-    assert kind == record_side.UNLIKE
-    assert found == record_side.traits()
-    said = str(crew._unlike(other, "node-7"))
+    other = {**ingest_worker.traits(), "pillow": "1.2.3"}
+    kind, found = ingest_worker.answer(pickle.dumps(("hello", other, {})), ())
+    assert kind == ingest_worker.UNLIKE
+    assert found == ingest_worker.traits()
+    said = str(actor_pool._unlike(other, "node-7"))
     assert re.search(r"pillow [\d.]+ here, 1\.2\.3 on node-7; .*Install the same on every node", said)

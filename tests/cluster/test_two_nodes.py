@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from many_parts import AGAINST, DIM, PARTS, QUERY, ROWS, digest, unit
 from ray_nodes import Nodes, marked, wait_for
 
 import embedstore
-from embedstore.cluster import ray_executor
+from embedstore.cluster import ray_executor, scan_worker
 from embedstore.errors import ClusterError, StoreNotFoundError, VectorError, VersionGoneError
 from embedstore.searching import scan
 from embedstore.searching.queries import Query
@@ -212,23 +213,23 @@ def test_an_error_of_a_worker_arrives_as_what_it_is(here: EmbedStore, there: Emb
     assert re.fullmatch(r"on .* \(Ray node \w+\)", caught.value.__notes__[0])
 
 
-def refused(ask: Callable[[], Any]) -> str:
-    """Ask until a node that has just joined is asked too; return what is said then."""
-    said = []
+def said_to_refuse(ask: Callable[[], Any], *patterns: str) -> None:
+    """Ask until nodes that have just joined are asked too, and each has been refused in the words of a pattern."""
+    said: list[str] = []
 
     def asked() -> bool:
         try:
             ask()
         except ClusterError as error:
             said.append(str(error))
-        return bool(said)
+        return all(any(re.search(pattern, words) for words in said) for pattern in patterns)
 
-    wait_for(asked, "the node that joined to be asked")
-    return said[0]
+    wait_for(asked, "the nodes that joined to be asked")
+    assert all(any(re.search(pattern, words) for pattern in patterns) for words in said)
 
 
-def test_another_version_on_a_node_is_named(there: EmbedStore, nodes: Nodes, tmp_path: Path) -> None:
-    """A node that joins with another embedstore is refused at once, with both versions and the node."""
+def test_a_node_that_differs_is_named(there: EmbedStore, nodes: Nodes, tmp_path: Path) -> None:
+    """One joins with another embedstore, one with a processor that sums in another order: both are refused at once."""
     home = Path(embedstore.__file__).parent
     other = tmp_path / "other" / "embedstore"
     other.mkdir(parents=True)
@@ -237,31 +238,19 @@ def test_another_version_on_a_node_is_named(there: EmbedStore, nodes: Nodes, tmp
             (other / entry.name).symlink_to(entry)
     text = (home / "__init__.py").read_text(encoding="utf-8")
     (other / "__init__.py").write_text(text.replace(f'"{embedstore.__version__}"', '"0.0.7"'), encoding="utf-8")
-    node = nodes.start(
-        f"--address={nodes.address}", PYTHONPATH=f"{other.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    )
-    try:
-        said = refused(lambda: there.count(QUERY, 0.2))
-    finally:
-        nodes.stop(node)
-    assert re.search(
-        rf"embedstore {embedstore.__version__} here, 0\.0\.7 on .*Ray node .*Install the same on every", said
-    )
-
-
-def test_a_processor_that_sums_in_another_order_is_named(there: EmbedStore, nodes: Nodes) -> None:
-    """A node whose scores differ in their last bits is refused rather than believed."""
+    older = {"PYTHONPATH": f"{other.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    version = rf"embedstore {embedstore.__version__} here, 0\.0\.7 on .*Ray node .*Install the same on every"
+    started, patterns = [older], [version]
     kernel = {"OPENBLAS_CORETYPE": "Prescott"}
-    code = "from embedstore.cluster.worker_side import traits; print(sorted(traits().items()))"
-    told = [
-        subprocess.run([sys.executable, "-c", code], env=os.environ | more, capture_output=True, check=True).stdout
-        for more in ({}, kernel)
-    ]
-    if told[0] == told[1]:
-        pytest.skip("NumPy's dot product here has one order for all processors")
-    node = nodes.start(f"--address={nodes.address}", **kernel)
+    code = "from embedstore.cluster.scan_worker import traits; print(sorted(traits().items()))"
+    told = subprocess.run([sys.executable, "-c", code], env=os.environ | kernel, capture_output=True, check=True).stdout
+    if told.decode().strip() != str(sorted(scan_worker.traits().items())):  # else there is one order for all processors
+        started.append(kernel)
+        patterns.append(r"last bits of a score \w+ here, \w+ on .*Their processors sum in another order")
+    with ThreadPoolExecutor(2) as pool:
+        joined = list(pool.map(lambda more: nodes.start(f"--address={nodes.address}", **more), started))
     try:
-        said = refused(lambda: there.count(QUERY, 0.2))
+        said_to_refuse(lambda: there.count(QUERY, 0.2), *patterns)
     finally:
-        nodes.stop(node)
-    assert re.search(r"last bits of a score \w+ here, \w+ on .*Their processors sum in another order", said)
+        for node in joined:
+            nodes.stop(node)

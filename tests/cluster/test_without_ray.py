@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedstore.cluster import ray_executor, worker_side
-from embedstore.errors import InputError
+from embedstore.cluster import connection, ray_executor, scan_worker
+from embedstore.errors import ClusterError, InputError
 from embedstore.searching import scan
 from embedstore.storage.parts import Part
 from embedstore.store import EmbedStore
@@ -100,6 +101,27 @@ def test_a_relative_path_travels_as_an_absolute_one(tmp_path: Path, monkeypatch:
 
 def test_traits_are_the_same_in_another_process() -> None:
     """What nodes are compared by depends on the software and the processor alone."""
-    code = "import json; from embedstore.cluster.worker_side import traits; print(json.dumps(traits()))"
+    code = "import json; from embedstore.cluster.scan_worker import traits; print(json.dumps(traits()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert json.loads(done.stdout) == worker_side.traits()
+    assert json.loads(done.stdout) == scan_worker.traits()
+
+
+def test_an_address_at_which_nothing_listens_is_refused_at_once() -> None:
+    """Ray itself would go on trying; what is no HOST:PORT is Ray's to read, and what listens may be a cluster."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        connection._require_answer(f"127.0.0.1:{port}")
+    for gone in (f"127.0.0.1:{port}", "127.0.0.1:99999"):
+        with pytest.raises(ClusterError, match=f"no Ray cluster answers at '{gone}'"):
+            connection._require_answer(gone)
+    for other in ("auto", "local", "ray://127.0.0.1:1"):
+        connection._require_answer(other)
+
+
+def test_the_key_of_the_service_is_kept_from_a_cluster_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its processes are started it stands in no environment that they inherit; afterwards it is back."""
+    monkeypatch.setenv("NOMIC_API_KEY", "nk-secret")
+    ask = [sys.executable, "-c", "import os; print(os.environ.get('NOMIC_API_KEY'))"]
+    with connection._keeping_the_key("local"):
+        assert subprocess.run(ask, capture_output=True, check=True).stdout.strip() == b"None"
+    assert os.environ["NOMIC_API_KEY"] == "nk-secret"

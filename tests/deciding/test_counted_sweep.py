@@ -48,7 +48,7 @@ def test_counts_and_figures_are_those_of_the_full_sweep(
         "best F1" if "best F1" in whole.mark(one) else "" for one in thresholds
     ]
     assert f"of all {len(whole.distribution):,} rows" in counts.about
-    assert ("labelled rows" in counts.about) == (labels is not None)
+    assert ("labelled ones" in counts.about) == (labels is not None)
 
 
 def test_a_number_of_thresholds_lies_where_labels_leave_a_choice(swept_store: EmbedStore) -> None:
@@ -58,6 +58,13 @@ def test_a_number_of_thresholds_lies_where_labels_leave_a_choice(swept_store: Em
     assert all(np.array_equal(near[name], far[name]) for name in far)
     with pytest.raises(InputError, match="without labels nothing says where 12 thresholds should lie"):
         swept_store.sweep(QUERY, thresholds=12)
+
+
+@pytest.mark.parametrize("number", [0, -3, True])
+def test_a_number_that_is_no_number_of_thresholds_is_refused(number: int, swept_store: EmbedStore) -> None:
+    """Whatever labels there are."""
+    with pytest.raises(InputError, match=f"expected thresholds, or how many, found {number}"):
+        swept_store.sweep(QUERY, "kind=yes", thresholds=number)
 
 
 def test_what_was_not_counted_is_not_told(swept_store: EmbedStore) -> None:
@@ -118,7 +125,7 @@ def test_the_command_says_which_figure_is_of_what(swept_store: EmbedStore) -> No
     words = ("sweep", swept_store.path, "--id", "4-7", "--thresholds", "0.1:0.3:0.1", "--label", "kind=yes")
     told = run(*words)
     assert told.exit_code == 0
-    assert "matches and percentile are of all 2,000 rows, counted at 3 thresholds; precision" in told.stderr
+    assert "matches and percentile are of all 2,000 rows; precision, recall and F1 of the" in told.stderr
     rows = swept_store.sweep(Concept.of(Query.id("4-7")), "kind=yes").table([0.1, 0.2, 0.3])
     assert [line.split()[:2] for line in told.stdout.splitlines()[1:]] == [
         [f"{row['threshold']:.4f}", f"{row['matches']:,}"] for row in rows

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command_line import run
+from filelock import FileLock
 
 from embedstore.deciding import evaluation, match_parts, thresholds
 from embedstore.errors import InputError, NotOursError, PathError
@@ -169,3 +170,29 @@ def test_the_command_prints_how_many(opened: EmbedStore, tmp_path: Path) -> None
         refused = run(*words, *more)
         assert refused.exit_code == 2
         assert "--output-folder writes the matches and prints how many" in refused.output
+
+
+def test_what_a_killed_run_has_left_goes_with_the_next(opened: EmbedStore, tmp_path: Path) -> None:
+    """A folder that another still writes stays, and so does what has another name or is no folder of ours."""
+    abandoned, held = tmp_path / ".m.0123abcd", tmp_path / ".m.4567ef01"
+    kept = [tmp_path / name for name in (".m.backup", ".m.89abcdef", ".mm.0123abcd")]
+    for folder in (abandoned, held, *kept):
+        folder.mkdir()
+    for folder in (abandoned, held, kept[0], kept[2]):
+        (folder / match_parts._HELD).touch()
+    with FileLock(held / match_parts._HELD):
+        opened.write_matches(tmp_path / "m", QUERY, 0.2)
+    assert set(tmp_path.iterdir()) == {tmp_path / "m", held, *kept}
+    note = json.loads((tmp_path / "m" / match_parts.NOTE).read_text(encoding="utf-8"))
+    assert list(note["sizes"]) == sorted(path.name for path in (tmp_path / "m").iterdir() if path.suffix == ".parquet")
+
+
+def test_a_link_leads_to_the_folder_that_is_replaced(opened: EmbedStore, tmp_path: Path) -> None:
+    """Also where nothing is there yet; the link stays."""
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "m")
+    for threshold in (0.2, 0.3):
+        told = opened.write_matches(link, QUERY, threshold)
+        assert pq.read_table(tmp_path / "m").num_rows == told.matches > 0
+    assert link.is_symlink()
+    assert set(tmp_path.iterdir()) == {link, tmp_path / "m"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -339,6 +340,31 @@ def test_an_answer_of_another_shape_is_an_error(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(EmbedderError, match=r"shape \(3, 2\) for 4 pictures"):
         embed(items(range(4)), embedder, kept)
     assert kept == []
+
+
+@pytest.mark.parametrize(
+    ("most", "kept"), [(5, [["0", "1", "2"], ["99"], ["3"]]), (1, [["0"], ["1", "2"], ["99"], ["3"]])]
+)
+def test_what_has_come_back_is_kept_together(most: int, kept: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to what is refused, and to a bound; each key with its own vector, and nothing counts as under way any more."""
+    monkeypatch.setattr(batches, "MOST_KEPT", most)
+    found = Kept()
+    together: list[list[str]] = []
+
+    def keep(outcomes: list[tuple[str, Outcome]]) -> None:
+        together.append([key for key, _ in outcomes])
+        found(outcomes)
+
+    with ThreadPoolExecutor(1) as pool:
+        calls = batches._Calls(pool, Numbers(), keep, None, None, lambda batch: batch)
+        calls.back.extend((items(some), vectors_of(some)) for some in ([0], [1, 2]))
+        calls.back.append((items([99]), RejectedImagesError("no")))
+        calls.back.append((items([3]), vectors_of([3])))
+        calls.under_way = 4
+        calls.collect(0.0)
+    assert together == kept
+    found.require([0, 1, 2, 3, 99], refused=[99])
+    assert (calls.under_way, len(calls.back)) == (0, 0)
 
 
 # --- interrupts -----------------------------------------------------------------------------------------------

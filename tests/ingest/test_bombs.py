@@ -24,7 +24,7 @@ from PIL import Image
 
 from embedstore.embedders import batches
 from embedstore.embedders.objects import ObjectsEmbedder
-from embedstore.ingest import hands
+from embedstore.ingest import executor
 from embedstore.store import EmbedStore
 
 BOUND = 1_500_000_000
@@ -233,4 +233,4 @@ def test_a_file_that_changes_between_two_looks_is_a_failure(tmp_path: Path, monk
     monkeypatch.setattr(images, "content_hash", change)
     store = EmbedStore.create(tmp_path / "s.store", model="objects")
     report = store.add(path, progress=False)
-    assert (report.embedded, [failure.reason for failure in report.failures]) == (0, [hands.CHANGED])
+    assert (report.embedded, [failure.reason for failure in report.failures]) == (0, [executor.CHANGED])

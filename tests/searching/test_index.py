@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from embedstore import files, vectors
 from embedstore.errors import InputError
-from embedstore.searching import index, scan, shortlist
+from embedstore.searching import index, index_build, scan, shortlist
 from embedstore.searching.index import Asked, IndexFiles
 from embedstore.searching.shortlist import Shortlist
 from embedstore.storage import parts
@@ -300,7 +300,7 @@ def test_who_makes_an_index_changes_no_byte(tmp_path: Path, kind: str) -> None:
     for alone in (True, False):
         folder = tmp_path / f"index-{alone}"
         with contextlib.nullcontext() if alone else scan.one_blas_thread:
-            made, size = index._ensured(index._ToIndex(part), IndexFiles(folder), kind, alone)
+            made, size = index_build._ensured(index_build._ToIndex(part), IndexFiles(folder), kind, alone)
         found.append({file.name: file.read_bytes() for file in folder.iterdir()})
         assert made
         assert size == len(found[-1][f"part-0-x.{kind}.faiss"])

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
 import sys
 import threading
@@ -324,10 +325,17 @@ def test_a_wrong_key_is_said_by_its_variables_and_nothing_else(
 
 
 def test_without_a_key_nobody_is_asked(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No metadata service, which is led to this machine here, is asked where AWS_EC2_METADATA_DISABLED says so."""
+    """No metadata service, which is led to this machine here, is asked where AWS_EC2_METADATA_DISABLED says so.
+
+    A bucket that came from a process that has keys brings none along, and says so once it is used.
+    """
+    travelling = pickle.dumps(Bucket("s3://photos/cats.store"))
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", s3.address)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    arrived = pickle.loads(travelling)
+    with pytest.raises(BucketError, match="no key for s3://photos"):
+        arrived.read("store.json")
     with pytest.raises(BucketError, match=r"no key for s3://photos: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
         Bucket("s3://photos/cats.store").read("store.json")
     assert s3.requests() == []
@@ -369,6 +377,45 @@ def test_a_bucket_that_is_not_there_is_no_missing_object(s3: S3Server, bucket: B
     s3.fail("status", "get", status="301 PermanentRedirect")
     with pytest.raises(BucketError, match="set AWS_REGION"):
         bucket.read("x")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a thread that waits for a lock is not interrupted")
+def test_ctrl_c_need_not_wait_for_an_answer(s3: S3Server, bucket: Bucket, tmp_path: Path) -> None:
+    """A reading, a conditional put and an upload that hang end with the signal, which obstore would hold back."""
+    (tmp_path / "file").write_bytes(b"x")
+    asked: list[Callable[[], object]] = [
+        lambda: bucket.read("x"),
+        lambda: bucket.create("y", b"y"),
+        lambda: bucket.upload("z", tmp_path / "file"),
+    ]
+    for number, ask in enumerate(asked, 1):
+        s3.fail("hold-before", name="cats.store")
+
+        def interrupt(held: int = number) -> None:
+            s3.wait_held(held)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        interrupting = threading.Thread(target=interrupt)
+        interrupting.start()
+        with pytest.raises(KeyboardInterrupt):
+            ask()
+        interrupting.join()
+        assert s3.held() == number, "the service still hangs"
+
+
+def test_a_folder_that_a_console_has_made_is_nothing(s3: S3Server) -> None:
+    """It is an object whose name ends in a slash."""
+    bucket = s3.bucket()
+    s3._send("PUT", f"/{bucket.removeprefix('s3://')}/cats.store/")
+    place = Bucket(f"{bucket}/cats.store")
+    place.write("a", b"a")
+    assert [listed.name for listed in place.list()] == ["a"]
+
+
+def test_a_service_has_a_clock(bucket: Bucket) -> None:
+    """What was made to read it off is gone."""
+    assert abs(bucket.now() - time.time()) < 60
+    assert bucket.list() == []
 
 
 def test_a_switched_off_network_is_not_used(s3: S3Server, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

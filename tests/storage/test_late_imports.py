@@ -69,7 +69,7 @@ def test_rows_are_read_as_parquet_file_reads_them(
 
 
 def test_the_columns_of_a_snapshot_are_those_of_the_log(tmp_path: Path) -> None:
-    """Read late from the layout note they are what the log says; `SCHEMA` is there by name."""
+    """Read late from the layout note they are what the log says, a store's own first."""
     store = EmbedStore.create(tmp_path / "s", space="mine", dim=8)
     store.add(pa.table({"vector": [[1.0] + [0.0] * 7], "label": ["x"]}), embedding_column="vector", progress=False)
     noted = EmbedStore.open(tmp_path / "s").snapshot
@@ -79,6 +79,4 @@ def test_the_columns_of_a_snapshot_are_those_of_the_log(tmp_path: Path) -> None:
     logged = EmbedStore.open(tmp_path / "s").snapshot
     assert not isinstance(logged.columns, bytes)
     assert noted.schema == logged.schema
-    assert folder.SCHEMA.names == noted.schema.names[: len(folder.SCHEMA)]
-    with pytest.raises(AttributeError, match="has no attribute 'SCHEMAS'"):
-        _ = folder.SCHEMAS
+    assert folder.own_columns().names == noted.schema.names[: len(folder.own_columns())]

@@ -27,10 +27,16 @@ from embedstore.errors import (
     StoreNotFoundError,
     VersionGoneError,
 )
+from embedstore.ingest.row_writer import recover
 from embedstore.page.session import Session
-from embedstore.storage import log_files, table
+from embedstore.storage import changes, log_files, mirror, table
+from embedstore.storage.arrow_columns import embedding_field, list_array
 from embedstore.storage.bucket import Bucket
 from embedstore.storage.folder import StoreFolder, own_columns
+from embedstore.storage.log_files import Log, commit_name
+from embedstore.storage.mirror import MirroredLog
+from embedstore.storage.parts import Part
+from embedstore.storage.table import conform
 from embedstore.store import EmbedStore
 
 DIM = 32
@@ -131,7 +137,8 @@ def test_a_store_in_a_bucket_is_a_store(
     assert digest(theirs, query) == digest(mine, query) == digest(local, query)
     assert theirs.to_table().drop_columns(["added_at"]) == local.to_table().drop_columns(["added_at"])
     assert not CHANGING & s3.counts().keys(), "opening and asking write nothing"
-    assert (theirs.location, str(theirs.path)) == (url, str(two.folder / "data" / "stores" / theirs.id))
+    assert (theirs.location, theirs.path.parent) == (url, two.folder / "data" / "stores")
+    assert theirs.path.name.startswith(theirs.id)
     assert repr(theirs).startswith(f"EmbedStore({url!r}, 12 images, ")
 
     mine.save_classifier(mine.calibrate("a dog", "label=dog"))
@@ -195,6 +202,7 @@ def test_a_copy_is_a_store_on_the_disk_and_at_another_place(
     put_in(other, numbered(12, 13), tmp_path / "rows")
     put_in(mine, numbered(20, 21), tmp_path / "rows")
     assert names_of(other) == numbered(0, 13)
+    assert one.open(url.replace("s3:", "s3a:")).path == mine.path != other.path, "each has a ledger of its own"
     assert names_of(one.open(url)) == numbered(0, 9) + numbered(20, 21)
 
 
@@ -238,10 +246,81 @@ def test_a_store_that_got_nothing_goes_again(url: str, machines: tuple[Machine, 
     assert not store.folder.discard_if_unused()
     assert len(two.open(url)) == 3
     other = one.create(f"{url}-2")
+    below = one.create(f"{url}-2/below.store")
+    Bucket(f"{url}-2").write("notes.txt", b"of somebody else")
+    others = [*(f"below.store/{listed.name}" for listed in Bucket(below.location).list()), "notes.txt"]
     assert other.folder.discard_if_unused()
-    assert Bucket(f"{url}-2").list() == []
+    assert [listed.name for listed in Bucket(f"{url}-2").list()] == others
+    Bucket(f"{url}-2").delete(others)
     assert not other.path.exists()
     one.create(f"{url}-2")
+
+
+def test_an_older_home_loses_no_row_that_is_paid_for(
+    url: str, machines: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    """Put back from a backup, while the bucket has gone on: what is paid for from then on becomes rows."""
+    folder = machines[0].create(url).folder
+    paid = [f"row-{number}" for number in range(4)]
+
+    def add(name: str) -> None:
+        recover(folder)
+        columns = {"id": [name], "uri": [f"mem/{name}"], "content_hash": [f"hash of {name}"]}
+        row = conform(pa.table(columns), own_columns())
+        folder.ledger.pay("run", row.append_column(embedding_field(), list_array(vectors([name]))))
+        with folder.writing():
+            folder.fold()
+
+    for name in paid[:3]:
+        add(name)
+        if name == paid[0]:
+            shutil.copytree(folder.path, tmp_path / "backup")
+    shutil.rmtree(folder.path)
+    shutil.copytree(tmp_path / "backup", folder.path)
+    add(paid[3])
+    assert names_of(machines[1].open(url)) == paid
+
+
+def test_a_change_that_took_long_finds_its_parts_and_its_place(
+    url: str, machines: tuple[Machine, Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vacuum of another machine has taken its part, or the log it would stand in: it is computed again."""
+    mine = machines[0].create(url)
+    for number in range(3):
+        put_in(mine, numbered(number, number + 1), tmp_path)
+    images, bucket = mine.folder.images, Bucket(url) / "images"
+    publish, older = MirroredLog.publish, mine.snapshot
+    monkeypatch.setattr(table, "_LONG_SECONDS", 0)
+    monkeypatch.setattr(mirror, "_LONG_SECONDS", 0)
+    new_part = table.DeltaFolder.new_part
+    taken: list[str] = []
+
+    def vacuumed(*words: Any) -> Part:
+        part = new_part(*words)
+        if not taken:
+            taken.append(part.name)
+            bucket.delete(taken)
+        return part
+
+    with monkeypatch.context() as patch:
+        patch.setattr(table.DeltaFolder, "new_part", vacuumed)
+        mine.compact()
+    assert names_of(mine) == numbered(0, 3)
+    bucket.delete([older.parts[0].name])
+    with pytest.raises(InputError, match="needs 1 file that vacuum has removed"):
+        changes.restore(images, mine.snapshot, older)
+
+    def slept(log: MirroredLog, staged: Log, after: int) -> list[int]:
+        monkeypatch.setattr(MirroredLog, "publish", publish)
+        put_in(machines[1].open(url), numbered(3, 6), tmp_path)
+        now = mine.folder.images.newest_version()
+        images._checkpoint(now)
+        bucket.delete(f"_delta_log/{commit_name(number)}" for number in range(now))
+        return publish(log, staged, after)
+
+    monkeypatch.setattr(MirroredLog, "publish", slept)
+    put_in(mine, numbered(6, 9), tmp_path)
+    assert names_of(mine) == names_of(machines[1].open(url)) == numbered(0, 9)
 
 
 def test_two_machines_that_change_it_at_once_come_one_after_the_other(
@@ -290,6 +369,40 @@ def test_a_lost_answer_is_recognised(url: str, s3: S3Server, machines: tuple[Mac
     assert (mine.version, names_of(mine)) == (before + 2, numbered(0, 6))
 
 
+def test_what_is_new_in_the_log_is_read_once(
+    url: str, s3: S3Server, machines: tuple[Machine, Machine], tmp_path: Path
+) -> None:
+    """Also while it is so young that its time does not tell whether it was replaced."""
+    put_in(machines[0].create(url), numbered(0, 2), tmp_path)
+    theirs = machines[1].open(url)
+    s3.reset()
+    for _ in range(3):
+        theirs.refresh()
+    assert s3.counts() == {"list": 3}
+
+
+def test_another_programs_rows_are_read(url: str, machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    """deltalake itself appends, deletes and compacts in the bucket; what we do then stands beside it."""
+    import deltalake
+
+    mine = machines[0].create(url)
+    put_in(mine, numbered(0, 6), tmp_path)
+    table = deltalake.DeltaTable(f"{url}/images")
+    names = numbered(6, 9)
+    columns = {"id": names, "uri": [f"mem/{name}" for name in names], "embedding": vectors(names).tolist()}
+    kinds = pa.schema({"id": pa.string(), "uri": pa.string(), "embedding": pa.list_(pa.float32())})
+    deltalake.write_deltalake(table, pa.table(columns, schema=kinds), mode="append", schema_mode="merge")
+    assert names_of(mine) == names_of(machines[1].open(url)) == numbered(0, 9)
+    table.update_incremental()
+    table.delete("id = 'row-0004'")
+    table.create_checkpoint()
+    mine.compact()
+    put_in(mine, numbered(9, 11), tmp_path)
+    left = [name for name in numbered(0, 11) if name != "row-0004"]
+    assert names_of(mine) == names_of(machines[1].open(url)) == left
+    assert machines[1].open(url).verify(deep=True).ok
+
+
 def test_a_commit_stands_without_its_checkpoint(
     url: str,
     s3: S3Server,
@@ -320,7 +433,7 @@ def test_the_cache_is_bounded_and_the_answers_are_the_same(
     sizes = [part.size for part in mine.snapshot.parts]
     assert len(sizes) == 5
     bound = max(sizes) * 2
-    small = two.open(url, cache_bytes=bound)
+    small = two.open(url, cache_size=bound)
     query = vectors(["a query", "another"])
     seen: list[int] = []
     for _ in range(2):
@@ -387,6 +500,9 @@ def test_a_new_machine_reads_from_the_last_checkpoint_on(
         "8",
     }
     assert names_of(theirs) == numbered(0, 7)
+    log = theirs.folder.images._files
+    assert len(log.commits()) == 3
+    assert log.timestamps().keys() == log.commits().keys() == set(range(9)), "a vacuum asks what each version needs"
     assert len(theirs.versions()) == 9
     shutil.rmtree(theirs.folder.images._files.folder)
     assert names_of(two.open(url, version=3)) == numbered(0, 2)
@@ -441,6 +557,8 @@ def test_vacuum_deletes_in_the_bucket_what_nobody_may_need(
     assert mine.info()["vacuum"]["files"] == 3
     now = table.time.time()
     monkeypatch.setattr(table.time, "time", lambda: now + 2 * 3600)
+    assert mine.vacuum(1).files == []  # the clock of this machine is wrong: the bucket's counts
+    monkeypatch.setattr(Bucket, "now", lambda _: now + 2 * 3600)
     assert len(mine.vacuum(1, dry_run=True).files) == 3
     assert len(mine.vacuum(1).files) == 3
     listed = [listed.name for listed in (Bucket(url) / "images").list()]

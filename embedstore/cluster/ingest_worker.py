@@ -2,7 +2,7 @@
 
 Each call names the records that it is about, so any worker can do it; what a worker has read and prepared it keeps for
 the next call, within bounds, and reads again where that is gone. Nothing is decided or written here, and no key is
-needed: to a service the driver sends. Which calls are made is `far_hands`' business.
+needed: to a service the driver sends. Which calls are made is `ray_ingest`'s business.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from embedstore.embedders.protocol import Embedder
 from embedstore.embedders.registry import make_embedder, takes
 from embedstore.errors import EmbedStoreError, ImageError
 from embedstore.images import PictureSource
-from embedstore.ingest import hands
+from embedstore.ingest import executor
 from embedstore.sources import Failure, Record
 from embedstore.storage.thumbnails import SIDE
 
@@ -58,7 +58,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Shape:
+class PictureInfo:
     """What there is to say of a picture that stays here prepared: its size; and its thumbnail where it was wanted."""
 
     width: int | None = None
@@ -105,13 +105,13 @@ def hello(expected: dict[str, str], environment: dict[str, str | None]) -> tuple
     return DONE, None
 
 
-def look(records: Sequence[Record]) -> tuple[str, Any]:
+def hash_records(records: Sequence[Record]) -> tuple[str, Any]:
     """Load and hash records; the answer is a hash for each, or what is wrong with it."""
-    return DONE, [_looked_at(record) for record in records]
+    return DONE, [_hashed(record) for record in records]
 
 
 def prepare(name: str, wanted: Sequence[Wanted], *own: bytes) -> tuple[str, Any]:
-    """Decode and prepare pictures, which stay here; the answer is a `Shape` for each, or what is wrong with it."""
+    """Decode and prepare pictures, which stay here; the answer is a `PictureInfo` for each, or what is wrong."""
     return DONE, [_made(item, name, own) for item in wanted]
 
 
@@ -135,14 +135,14 @@ def fetch(name: str, wanted: Sequence[Wanted], *own: bytes) -> tuple[str, Any]:
 
 _CALLS: dict[str, Callable[..., tuple[str, Any]]] = {
     "hello": hello,
-    "look": look,
+    "hash_records": hash_records,
     "prepare": prepare,
     "embed": embed,
     "fetch": fetch,
 }
 
 
-class _Kept:
+class _BoundedCache:
     """What is kept of pictures by content hash, the newest, within a number of bytes."""
 
     def __init__(self, most: int) -> None:
@@ -171,35 +171,35 @@ class _Kept:
         self._bytes -= self._items.pop(content_hash, (None, 0))[1]
 
 
-_files, _prepared = _Kept(FILE_BYTES), _Kept(PREPARED_BYTES)
+_files, _prepared = _BoundedCache(FILE_BYTES), _BoundedCache(PREPARED_BYTES)
 
 
-def _looked_at(record: Record) -> str | Failure | Absent:
+def _hashed(record: Record) -> str | Failure | Absent:
     def keep(content_hash: str, data: PictureSource) -> None:
         if isinstance(data, bytes | np.ndarray):
             _files.put(content_hash, data, len(data) if isinstance(data, bytes) else data.nbytes)
 
-    found = hands.examined(record, keep)
+    found = executor.examined(record, keep)
     return _judged(record, found) if isinstance(found, Failure) else found[0]
 
 
-def _made(item: Wanted, name: str, own: Sequence[bytes]) -> Shape | Failure | Absent:
+def _made(item: Wanted, name: str, own: Sequence[bytes]) -> PictureInfo | Failure | Absent:
     """Make what is wanted of a picture, from its file where that is kept here."""
     record, data = item.record, _files.get(item.content_hash)
     assert record is not None
     if data is not None:
         record = dataclasses.replace(record, load=functools.partial(images.as_source, data))
 
-    def make(content_hash: str, data: PictureSource) -> Shape:
+    def make(content_hash: str, data: PictureSource) -> PictureInfo:
         if not item.prepared:
-            return Shape(thumbnail=_thumbnail(data) if item.thumbnail else None)
-        picture = hands.decoded(item.content_hash, data)
+            return PictureInfo(thumbnail=_thumbnail(data) if item.thumbnail else None)
+        picture = executor.decoded(item.content_hash, data)
         prepared = _embedder(name, *own).prepare(picture.image)
         size = len(prepared) if isinstance(prepared, bytes) else int(getattr(prepared, "nbytes", 1 << 20))
         _prepared.put(content_hash, prepared, size)
-        return Shape(picture.width, picture.height, _thumbnail(picture.image) if item.thumbnail else None)
+        return PictureInfo(picture.width, picture.height, _thumbnail(picture.image) if item.thumbnail else None)
 
-    found = hands.examined(record, make)
+    found = executor.examined(record, make)
     _files.drop([item.content_hash])
     return _judged(record, found) if isinstance(found, Failure) else found[1]
 
@@ -224,7 +224,7 @@ def _all_prepared(name: str, wanted: Sequence[Wanted], own: Sequence[bytes]) -> 
             lacking[position] = None
         elif found is None:
             made = _made(dataclasses.replace(item, thumbnail=False), name, own)
-            if isinstance(made, Shape):
+            if isinstance(made, PictureInfo):
                 found = _prepared.get(item.content_hash)
             else:
                 lacking[position] = made

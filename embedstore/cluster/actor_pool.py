@@ -1,7 +1,7 @@
-"""Calls -> the workers of a Ray cluster, one for each of its processors; what a dead one had goes back to who called.
+"""A pool of Ray actors, one for each processor of the cluster; a call whose actor dies goes back to the caller.
 
-A worker is held for a bundle to be read, or for a batch to be embedded: the one that is preferred, where it lives, else
-the one with the least to do; a careful holder has it alone, so that its death says something of what it was asked.
+An actor is acquired for a bundle to be read, or for a batch to be embedded: the one that is preferred, where it lives,
+else the one with the least to do; or `alone`, so that its death says something of what it was asked.
 Nothing is repeated here: whoever asked knows whether that costs. A worker that dies is replaced by a new one, which
 says again which versions it has (Ray's own restart would not ask), as soon as the cluster has a place for it.
 """
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedstore import __version__
-from embedstore.cluster import greeting, record_side
+from embedstore.cluster import handshake, ingest_worker
 from embedstore.embedders import waits
 from embedstore.embedders.waits import Notices
 from embedstore.errors import ClusterError
@@ -29,25 +29,34 @@ AT_ONCE = 2
 """Bundles, and as many batches, that one worker has at once: while one computes, another waits for files or for us."""
 START_SECONDS = 180.0
 """For so long no worker may be there before it is given up."""
-STILLBORN = 5
+START_TRIES = 5
 """So many workers that die one after the other before they have said a word are no accident."""
+HUNG_SECONDS = 60.0
+"""After so long an actor that owes an answer is asked whether it is there; after as long again it counts as dead."""
 _POLL_SECONDS = 0.2
 
 
+_PING = "ping"
+
+
 class WorkerDiedError(ClusterError):
-    """The worker that a call was sent to has died within it."""
+    """The worker that a call was sent to has died within it, or hangs."""
+
+
+class _HungError(Exception):
+    """An actor does not even answer a ping."""
 
 
 @dataclass(eq=False)
-class Member:
-    """A worker that has been greeted, and for how many bundles and batches it is held."""
+class PooledActor:
+    """An actor that has passed the handshake, and for how many bundles and batches it is in use."""
 
-    actor: Any
+    handle: Any
     node: str
-    held: Counter[str] = field(default_factory=Counter)
+    in_use: Counter[str] = field(default_factory=Counter)
 
 
-class Crew:
+class ActorPool:
     """The workers of one `add`, through `ray`, which is connected. Threads may share one.
 
     `size` is how many there are to be. Once `stopped` is set calls end early. Nodes that join later help only where
@@ -56,18 +65,18 @@ class Crew:
 
     def __init__(self, ray: Any, stopped: threading.Event) -> None:
         self._ray, self._stopped = ray, stopped
-        ray.cloudpickle.register_pickle_by_value(greeting)
-        self._make = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0, max_concurrency=2 * AT_ONCE)(
-            greeting.Worker
-        )
+        ray.cloudpickle.register_pickle_by_value(handshake)
+        self._make = ray.remote(
+            num_cpus=1, max_restarts=0, max_task_retries=0, max_concurrency=2 * AT_ONCE, concurrency_groups={_PING: 1}
+        )(handshake.IngestActor)
         self.size = max(int(ray.cluster_resources().get("CPU", 1)), 1)
         self._changed = threading.Condition()
         self._actors: list[Any] = []
-        self._members: list[Member] = []
-        self._reserved: Member | None = None
+        self._ready: list[PooledActor] = []
+        self._reserved: PooledActor | None = None
         self._error: Exception | None = None
         self._closed = False
-        self._stillborn = 0
+        self._failed_starts = 0
         self._seen_at = time.monotonic()
         self._notices = Notices()
         for _ in range(self.size):
@@ -77,41 +86,41 @@ class Crew:
         """End all workers."""
         with self._changed:
             self._closed = True
-            actors, self._members = list(self._actors), []
-        for actor in actors:
+            handles, self._ready = list(self._actors), []
+        for actor in handles:
             self._ray.kill(actor)
 
-    def lives(self, member: Member) -> bool:
+    def is_alive(self, actor: PooledActor) -> bool:
         """Tell whether a worker has not been found dead."""
         with self._changed:
-            return member in self._members
+            return actor in self._ready
 
     @contextlib.contextmanager
-    def held(self, what: str, prefer: Member | None = None, careful: bool = False) -> Iterator[Member]:
+    def acquire(self, what: str, prefer: PooledActor | None = None, alone: bool = False) -> Iterator[PooledActor]:
         """Wait for a worker, and hold it for one more `what`, ``"bundle"`` or ``"batch"``.
 
         Raises StoppedError once nobody wants the answer any more, ClusterError where there is no worker at all.
         """
-        member = self._taken(what, prefer, careful)
+        actor = self._acquired(what, prefer, alone)
         try:
-            yield member
+            yield actor
         finally:
             with self._changed:
-                member.held[what] -= 1
-                if careful and self._reserved is member:
+                actor.in_use[what] -= 1
+                if alone and self._reserved is actor:
                     self._reserved = None
                 self._changed.notify_all()
 
-    def ask(self, member: Member, payload: bytes, *shared: Any) -> Any:
-        """Return what a worker answers, see `record_side`.
+    def call(self, actor: PooledActor, payload: bytes, *shared: Any) -> Any:
+        """Return what a worker answers, see `ingest_worker`.
 
-        Raises WorkerDiedError where it died within the call, StoppedError as `held`, and what the worker raises.
+        Raises WorkerDiedError where it died within the call, StoppedError as `acquire`, and what the worker raises.
         """
         try:
-            kind, _, found = self._got(member.actor.answer.remote(__version__, payload, *shared))
+            kind, _, found = self._got(actor, actor.handle.call.remote(__version__, payload, *shared))
         except self._deaths as error:
-            self._lost(member, error)
-            raise WorkerDiedError(f"a worker on {member.node} died: {_said(error)}") from error
+            self._lost(actor, error)
+            raise WorkerDiedError(f"a worker on {actor.node} died: {_said(error)}") from error
         except self._ray.exceptions.RayTaskError:
             raise  # an error that nobody foresaw, with the worker's traceback
         except self._ray.exceptions.RayError as error:
@@ -119,8 +128,8 @@ class Crew:
                 f"the Ray cluster fails: {type(error).__name__}: {_said(error)}. What was embedded is stored; see what "
                 "`ray status` tells, and run the same again to go on"
             ) from error
-        if kind == record_side.FAILED:
-            found.add_note(f"on {member.node}")
+        if kind == ingest_worker.FAILED:
+            found.add_note(f"on {actor.node}")
             raise found
         return found
 
@@ -129,94 +138,99 @@ class Crew:
         """What Ray raises for a worker that is gone, or cannot be reached any more, and for an answer lost with it."""
         known = self._ray.exceptions
         gone = known.RayActorError, known.WorkerCrashedError, known.NodeDiedError, known.OutOfMemoryError
-        return *gone, known.ObjectLostError, known.RpcError
+        return *gone, known.ObjectLostError, known.RpcError, _HungError
 
-    def _got(self, reference: Any) -> Any:
-        """Wait for an answer for as long as it is wanted."""
+    def _got(self, actor: PooledActor, reference: Any) -> Any:
+        """Wait for an answer for as long as it is wanted; _HungError where the actor does not even answer a ping."""
+        asked, ping = time.monotonic(), None
         while True:
             try:
                 return self._ray.get(reference, timeout=_POLL_SECONDS)
             except self._ray.exceptions.GetTimeoutError:
                 if self._stopped.is_set():
                     raise StoppedError("the reading was stopped") from None
+            if time.monotonic() - asked > HUNG_SECONDS:
+                if ping is not None and not self._ray.wait([ping], timeout=0)[0]:
+                    raise _HungError(f"it has not answered for {HUNG_SECONDS:.0f} s")
+                asked, ping = time.monotonic(), actor.handle.ping.options(concurrency_group=_PING).remote()
 
-    def _taken(self, what: str, prefer: Member | None, careful: bool) -> Member:
+    def _acquired(self, what: str, prefer: PooledActor | None, alone: bool) -> PooledActor:
         while True:
             with self._changed:
                 if self._error is not None:
                     raise self._error
-                member = self._free(what, prefer, careful)
-                if member is not None:
-                    member.held[what] += 1
-                    return member
+                actor = self._free(what, prefer, alone)
+                if actor is not None:
+                    actor.in_use[what] += 1
+                    return actor
                 self._changed.wait(_POLL_SECONDS)
                 self._require_any()
             if self._stopped.is_set():
                 raise StoppedError("the reading was stopped")
             waits.sleep(0)  # ends where the calling thread is wanted no more
 
-    def _free(self, what: str, prefer: Member | None, careful: bool) -> Member | None:
+    def _free(self, what: str, prefer: PooledActor | None, alone: bool) -> PooledActor | None:
         """Return the worker to take, None while there is none; one that is to be had alone gets nothing new."""
 
-        def load(member: Member) -> int:
-            return member.held.total()
+        def load(actor: PooledActor) -> int:
+            return actor.in_use.total()
 
-        if careful:
-            if self._reserved not in self._members:
-                self._reserved = min(self._members, key=load, default=None)
+        if alone:
+            if self._reserved not in self._ready:
+                self._reserved = min(self._ready, key=load, default=None)
             return None if self._reserved is None or load(self._reserved) else self._reserved
-        others = [member for member in self._members if member is not self._reserved]
+        others = [actor for actor in self._ready if actor is not self._reserved]
         wanted = [prefer] if prefer is not None and prefer in others else others
-        return min((member for member in wanted if member.held[what] < AT_ONCE), key=load, default=None)
+        return min((actor for actor in wanted if actor.in_use[what] < AT_ONCE), key=load, default=None)
 
     def _require_any(self) -> None:
         """Raise ClusterError where there has been no worker for too long."""
-        if self._members:
+        if self._ready:
             self._seen_at = time.monotonic()
             return
-        alone = time.monotonic() - self._seen_at
-        if alone > START_SECONDS:
+        waited = time.monotonic() - self._seen_at
+        if waited > START_SECONDS:
             raise ClusterError(
                 f"no worker could be started on the Ray cluster within {START_SECONDS:.0f} s: are its processors all "
                 "taken by other work, or its nodes gone? `ray status` tells. What was embedded is stored; run the same "
                 "again to go on"
             )
-        if alone > waits.SAY_EVERY:
-            self._notices.say("none", f"waiting for a worker of the Ray cluster, {alone:.0f} s so far")
+        if waited > waits.SAY_EVERY:
+            self._notices.say("none", f"waiting for a worker of the Ray cluster, {waited:.0f} s so far")
 
-    def _lost(self, member: Member, error: Exception) -> None:
+    def _lost(self, actor: PooledActor, error: Exception) -> None:
         """Do without a worker from now on, and start another."""
         with self._changed:
-            if member not in self._members:
+            if actor not in self._ready:
                 return  # another of its calls was told before
-            self._members.remove(member)
-            self._actors.remove(member.actor)
+            self._ready.remove(actor)
+            self._actors.remove(actor.handle)
             self._seen_at = time.monotonic()
-        self._notices.say(member.node, f"a worker on {member.node} died, and its work is done again: {_said(error)}")
-        self._ray.kill(member.actor)  # one that only could not be reached does nothing twice
+        self._notices.say(actor.node, f"a worker on {actor.node} died, and its work is done again: {_said(error)}")
+        self._ray.kill(actor.handle)  # one that only could not be reached does nothing twice
         self._start()
 
     def _start(self) -> None:
-        """Ask for one more worker; it is a member once it has said that it is like this process."""
+        """Ask for one more worker; it is in the pool once it has said that it is like this process."""
         with self._changed:
             if self._closed:
                 return
             actor = self._make.remote()
             self._actors.append(actor)
-        threading.Thread(target=self._greet, args=(actor,), name="embedstore-greet", daemon=True).start()
+        threading.Thread(target=self._shake_hands, args=(actor,), name="embedstore-handshake", daemon=True).start()
 
-    def _greet(self, actor: Any) -> None:
+    def _shake_hands(self, actor: Any) -> None:
         """Wait until a worker has its place and answers."""
-        environment = {name: os.environ.get(name) for name in record_side.SETTINGS}
-        hello = pickle.dumps(("hello", record_side.traits(), environment))
+        environment = {name: os.environ.get(name) for name in ingest_worker.SETTINGS}
+        hello = pickle.dumps(("hello", ingest_worker.traits(), environment))
         again = False
         try:
-            kind, node, found = self._ray.get(actor.meet.remote(__version__, hello))
+            kind, node, found = self._ray.get(actor.handshake.remote(__version__, hello))
         except Exception as error:  # noqa: BLE001  (it is told to whoever calls)
             with self._changed:
                 self._actors.remove(actor)
-                self._stillborn += 1
-                again = self._stillborn < STILLBORN and isinstance(error, self._deaths)
+                self._failed_starts += 1
+                again = self._failed_starts < START_TRIES and isinstance(error, self._deaths)
                 if not again and self._error is None:
                     self._error = ClusterError(f"no worker of the Ray cluster comes to life: {_said(error)}")
                 self._changed.notify_all()
@@ -224,11 +238,11 @@ class Crew:
                 self._start()
             return
         with self._changed:
-            self._stillborn = 0
-            if kind != record_side.DONE:
+            self._failed_starts = 0
+            if kind != ingest_worker.DONE:
                 self._error = self._error or _unlike(found, node)
             elif not self._closed:
-                self._members.append(Member(actor, node))
+                self._ready.append(PooledActor(actor, node))
             self._changed.notify_all()
 
 
@@ -240,7 +254,7 @@ def _said(error: Exception) -> str:
 
 def _unlike(found: dict[str, str], node: str) -> ClusterError:
     """Return the error of a node that differs, which names what differs and both values."""
-    ours = record_side.traits()
+    ours = ingest_worker.traits()
     said = "; ".join(
         f"{name} {ours[name]} here, {value} on {node}" for name, value in found.items() if ours[name] != value
     )

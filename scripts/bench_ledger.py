@@ -1,6 +1,6 @@
 """A million rows that arrive 64 at a time: how many parts they leave, how quickly the store opens, and what it costs.
 
-    scripts/in_venv python scripts/bench_once.py [--rows 1000000] [--dim 768] [--runs 1]
+    scripts/in_venv python scripts/bench_ledger.py [--rows 1000000] [--dim 768] [--runs 1]
 
 Rows go through the ledger and its folds as in `embedstore add`; only pictures and models are left out. `--runs N`
 spreads them over N adds, as a folder that grows a little every day would; `--runs 15625` makes each batch of 64 an

@@ -1,4 +1,4 @@
-"""The hands of an `add` on a Ray cluster: bundles of records to its workers, hashes and vectors back, in order.
+"""An `add` on a Ray cluster: bundles of records to its workers, hashes and vectors back, in order.
 
 What is known, claimed, paid for and written is this process's business as ever, through the one ledger; workers read,
 hash, decode, prepare and run the model. To a service this process sends: it limits a key, not a machine, so more
@@ -27,15 +27,22 @@ from PIL import Image
 
 from embedstore import images
 from embedstore.cluster import connection
-from embedstore.cluster.crew import AT_ONCE, Crew, Member, WorkerDiedError
+from embedstore.cluster.actor_pool import AT_ONCE, ActorPool, PooledActor, WorkerDiedError
+from embedstore.cluster.ingest_worker import Absent, Wanted
 from embedstore.cluster.ray_executor import RayExecutor
-from embedstore.cluster.record_side import Absent, Wanted
 from embedstore.embedders import registry
 from embedstore.embedders.protocol import Embedder
 from embedstore.errors import ClusterError, InputError, RejectedImagesError
 from embedstore.images import turns
-from embedstore.ingest import hands
-from embedstore.ingest.hands import Begin, Hands, Job, PreparedRecord
+from embedstore.ingest.executor import (
+    ExecutorFactory,
+    IngestExecutor,
+    Job,
+    PreparedRecord,
+    ahead,
+    thread_executor,
+    wrong_with,
+)
 from embedstore.searching.scan import Executor
 from embedstore.sources import Failure, Record
 
@@ -49,47 +56,47 @@ CARRIED_BYTES, BUNDLE_BYTES = 256 << 20, 16 << 20
 """Files that travel because only this process has them: all of them together, and those of one bundle."""
 
 
-def hands_of(executor: Executor) -> Begin:
-    """Return what begins an `add` where an executor scans: on its cluster, else on threads of this process."""
-    return far_hands if isinstance(executor, RayExecutor) else hands.own_hands
+def ingest_executor_for(executor: Executor) -> ExecutorFactory:
+    """Return what starts the executor of an `add` beside one of scans: on its cluster, or in this process."""
+    return ray_ingest_executor if isinstance(executor, RayExecutor) else thread_executor
 
 
 @contextlib.contextmanager
-def far_hands(job: Job) -> Iterator[Hands]:
-    """Give hands that are the workers of the cluster that this process is connected to."""
+def ray_ingest_executor(job: Job) -> Iterator[IngestExecutor]:
+    """Give an executor on the cluster that this process is connected to."""
     ray = connection.connected(None)
-    crew = Crew(ray, job.stopped)
+    actors = ActorPool(ray, job.stopped)
     try:
-        with ThreadPoolExecutor(AT_ONCE * crew.size, thread_name_prefix="embedstore-far") as pool:
-            yield FarHands(ray, job, crew, pool)
+        with ThreadPoolExecutor(AT_ONCE * actors.size, thread_name_prefix="embedstore-ray") as threads:
+            yield RayIngestExecutor(ray, job, actors, threads)
     finally:
-        crew.close()
+        actors.close()
 
 
 @dataclass(slots=True)
-class _Parcel:
-    """A record, and the same as it can travel; or why it cannot be read. `turn`: the room that it takes meanwhile."""
+class _Outgoing:
+    """A record, and the same as it is sent; or why it cannot be read. `turn`: the room that it takes meanwhile."""
 
     record: Record
-    cargo: Record | Failure
+    sent: Record | Failure
     turn: turns.Turn
 
 
 @dataclass(eq=False, slots=True)
-class _Kept:
+class _PreparedRef:
     """Stands for a prepared picture, which a worker keeps; `deaths`: how many workers have died embedding it."""
 
     record: Record
     content_hash: str
-    member: Member
+    actor: PooledActor
     deaths: int = 0
 
 
-class FarHands:
-    """See `far_hands`; keeps the protocol `Hands`."""
+class RayIngestExecutor:
+    """See `ray_ingest_executor`; keeps the protocol `IngestExecutor`."""
 
-    def __init__(self, ray: Any, job: Job, crew: Crew, pool: ThreadPoolExecutor) -> None:
-        self._ray, self._job, self._crew, self._pool = ray, job, crew, pool
+    def __init__(self, ray: Any, job: Job, actors: ActorPool, threads: ThreadPoolExecutor) -> None:
+        self._ray, self._job, self._actors, self._threads = ray, job, actors, threads
         self._room = turns.Budget(CARRIED_BYTES)
         self._naming = threading.Lock()
         self._named: tuple[Any, ...] | None = None
@@ -97,41 +104,41 @@ class FarHands:
     # What `pipeline` asks.
 
     def ahead(self, records: Iterable[Record], count: int | None) -> Iterator[tuple[Record, PreparedRecord | Failure]]:
-        """Read records in bundles; see `Hands.ahead`."""
-        size = BUNDLE if count is None else min(BUNDLE, math.ceil(count / (2 * AT_ONCE * self._crew.size)) or 1)
+        """Read records in bundles; see `IngestExecutor.ahead`."""
+        size = BUNDLE if count is None else min(BUNDLE, math.ceil(count / (2 * AT_ONCE * self._actors.size)) or 1)
         bundles = self._bundles(records, size)
-        for bundle, found in hands.ahead(self._pool, self._read, bundles, BUNDLES_PER_WORKER * self._crew.size):
-            yield from zip((parcel.record for parcel in bundle), found, strict=True)
+        for bundle, found in ahead(self._threads, self._read, bundles, BUNDLES_PER_WORKER * self._actors.size):
+            yield from zip((item.record for item in bundle), found, strict=True)
 
     def read(self, record: Record) -> PreparedRecord | Failure:
-        """Read one record; see `Hands.read`."""
+        """Read one record; see `IngestExecutor.read`."""
         return self._read([self._packed(record)])[0]
 
     def embedder(self) -> Embedder:
         """Return an embedder whose pictures are prepared elsewhere, and embedded there too where the model is."""
-        return _FarEmbedder(self._job.model(), self, self._crew.size)
+        return _WorkersEmbedder(self._job.model(), self, self._actors.size)
 
-    def _bundles(self, records: Iterable[Record], size: int) -> Iterator[list[_Parcel]]:
+    def _bundles(self, records: Iterable[Record], size: int) -> Iterator[list[_Outgoing]]:
         """Cut records into bundles, in order; those that are at hand only now are loaded now."""
-        bundle: list[_Parcel] = []
+        bundle: list[_Outgoing] = []
         for record in records:
             bundle.append(self._packed(record))
-            if len(bundle) >= size or sum(parcel.turn.amount for parcel in bundle) >= BUNDLE_BYTES:
+            if len(bundle) >= size or sum(item.turn.amount for item in bundle) >= BUNDLE_BYTES:
                 yield bundle
                 bundle = []
         if bundle:
             yield bundle
 
-    def _packed(self, record: Record) -> _Parcel:
+    def _packed(self, record: Record) -> _Outgoing:
         turn = self._room.take(record.passing or 0, self._job.stopped)
-        return _Parcel(record, portable(record), turn)
+        return _Outgoing(record, portable(record), turn)
 
     # Stage one: records are read, hashed and, where that is wanted, decoded and prepared.
 
-    def _read(self, bundle: list[_Parcel], deaths: int = 0) -> list[PreparedRecord | Failure]:
+    def _read(self, bundle: list[_Outgoing], deaths: int = 0) -> list[PreparedRecord | Failure]:
         """Read a bundle, on a thread of the pool, through the deaths of workers."""
         try:
-            return self._read_together(bundle, careful=deaths >= TRIES - 1)
+            return self._read_together(bundle, alone=deaths >= TRIES - 1)
         except WorkerDiedError as error:
             deaths += 1
             if deaths < TRIES:
@@ -141,68 +148,68 @@ class FarHands:
             middle = len(bundle) // 2
             return self._read(bundle[:middle], TRIES - 1) + self._read(bundle[middle:], TRIES - 1)
         finally:
-            for parcel in bundle:
-                parcel.turn.release()
+            for item in bundle:
+                item.turn.release()
 
-    def _read_together(self, bundle: list[_Parcel], careful: bool) -> list[PreparedRecord | Failure]:
+    def _read_together(self, bundle: list[_Outgoing], alone: bool) -> list[PreparedRecord | Failure]:
         """Have a bundle hashed by one worker, and then prepared what of it is new."""
-        cargo = [parcel.cargo for parcel in bundle if isinstance(parcel.cargo, Record)]
-        with self._crew.held("bundle", careful=careful) as member:
-            hashed = iter(self._crew.ask(member, pickle.dumps(("look", cargo))))
-            seen = [p.cargo if isinstance(p.cargo, Failure) else _judged(next(hashed), member) for p in bundle]
+        sent = [item.sent for item in bundle if isinstance(item.sent, Record)]
+        with self._actors.acquire("bundle", alone=alone) as actor:
+            hashed = iter(self._actors.call(actor, pickle.dumps(("hash_records", sent))))
+            seen = [p.sent if isinstance(p.sent, Failure) else _judged(next(hashed), actor) for p in bundle]
             wanted: dict[int, Wanted] = {}
-            for position, (parcel, content_hash) in enumerate(zip(bundle, seen, strict=True)):
-                if isinstance(content_hash, str) and isinstance(parcel.cargo, Record):
+            for position, (item, content_hash) in enumerate(zip(bundle, seen, strict=True)):
+                if isinstance(content_hash, str) and isinstance(item.sent, Record):
                     prepared = not self._job.holds(content_hash)
-                    small = self._job.wants_thumbnail(parcel.record, content_hash)
+                    small = self._job.wants_thumbnail(item.record, content_hash)
                     if prepared or small:
-                        wanted[position] = Wanted(parcel.cargo, content_hash, prepared, small)
-            answers = self._ask(member, "prepare", list(wanted.values())) if wanted else []
-            made = {n: _judged(answer, member) for n, answer in zip(wanted, answers, strict=True)}
-        return [self._outcome(parcel.record, seen[n], made.get(n), member) for n, parcel in enumerate(bundle)]
+                        wanted[position] = Wanted(item.sent, content_hash, prepared, small)
+            answers = self._ask(actor, "prepare", list(wanted.values())) if wanted else []
+            made = {n: _judged(answer, actor) for n, answer in zip(wanted, answers, strict=True)}
+        return [self._outcome(item.record, seen[n], made.get(n), actor) for n, item in enumerate(bundle)]
 
-    def _outcome(self, record: Record, seen: Any, shape: Any, member: Member) -> PreparedRecord | Failure:
+    def _outcome(self, record: Record, seen: Any, info: Any, actor: PooledActor) -> PreparedRecord | Failure:
         """Return what came of a record: of its hash, and of its picture where that was wanted."""
-        if isinstance(seen, Failure) or shape is None:
+        if isinstance(seen, Failure) or info is None:
             return seen if isinstance(seen, Failure) else PreparedRecord(seen)
-        if isinstance(shape, Failure):
-            return shape
-        if shape.thumbnail is not None:
-            self._job.keep_thumbnail(record, seen, lambda side: shape.thumbnail)
-        if shape.width is None:
+        if isinstance(info, Failure):
+            return info
+        if info.thumbnail is not None:
+            self._job.keep_thumbnail(record, seen, lambda side: info.thumbnail)
+        if info.width is None:
             return PreparedRecord(seen)
-        return PreparedRecord(seen, shape.width, shape.height, _Kept(record, seen, member))
+        return PreparedRecord(seen, info.width, info.height, _PreparedRef(record, seen, actor))
 
     # Stage two: what is prepared is embedded, by the worker that has it.
 
-    def vectors(self, kept: Sequence[_Kept]) -> NDArray[np.float32]:
+    def vectors(self, kept: Sequence[_PreparedRef]) -> NDArray[np.float32]:
         """Return the vectors of pictures as their model has them."""
         return np.concatenate(list(self._by_worker("embed", kept)))
 
-    def fetched(self, kept: Sequence[_Kept]) -> list[Any]:
+    def fetched(self, kept: Sequence[_PreparedRef]) -> list[Any]:
         """Return what workers have prepared."""
         return [item for some in self._by_worker("fetch", kept) for item in some]
 
-    def _by_worker(self, what: str, kept: Sequence[_Kept]) -> Iterator[Any]:
+    def _by_worker(self, what: str, kept: Sequence[_PreparedRef]) -> Iterator[Any]:
         """Ask for neighbours that one worker has together."""
         start = 0
         for end in range(1, len(kept) + 1):
-            if end == len(kept) or kept[end].member is not kept[start].member:
+            if end == len(kept) or kept[end].actor is not kept[start].actor:
                 yield self._asked(what, kept[start:end])
                 start = end
 
-    def _asked(self, what: str, kept: Sequence[_Kept]) -> Any:
+    def _asked(self, what: str, kept: Sequence[_PreparedRef]) -> Any:
         """Ask for pictures of one worker, through its death.
 
         Raises RejectedImagesError, after which the caller sends halves, where one cannot be had or ends its workers.
         """
         whole = False
         while True:
-            careful = any(item.deaths >= TRIES - 1 for item in kept)
-            wanted = [Wanted(self._cargo(item, whole), item.content_hash) for item in kept]
+            alone = any(item.deaths >= TRIES - 1 for item in kept)
+            wanted = [Wanted(self._record_for(item, whole), item.content_hash) for item in kept]
             try:
-                with self._crew.held("batch", kept[0].member, careful) as member:
-                    found = self._ask(member, what, wanted)
+                with self._actors.acquire("batch", kept[0].actor, alone) as actor:
+                    found = self._ask(actor, what, wanted)
             except WorkerDiedError as error:
                 whole = True
                 for item in kept:
@@ -213,27 +220,27 @@ class FarHands:
                 continue
             if not isinstance(found, dict):
                 return found
-            wrong = next((_judged(lacking, member) for lacking in found.values() if lacking is not None), None)
+            wrong = next((_judged(lacking, actor) for lacking in found.values() if lacking is not None), None)
             if wrong is not None:
                 raise RejectedImagesError(wrong.reason)
             whole = True
 
-    def _cargo(self, item: _Kept, whole: bool) -> Record | None:
+    def _record_for(self, item: _PreparedRef, whole: bool) -> Record | None:
         """Return the record of a picture, for who has to read it again; None where that would carry its bytes."""
-        if not whole and self._crew.lives(item.member) and not _is_named(item.record):
+        if not whole and self._actors.is_alive(item.actor) and not _is_named(item.record):
             return None
         found = portable(item.record)
         if isinstance(found, Failure):
             raise RejectedImagesError(found.reason)
         return found
 
-    def _ask(self, member: Member, what: str, wanted: list[Wanted]) -> Any:
+    def _ask(self, actor: PooledActor, what: str, wanted: list[Wanted]) -> Any:
         """Have a worker do what needs the embedder, which is named, or travels with the call."""
         with self._naming:
             if self._named is None:
                 self._named = self._name()
         name, *own = self._named
-        return self._crew.ask(member, pickle.dumps((what, name, wanted)), *own)
+        return self._actors.call(actor, pickle.dumps((what, name, wanted)), *own)
 
     def _name(self) -> tuple[Any, ...]:
         """Return the name of the embedder; for one of the user's own also where it lies pickled.
@@ -256,22 +263,22 @@ class FarHands:
         )
 
 
-class _FarEmbedder:
+class _WorkersEmbedder:
     """An embedder of pictures that workers have prepared; keeps the `Embedder` protocol."""
 
-    def __init__(self, own: Embedder, far: FarHands, size: int) -> None:
-        self._own, self._far = own, far
+    def __init__(self, own: Embedder, executor: RayIngestExecutor, size: int) -> None:
+        self._own, self._executor = own, executor
         self._sends = is_behind_service(own)
         self.space, self.batch_size = own.space, own.batch_size
         self.workers = own.workers if self._sends else AT_ONCE * size
         self.prepare: Callable[[Image.Image], Any] = own.prepare
         self.embed_texts = own.embed_texts
 
-    def embed_prepared(self, prepared: Sequence[_Kept]) -> NDArray[np.float32]:
+    def embed_prepared(self, prepared: Sequence[_PreparedRef]) -> NDArray[np.float32]:
         """Have pictures embedded where they are; a service is asked from here."""
         if self._sends:
-            return self._own.embed_prepared(self._far.fetched(prepared))
-        return self._far.vectors(prepared)
+            return self._own.embed_prepared(self._executor.fetched(prepared))
+        return self._executor.vectors(prepared)
 
 
 def is_behind_service(embedder: Embedder) -> bool:
@@ -294,7 +301,7 @@ def portable(record: Record) -> Record | Failure:
         if isinstance(data, Image.Image):
             data = np.asarray(images.read(data).image)
     except Exception as error:  # noqa: BLE001  (archives, decoders and users' sources raise anything)
-        return hands.wrong_with(record, error)
+        return wrong_with(record, error)
     return Record(record.key, record.uri, functools.partial(images.as_source, data))
 
 
@@ -306,13 +313,13 @@ def _is_named(record: Record) -> bool:
     return load.func.__module__.startswith("embedstore.") and all(isinstance(word, str | int) for word in load.args)
 
 
-def _judged(found: Any, member: Member) -> Any:
+def _judged(found: Any, actor: PooledActor) -> Any:
     """Return what a worker has found; raise ClusterError for a file that only its node does not see."""
     if not isinstance(found, Absent):
         return found
     if os.access(found.path, os.R_OK):
         raise ClusterError(
-            f"{member.node} cannot read {found.path} ({found.failure.reason}), which is there for this process: every "
+            f"{actor.node} cannot read {found.path} ({found.failure.reason}), which is there for this process: every "
             "node of the cluster must see the pictures at the same path, on a file system that they share; mount it "
             "there, or add without Ray. What was embedded is stored"
         )

@@ -1,8 +1,8 @@
-"""Who reads the records of an `add` and embeds its pictures: `Hands`, by default threads of this process.
+"""Who reads the records of an `add` and embeds its pictures: `IngestExecutor`, by default threads of this process.
 
-A record -> its hash, and the model's input where its picture is new; or why it cannot be read. Hands here and elsewhere
-do that by the functions of this module. What a record means for the store, what is embedded and what is written is
-decided by `pipeline`, in this process; the workers of a cluster are `cluster.far_hands`' business.
+A record -> its hash, and the model's input where its picture is new; or why it cannot be read. Every executor does
+that by the functions of this module. What a record means for the store, what is embedded and what is written is
+decided by `pipeline`, in this process; the workers of a cluster are `cluster.ray_ingest`'s business.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PreparedRecord:
 
 @dataclass(frozen=True)
 class Job:
-    """What hands must know of an `add`. Threads may share one.
+    """What an executor must know of an `add`. Threads may share one.
 
     `model` returns the embedder, which is loaded when it is first asked for. `holds` tells whether a picture of this
     hash has a vector already. `thumbnails` are None where none are to be kept. `stopped` is set when nothing more is
@@ -71,7 +71,7 @@ class Job:
                 self.thumbnails.keep(content_hash, make)
 
 
-class Hands(Protocol):
+class IngestExecutor(Protocol):
     """Reads records, and embeds what it has prepared of them."""
 
     def ahead(self, records: Iterable[Record], count: int | None) -> Iterator[tuple[Record, PreparedRecord | Failure]]:
@@ -90,18 +90,18 @@ class Hands(Protocol):
         ...
 
 
-Begin: TypeAlias = Callable[[Job], AbstractContextManager[Hands]]
-"""Makes hands for a job, for as long as the context lasts."""
+ExecutorFactory: TypeAlias = Callable[[Job], AbstractContextManager[IngestExecutor]]
+"""Makes an executor for a job, for as long as the context lasts."""
 
 
 @contextlib.contextmanager
-def own_hands(job: Job) -> Iterator[Hands]:
-    """Give hands that are threads of this process."""
+def thread_executor(job: Job) -> Iterator[IngestExecutor]:
+    """Give an executor on threads of this process."""
     with ThreadPoolExecutor(cores()) as pool:
-        yield _OwnHands(job, pool)
+        yield _ThreadExecutor(job, pool)
 
 
-class _OwnHands:
+class _ThreadExecutor:
     def __init__(self, job: Job, pool: ThreadPoolExecutor) -> None:
         self._job, self._pool = job, pool
 
