@@ -23,6 +23,8 @@ IN_MEMORY = ("memory:", "table:")
 
 _READ_BYTES = 2**20
 _SEAL = "checksum"
+_OTHER_FILES = 256
+"""Files that a process may have open besides the parts of a store."""
 
 
 def replace(path: Path, content: bytes | str, *, durable: bool = True) -> None:
@@ -59,6 +61,23 @@ def naming(path: str | os.PathLike[str], beside: Path | None = None) -> Iterator
         if error.errno is not None and error.filename in (None, str(beside)):
             error.filename, error.filename2 = os.fspath(path), None
         raise
+
+
+def allow_open(number: int) -> None:
+    """Let this process have so many files open besides those that it has, as far as the system lets it.
+
+    Many systems begin with 256 or 1,024; a store of more parts than that has each mapped, which counts.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, which counts otherwise
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * number + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(most, soft), hard))
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,25 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
             assert (error.errno, error.filename) == (errno.EINVAL, str(path))
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "gone")
+
+
+_MANY = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+from embedstore import EmbedStore, Query
+import numpy as np
+store = EmbedStore.open(sys.argv[1])
+print(len(store.snapshot.parts), len(store.search(Query.vector(np.eye(96, dtype=np.float32)[0]), k=100)))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files are not counted so there")
+def test_a_store_of_more_parts_than_files_may_be_open_is_searched(tmp_path: Path) -> None:
+    """64 files, 210 parts."""
+    from many_parts import PARTS, made
+
+    made(tmp_path / "s.store")
+    said = subprocess.run(
+        [sys.executable, "-c", _MANY, str(tmp_path / "s.store")], capture_output=True, text=True, check=False
+    )
+    assert said.stdout.split() == [str(PARTS), "100"], said.stderr

@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ _DELTA = {"uri": "DELTA_BYTE_ARRAY", "added_at": "DELTA_BINARY_PACKED"}  # each 
 _UNBOUNDED = 2**31 - 1
 _MAX_BLOCK_BYTES = 2**30
 _MANY_GROUPS = 8
+_WITHOUT_FILE: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+"""An older Python keeps the file of each map open; see `files.allow_open`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +258,7 @@ class Part:
         if not self.blocks:
             return []
         with self._file.whole() as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, **_WITHOUT_FILE)
         views = []
         for block in self.blocks:
             end = block.offset + block.rows * self.dim * 4

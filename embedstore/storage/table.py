@@ -81,6 +81,12 @@ class Snapshot:
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Read metadata columns of all rows, in row order."""
+        missing = [name for name in columns if name not in self.schema.names]
+        if missing:
+            raise DamagedStoreError(
+                f"the log of version {self.version} has no column {missing[0]!r}, which every store has; "
+                "run `embedstore verify STORE`, and `embedstore repair STORE`"
+            )
         schema = pa.schema([self.schema.field(name) for name in columns])
         return pa.concat_tables([conform(part.read(columns), schema) for part in self.parts] or [schema.empty_table()])
 
@@ -144,17 +150,13 @@ class DeltaFolder:
         """
         newest = self.newest_version()
         if version is None or version == newest:
-            return self._newest(newest)
-        if not 0 <= version <= newest:
+            found = self._newest(newest)
+        elif not 0 <= version <= newest:
             raise InputError(f"there is no version {version}; versions go from 0 to {newest}")
-        with self._opened(version) as table:
-            there = self._on_disk()
-            missing = sum(name not in there for name in _names(table))
-            if missing:
-                raise InputError(
-                    f"version {version} needs {counted(missing, 'file')} that vacuum removed; choose a later version"
-                )
-            return self._read(version, table)
+        else:
+            found = self._older(version)
+        files.allow_open(len(found.parts))
+        return found
 
     def new_part(self, batches: Iterator[tuple[pa.Table, Vectors]], schema: pa.Schema) -> Part:
         """Write a part that no version names yet; `commit` adds it."""
@@ -432,6 +434,16 @@ class DeltaFolder:
                     raise
         self._remember(made, commit)
         return made
+
+    def _older(self, version: int) -> Snapshot:
+        with self._opened(version) as table:
+            there = self._on_disk()
+            missing = sum(name not in there for name in _names(table))
+            if missing:
+                raise InputError(
+                    f"version {version} needs {counted(missing, 'file')} that vacuum removed; choose a later version"
+                )
+            return self._read(version, table)
 
     def _read(self, version: int, table: Any, known: Sequence[Part] = ()) -> Snapshot:
         """Read a version from the log, and the layout of each part that is not known from its footer."""

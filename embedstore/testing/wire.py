@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
+import selectors
 import socket
 import struct
 import sys
@@ -245,7 +245,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _client_gone(self) -> bool:
         """Return whether the client has closed its side."""
-        readable, _, _ = select.select([self.connection], [], [], 0)
+        with selectors.DefaultSelector() as waiting:  # `select` takes no number above 1,023
+            waiting.register(self.connection, selectors.EVENT_READ)
+            readable = waiting.select(0)
         try:
             return bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
         except OSError:

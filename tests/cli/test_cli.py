@@ -247,6 +247,6 @@ def test_ctrl_c_at_a_question_ends_with_130(store: EmbedStore) -> None:
         while asking.poll() is None:  # one that comes just before the answer is read is seen after it only
             asking.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                asking.wait(1)
+                asking.wait(10)
         assert asking.returncode == 130
     assert run("repair", store.path, stdin="n\n").exit_code == 1
