@@ -25,7 +25,7 @@ from embedstore.vectors import Vectors
 MOST_WORKERS = 256
 MOST_BYTES = 64 << 20
 """Prepared pictures that are under way together; one batch always is, and a batch leaves early at a quarter of it."""
-MOST_KEPT = 2_048
+MOST_KEPT = 1_024
 """Pictures that are handed on together once they have come back."""
 MOST_PAUSE = 0.2
 """Seconds for which what has come back gathers at most."""
