@@ -232,6 +232,7 @@ class _Faulty:
             if word in ("reset", "release"):
                 with self._freed:
                     self._rounds += 1
+                    self._held = 0
                     self._freed.notify_all()
             if word == "requests":
                 return json.dumps([asdict(request) for request in self._log]).encode()
@@ -255,8 +256,8 @@ class _Faulty:
         with self._freed:
             self._held += 1
             now = self._rounds
-            self._freed.wait_for(lambda: self._rounds != now, timeout=60)
-            self._held -= 1
+            if not self._freed.wait_for(lambda: self._rounds != now, timeout=60):
+                self._held -= 1
 
 
 def _meaning(environ: dict[str, Any], path: str) -> tuple[str, str]:

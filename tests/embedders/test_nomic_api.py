@@ -440,8 +440,8 @@ def test_retry_after_holds_back_everything(server: NomicServer, tmp_path: Path) 
 def test_waiting_as_asked_costs_no_patience(server: NomicServer, tmp_path: Path) -> None:
     """Time spent waiting for the rate limit is not time spent on failing."""
     limiter = RateLimiter(100, 300.0, tmp_path / "times.json")
-    embedder = NomicAPIEmbedder(retries=Retries(6, 0.001, 0.002, patience=0.3), limiter=limiter)
-    server.faults.script([Fault("429", retry_after=0.2)] * 3)
+    embedder = NomicAPIEmbedder(retries=Retries(6, 0.001, 0.002, patience=1.2), limiter=limiter)
+    server.faults.script([Fault("429", retry_after=0.5)] * 3)
     assert embedder.embed_prepared(jpegs(1)).shape == (1, 768)
 
 

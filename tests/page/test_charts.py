@@ -26,9 +26,16 @@ def matches(page: Page) -> int:
 
 
 def middle(place: Locator) -> tuple[float, float]:
-    """The middle of an element, in view."""
+    """The middle of an element, in view, once it stands still."""
     place.scroll_into_view_if_needed()
-    box = place.bounding_box()
+    boxes = [place.bounding_box()]
+
+    def is_still() -> bool:
+        boxes.append(place.bounding_box())
+        return boxes[-2] == boxes[-1]
+
+    until(is_still, "the element stands still")
+    box = boxes[-1]
     assert box is not None
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
