@@ -28,9 +28,9 @@ in late, so that no stored copy has them. Requests ($0.0004 for 1,000 GETs in se
 not in it: to read a million rows once takes some 25 parts."""
 MEMORY_SHARE = 0.8
 """How much of a machine's memory may hold what each search reads; the rest is left to the system and processes."""
-CLUSTER = 1.4
-"""How much longer a search takes on a Ray cluster than in one process: the largest median, on one node with two workers
-(README, "Many machines"). No cluster of more machines was measured."""
+CLUSTER = 1.2
+"""How much longer a search takes on a Ray cluster than in one process: the largest median, on one node with two
+workers, rounded up (README, "Many machines"). No cluster of more machines was measured."""
 REQUESTS_A_SECOND, PICTURES_A_REQUEST = 1200 / 300, 64
 """Nomic's rate limit for one address (https://docs.nomic.ai/api/getting-started/rate-limits, read on 2026-11-30), and
 what a request of `embedstore add` holds. No page with their price for pictures was found
