@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from launcher import Launcher
 from PIL import Image
 
 from embedstore import images
@@ -28,42 +27,6 @@ KILLS = int(os.environ.get("EMBEDSTORE_KILLS", "6"))
 WORKERS, BATCH, PICTURES = 4, 4, 48
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="killing many processes quickly takes fork")
-
-
-class Launcher:
-    """Starts `embedstore` commands that can be killed."""
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parents[1] / "forked_add.py")],
-            env={**os.environ, **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(
-        self, words: list[str], moment: Callable[[], None] | None = None, by: signal.Signals = signal.SIGKILL
-    ) -> int:
-        """Run a command; send it a signal when `moment` returns, if it has not ended; return its wait status."""
-        assert self._process.stdout is not None
-        self._say(json.dumps(words))
-        pid = int(self._process.stdout.readline())
-        if moment is not None:
-            moment()
-            os.kill(pid, by)
-        self._say("")
-        return int(self._process.stdout.readline())
-
-    def _say(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(10)
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import run
+from launcher import Launcher
 from PIL import Image
 from s3_server import S3Server
 
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="killing many pr
 PART, COMMIT = r"part-.*\.parquet", r"_delta_log/\d{20}\.json"
 
 
-class Machine:
+class Machine(Launcher):
     """A machine with a home and a cache of its own, on which `embedstore` runs in processes that can be killed."""
 
     def __init__(self, folder: Path, service: S3Server) -> None:
@@ -33,35 +32,7 @@ class Machine:
             "EMBEDSTORE_CACHE_DIR": str(folder / "cache"),
             "EMBEDSTORE_STATE_DIR": str(folder / "state"),
         }
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parents[1] / "forked_add.py")],
-            env={**os.environ, **service.environment(), **self.environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def start(self, *words: object) -> int:
-        """Start a command, and return the number of its process."""
-        assert self._process.stdout is not None
-        self._say(json.dumps([str(word) for word in words]))
-        return int(self._process.stdout.readline())
-
-    def end(self) -> int:
-        """Wait for the end of what was started last, and return its wait status."""
-        assert self._process.stdout is not None
-        self._say("")
-        return int(self._process.stdout.readline())
-
-    def _say(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(10)
+        super().__init__({**service.environment(), **self.environment})
 
 
 @pytest.fixture(scope="module")
